@@ -6,8 +6,9 @@
 __all__ = ['project_root', 'Study', 'load_study', 'expand', 'notebook_path', 'parameters_of', 'check_parameters', 'code_version',
            'run_id', 'Job', 'environment', 'execute', 'resolve_corpora', 'Outcome', 'jobs_of', 'run_jobs', 'run_study']
 
-# %% ../nbs/50_batch.ipynb #c63be748
+# %% ../nbs/50_batch.ipynb #2bcc0d97
 import ast
+import contextlib
 import hashlib
 import itertools
 import json
@@ -418,11 +419,21 @@ def run_study(
     runs, told = resolve_corpora(study, expand(study), find=find, fetch=fetch)
     jobs = jobs_of(study, runs, root, out)
     _writable(out / study.name)
+    _sweep(out / study.name)
     before = sum(job.done for job in jobs)
     failed = run_jobs(jobs, workers=workers, progress=progress)
     finished = len(jobs) - before - len(failed)
     seconds = time.perf_counter() - began
     return Outcome(study, out / study.name, [j.id for j in jobs], finished, before, failed, told, seconds)
+
+
+def _sweep(folder: Path) -> None:
+    # what a killed batch left behind; a folder whose process lives belongs to another batch
+    for partial in folder.glob("*.partial-*"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(int(partial.suffix.rpartition("-")[2]), 0)
+            continue
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _writable(folder: Path) -> None:
