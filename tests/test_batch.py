@@ -41,7 +41,7 @@ def write_study(root: Path, text: str) -> None:
     (root / "runs/studies/toy.yaml").write_text(text)
 
 
-def go(root: Path, workers: int = 1):  # noqa: ANN201
+def go(root: Path, workers: int = 1):
     def no_fetch(name: str) -> None:
         raise InputError(f"{name} cannot be downloaded")
     return run_study(load_study("toy", root), root=root, workers=workers, find=lambda n: None, fetch=no_fetch, progress=False)
@@ -104,7 +104,7 @@ def test_a_killed_batch_loses_no_finished_run_and_shows_no_half_run(root: Path) 
         f"root = Path({str(root)!r})\n"
         "run_study(load_study('toy', root), root=root, find=lambda n: None, fetch=print, progress=False)"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)  # noqa: S603
+    process = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
     out = root / "runs/out/toy"
     until = time.monotonic() + 60
     while time.monotonic() < until and not (len(done(out)) == 1 and any(out.glob("*.partial-*"))):

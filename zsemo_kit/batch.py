@@ -6,9 +6,8 @@
 __all__ = ['project_root', 'Study', 'load_study', 'expand', 'notebook_path', 'parameters_of', 'check_parameters', 'code_version',
            'run_id', 'Job', 'environment', 'execute', 'resolve_corpora', 'Outcome', 'jobs_of', 'run_jobs', 'run_study']
 
-# %% ../nbs/50_batch.ipynb #2bcc0d97
+# %% ../nbs/50_batch.ipynb #c63be748
 import ast
-import contextlib
 import hashlib
 import itertools
 import json
@@ -430,10 +429,12 @@ def run_study(
 def _sweep(folder: Path) -> None:
     # what a killed batch left behind; a folder whose process lives belongs to another batch
     for partial in folder.glob("*.partial-*"):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
             os.kill(int(partial.suffix.rpartition("-")[2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(partial, ignore_errors=True)
+        except PermissionError:
             continue
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _writable(folder: Path) -> None:
