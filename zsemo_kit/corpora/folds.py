@@ -11,6 +11,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -253,7 +254,8 @@ def sample(
     first = np.lexsort((np.arange(len(corpus)), corpus.table["turn"], place[groups]))[:n]
     return corpus.where(pd.Series(np.isin(np.arange(len(corpus)), first)))
 
-# %% ../../nbs/corpora/04_folds.ipynb #8fab2470
+# %% ../../nbs/corpora/04_folds.ipynb #b814d763
+@lru_cache(maxsize=2**16)  # a corpus is compared with several others; the cache is bounded
 def normal_text(
     text: str,  # any writing
 ) -> str:  # its words in lower case, one space between them
