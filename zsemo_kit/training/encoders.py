@@ -181,9 +181,9 @@ def tokenise(
         out.append(_join(pair, [before[-left:], own]) if before and left > 0 else _join(alone, [own[: room[0]]]))
     return out
 
-# %% ../../nbs/training/30_encoders.ipynb #07d63ead
+# %% ../../nbs/training/30_encoders.ipynb #2717f633
 def bucketed(
-    lengths: Sequence[int],  # length of each text in tokens
+    lengths: Sequence[int] | np.ndarray,  # length of each text in tokens
     size: int,  # texts a batch
     rng: np.random.Generator | None = None,  # shuffles; without it the order is by length, longest first
     order: np.ndarray | None = None,  # rows to use and their order, before the shuffle; all if None
@@ -447,9 +447,10 @@ def _open_model(
 def pick_device(
     name: str = "auto",  # "auto", "cpu", "cuda", "cuda:1", …
 ) -> torch.device:  # a device that is there
-    "The device of that name; `auto` is a CUDA GPU where there is one, else the CPU."
+    "The device of that name; `auto` is a CUDA GPU where there is one (its own under `accelerate launch`), else the CPU."
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        own = int(os.environ.get("LOCAL_RANK", "0"))
+        return torch.device("cuda", own) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -476,7 +477,7 @@ class Frames:
     def lengths(self) -> np.ndarray:  # (n,) tokens of each text
         return np.diff(self.starts)
 
-    def batch(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+    def batch(self, rows: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
         "`x` (batch, longest, width), zeros as padding on the right, and `mask` (batch, longest)."
         lengths = self.lengths[np.asarray(rows)]
         x = np.zeros((len(rows), int(lengths.max()), self.values.shape[1]), np.float32)
@@ -580,6 +581,10 @@ class TextEncoder:
         "One padded batch for the model."
         types = getattr(self.model.config, "type_vocab_size", 0) > 1
         return collate(tokens, self.tokenizer.pad_token_id or 0, types)
+
+    def within(self, max_tokens: int) -> "TextEncoder":
+        "The same encoder with another longest input, at most what the model takes."
+        return replace(self, max_tokens=_window(self.model, self.tokenizer, max_tokens))
 
     def with_model(self, model: Any, name: str) -> "TextEncoder":
         "The same encoder with other weights, fingerprinted by what they are."
