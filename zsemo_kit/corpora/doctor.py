@@ -71,7 +71,7 @@ def _none(check: str, ids: pd.Series, mend: str, status: str = "warn") -> dict[s
 def _published() -> dict[str, Any]:
     return yaml.safe_load(files("zsemo_kit").joinpath("data/published.yaml").read_text(encoding="utf-8"))
 
-
+# %% ../../nbs/corpora/03_doctor.ipynb #c4a8c6a3
 def _count(corpus: Corpus, item: dict[str, Any]) -> int:
     where = item.get("where", {})
     if any(column not in corpus.table for column in (*where, item.get("unique", "utterance"))):
@@ -79,7 +79,7 @@ def _count(corpus: Corpus, item: dict[str, Any]) -> int:
     part = corpus.where(where).table
     return part[item["unique"]].replace("", np.nan).nunique() if "unique" in item else len(part)
 
-
+# %% ../../nbs/corpora/03_doctor.ipynb #990e8dc5
 def _compared(corpus: Corpus, release: dict[str, Any]) -> Iterator[dict[str, str]]:
     for item in release["counts"]:
         found, expected = _count(corpus, item), item["n"]
@@ -88,7 +88,7 @@ def _compared(corpus: Corpus, release: dict[str, Any]) -> Iterator[dict[str, str
         status = "ok" if found == expected else "warn" if abs(found - expected) <= expected / 100 else "fail"
         yield _check(f"{what}, {where}" if where else what, expected, found, status, "compare the folder with the release")
 
-
+# %% ../../nbs/corpora/03_doctor.ipynb #ee0555be
 def _nearest(corpus: Corpus) -> dict[str, Any]:
     releases = _published().get(corpus.name, {}).get("releases", [])
     off = [sum(abs(_count(corpus, i) - i["n"]) for i in r["counts"]) for r in releases]
@@ -97,7 +97,7 @@ def _nearest(corpus: Corpus) -> dict[str, Any]:
 # %% ../../nbs/corpora/03_doctor.ipynb #4e49772c
 _DAMAGE = "[\ufffd\u0080-\u009f]|â€|Ã[\u00a0-\u00bf]"  # what a wrong decoding leaves behind
 
-
+# %% ../../nbs/corpora/03_doctor.ipynb #cd019478
 def _ids_and_text(corpus: Corpus) -> Iterator[dict[str, str]]:
     table = corpus.table
     ids, text = table["utterance"], table["text"]
@@ -108,7 +108,7 @@ def _ids_and_text(corpus: Corpus) -> Iterator[dict[str, str]]:
         yield _none("dialogues that stand in two splits", _repeated(table), "leave one of them out: the test leaks")
     yield _check("utterances without a label", "any", _some(ids[table["emotion"] == ""]), "ok")
 
-
+# %% ../../nbs/corpora/03_doctor.ipynb #fd533c37
 def _repeated(table: pd.DataFrame) -> pd.Series:
     "Dialogues of more than two turns whose words stand, turn by turn, in a dialogue of another split."
     turns = table.groupby("dialogue")["turn"].transform("size")
@@ -118,7 +118,7 @@ def _repeated(table: pd.DataFrame) -> pd.Series:
     twice = words[split.groupby(words).transform("nunique") > 1]
     return twice.index.to_series()
 
-
+# %% ../../nbs/corpora/03_doctor.ipynb #317d7cb3
 def _known_bad(corpus: Corpus) -> Iterator[dict[str, str]]:
     for item in _published().get(corpus.name, {}).get("known_bad", []):
         if item["utterance"] in set(corpus.table["utterance"]):
@@ -128,7 +128,7 @@ def _known_bad(corpus: Corpus) -> Iterator[dict[str, str]]:
 SILENT = 1e-3  # peak below this (-60 dB of full scale) is silence
 LONG = 60.0  # seconds; an utterance that lasts longer is suspicious
 
-
+# %% ../../nbs/corpora/03_doctor.ipynb #75a63593
 def _sound(path: Path, start: float, end: float) -> str:
     "What is wrong with a file or the part that is used: missing, corrupt, silent, long, or nothing."
     soundfile = import_module("soundfile")  # an optional extra
@@ -146,7 +146,7 @@ def _sound(path: Path, start: float, end: float) -> str:
     except (soundfile.SoundFileError, OSError):
         return "corrupt"
 
-
+# %% ../../nbs/corpora/03_doctor.ipynb #d4db99c4
 def _blocks(file: Any, frames: int, size: int = 1 << 16) -> Iterator[np.ndarray]:
     for begin in range(0, frames, size):
         yield file.read(min(size, frames - begin), dtype="float32")

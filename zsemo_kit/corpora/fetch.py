@@ -32,12 +32,12 @@ def sources() -> dict[str, dict[str, Any]]:  # corpus to licence, page, and `fil
     "The contents of `fetch.yaml`."
     return yaml.safe_load(files("zsemo_kit").joinpath("data/fetch.yaml").read_text(encoding="utf-8"))
 
-
+# %% ../../nbs/corpora/05_fetch.ipynb #749821b4
 def fetchable() -> list[str]:  # names
     "Corpora that `fetch` can download."
     return [name for name, source in sources().items() if "files" in source]
 
-
+# %% ../../nbs/corpora/05_fetch.ipynb #f511279a
 def _source(name: str) -> dict[str, Any]:
     known = sources()
     if name not in known:
@@ -47,10 +47,10 @@ def _source(name: str) -> dict[str, Any]:
         raise InputError(f"{name} may not be downloaded ({licence})", mend=f"ask for it: {ask}, {page}")
     return known[name]
 
-# %% ../../nbs/corpora/05_fetch.ipynb #f9d2c787
+# %% ../../nbs/corpora/05_fetch.ipynb #a62bc9d1
 _LEDGER = ".checksums.json"
 
-
+# %% ../../nbs/corpora/05_fetch.ipynb #c0d80a64
 def sha256_of(
     path: Path,  # a file of any size
 ) -> str:  # its SHA-256, hexadecimal
@@ -61,7 +61,7 @@ def sha256_of(
             digest.update(block)
     return digest.hexdigest()
 
-
+# %% ../../nbs/corpora/05_fetch.ipynb #89ed9cd8
 def _recorded(folder: Path) -> dict[str, str]:
     try:
         known = json.loads((folder / _LEDGER).read_text(encoding="utf-8"))
@@ -69,7 +69,7 @@ def _recorded(folder: Path) -> dict[str, str]:
         return {}
     return {str(k): str(v) for k, v in known.items()} if isinstance(known, dict) else {}
 
-
+# %% ../../nbs/corpora/05_fetch.ipynb #a43e4e32
 def _record(folder: Path, path: str, checksum: str) -> None:
     staged = folder / f"{_LEDGER}.{os.getpid()}"
     staged.write_text(json.dumps(_recorded(folder) | {path: checksum}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -80,14 +80,14 @@ TRIES = 4  # attempts in a row that bring no new byte
 PAUSE = 1.0  # seconds before the second try; doubles each time
 _WAIT = 60.0  # longest pause, whatever the server asks for
 
-
+# %% ../../nbs/corpora/05_fetch.ipynb #3be5eb85
 class _Again(Exception):  # noqa: N818
     "Worth another try; `after` is how long the server asks to wait."
     def __init__(self, why: str, after: float = 0.0) -> None:
         super().__init__(why)
         self.after = after
 
-
+# %% ../../nbs/corpora/05_fetch.ipynb #14417942
 def _headers(part: Path) -> dict[str, str]:
     head = {"User-Agent": f"zsemo_kit/{__version__}", "Accept-Encoding": "identity"}  # ranges count plain bytes
     mark = part.with_name(part.name + ".etag")
@@ -113,7 +113,7 @@ def _checked(answer: httpx.Response, part: Path, url: str) -> str:
         raise _Again("the server sent another range")
     return "ab" if answer.status_code == 206 else "wb"
 
-
+# %% ../../nbs/corpora/05_fetch.ipynb #45348f97
 def _stamp(answer: httpx.Response, part: Path) -> None:
     "Keep what tells this file from a later one; a weak mark may not be used for ranges."
     mark = answer.headers.get("ETag", "")
@@ -124,7 +124,7 @@ def _stamp(answer: httpx.Response, part: Path) -> None:
     else:
         kept.unlink(missing_ok=True)
 
-
+# %% ../../nbs/corpora/05_fetch.ipynb #c88b871e
 def _attempt(client: httpx.Client, url: str, part: Path, bar: Any) -> None:
     "One request; returns when the file is complete, raises `_Again` when it is not."
     with client.stream("GET", url, headers=_headers(part)) as answer:
@@ -163,12 +163,12 @@ def download(
     _forget(part)
     return found
 
-
+# %% ../../nbs/corpora/05_fetch.ipynb #0b88dc93
 def _forget(part: Path) -> None:
     for path in (part, part.with_name(part.name + ".etag")):
         path.unlink(missing_ok=True)
 
-
+# %% ../../nbs/corpora/05_fetch.ipynb #9d14330a
 def _until_whole(url: str, part: Path, bar: Any, timeout: float) -> None:
     failed, size = 0, -1
     with httpx.Client(follow_redirects=True, timeout=timeout) as client:
@@ -184,7 +184,7 @@ def _until_whole(url: str, part: Path, bar: Any, timeout: float) -> None:
             except (httpx.HTTPError, httpx.InvalidURL) as e:
                 _give_up(url, part, e)
 
-
+# %% ../../nbs/corpora/05_fetch.ipynb #81fdb2b8
 def _give_up(url: str, part: Path, why: Exception) -> NoReturn:
     kept = f"{part.stat().st_size:,} bytes are kept in {part}, and the same command goes on there" if part.is_file() else ""
     mend = "; ".join(filter(None, (kept, f"or download {url} by hand into {part.parent}")))
@@ -193,7 +193,7 @@ def _give_up(url: str, part: Path, why: Exception) -> NoReturn:
 # %% ../../nbs/corpora/05_fetch.ipynb #75d17c47
 _LARGEST = 1 << 30  # bytes unpacked; far above any text corpus
 
-
+# %% ../../nbs/corpora/05_fetch.ipynb #54da1870
 def _members(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
     members = [m for m in archive.infolist() if not m.is_dir() and "__MACOSX" not in m.filename]
     if sum(m.file_size for m in members) > _LARGEST:
@@ -203,7 +203,7 @@ def _members(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
             raise InputError(f"{archive.filename} holds an unsafe name", found=repr(member.filename))
         yield member
 
-
+# %% ../../nbs/corpora/05_fetch.ipynb #1ab52dbf
 def _extract(path: Path, folder: Path, depth: int = 1) -> None:
     try:
         with zipfile.ZipFile(path) as archive:

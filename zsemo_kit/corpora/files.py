@@ -78,7 +78,7 @@ def read_rows(
                              mend="a field that holds the separator needs quotation marks")
     return pd.DataFrame([r for _, r in rows], columns=names, index=[n for n, _ in rows], dtype=str)
 
-
+# %% ../../nbs/corpora/02_files.ipynb #e76ce830
 def _columns(names: Iterable[Any], needed: Sequence[str], path: Path) -> None:
     there = [str(n) for n in names]
     missing = [n for n in needed if n not in there]
@@ -99,7 +99,7 @@ def refuse(
         line, value = values.index[int(hits[0])], values.iloc[int(hits[0])]
         raise InputError(f"{path.name}, line {line}: bad {str(values.name)!r}", expected=expected, found=repr(value))
 
-
+# %% ../../nbs/corpora/02_files.ipynb #1a40ee50
 def whole(
     rows: pd.DataFrame,  # from `read_rows`
     column: str,  # its column of whole numbers
@@ -109,7 +109,7 @@ def whole(
     refuse(rows[column], ~rows[column].str.fullmatch(r"\s*\d+\s*").astype(bool), path, "a whole number")
     return rows[column].astype(int)
 
-
+# %% ../../nbs/corpora/02_files.ipynb #75aa4bd6
 def canonical(
     raw: pd.Series,  # a corpus' own codes; the index is the line number
     corpus: str,  # whose table in labels.yaml maps them
@@ -138,7 +138,7 @@ def read_records(
         raise InputError(f"cannot read {path}", expected="Parquet or JSON", found=str(e)) from e
     return [r if isinstance(r, dict) else _record(str(r), n, path) for n, r in enumerate(records, 1)]
 
-
+# %% ../../nbs/corpora/02_files.ipynb #0ea124ef
 def _record(text: str, number: int, path: Path) -> dict[str, Any]:
     try:
         record = json.loads(text)
@@ -151,7 +151,7 @@ def _record(text: str, number: int, path: Path) -> dict[str, Any]:
 # %% ../../nbs/corpora/02_files.ipynb #3237b4c4
 AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")  # what counts as an audio file
 
-
+# %% ../../nbs/corpora/02_files.ipynb #b6031f3c
 def look_for(
     root: Path,  # where to begin
     pattern: str,  # a relative path with wildcards
@@ -164,7 +164,7 @@ def look_for(
             return hits
     return []
 
-
+# %% ../../nbs/corpora/02_files.ipynb #a8a8c584
 def require(
     root: Path,  # a corpus' folder
     patterns: Sequence[str],  # what marks it; any of them will do
@@ -190,7 +190,7 @@ def index_files(
     walks = ((Path(where), name) for top in tops for where, _, names in os.walk(top) for name in sorted(names))
     return {Path(n).stem: w / n for w, n in walks if Path(n).suffix.lower() in suffixes and not n.startswith("._")}
 
-
+# %% ../../nbs/corpora/02_files.ipynb #33464db4
 def relative(
     path: Path | None,  # a file, or None if there is none
     root: Path,  # the corpus' folder
@@ -213,7 +213,7 @@ def _own(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     rows = rows.assign(emotion=canonical(raw, "generic", path))
     return rows.assign(turn=rows["turn"].fillna(0)) if "turn" in rows else rows
 
-
+# %% ../../nbs/corpora/02_files.ipynb #2ea5e384
 def _number(value: Any) -> Any:
     try:
         return float("nan") if value is None or not str(value).strip() else float(value)
@@ -233,7 +233,7 @@ def read_table(
         rows = read_rows(path, ["utterance", "emotion"], "\t" if path.suffix == ".tsv" else ",")
     return Corpus(name or path.stem, _own(rows, path), path.parent)
 
-
+# %% ../../nbs/corpora/02_files.ipynb #37db2d5d
 def _numbered(records: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(records, index=range(1, len(records) + 1))
 
@@ -248,7 +248,7 @@ def _audformat_check(folder: Path) -> None:
     except yaml.YAMLError as e:
         raise InputError(f"{folder / 'db.yaml'} is not a plain audformat header", found=str(e)) from e
 
-
+# %% ../../nbs/corpora/02_files.ipynb #60df9081
 def _audformat_rows(table: Any) -> pd.DataFrame:
     rows = table.get().reset_index()
     if "file" in rows:
@@ -286,11 +286,11 @@ def read_audformat(
 _FOLDER_PARTS = {"train": "train", "training": "train", "validation": "dev", "valid": "dev", "dev": "dev", "test": "test"}
 _RENAMES = {"file_name": "audio", "label": "emotion", "transcription": "text", "sentence": "text", "speaker_id": "speaker"}
 
-
+# %% ../../nbs/corpora/02_files.ipynb #6e99486f
 def _part_of(path: Path) -> str:
     return next((_FOLDER_PARTS[p.lower()] for p in path.parts if p.lower() in _FOLDER_PARTS), "")
 
-
+# %% ../../nbs/corpora/02_files.ipynb #0cd0cbb7
 def _described(manifest: Path, root: Path) -> pd.DataFrame:
     rows = read_rows(manifest, ["file_name"]) if manifest.suffix == ".csv" else _numbered(read_records(manifest))
     _columns(rows, ["file_name"], manifest)
@@ -302,7 +302,7 @@ def _described(manifest: Path, root: Path) -> pd.DataFrame:
     added = {"utterance": audio, "split": _part_of(here)}
     return _own(rows.assign(audio=audio, **{c: v for c, v in added.items() if c not in rows}), manifest)
 
-
+# %% ../../nbs/corpora/02_files.ipynb #e110dee5
 def _classes(root: Path) -> pd.DataFrame:
     audio = sorted(p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in AUDIO and not p.name.startswith("._"))
     audio = [p for p in audio if p.parent.name and p.parent.name.lower() not in _FOLDER_PARTS]

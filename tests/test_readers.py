@@ -1,0 +1,370 @@
+"""Readers: documented layouts in small, hostile files, and the real MELD where it is there."""
+
+import json
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from zsemo_kit.corpora.files import mend_text, read_audiofolder, read_audformat, read_path, read_rows, read_table
+from zsemo_kit.corpora.labels import in_space
+from zsemo_kit.corpora.readers import READERS, available, corpora_root, find, read
+from zsemo_kit.corpora.table import Corpus, InputError
+
+MELD_HEAD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
+PODCAST_HEAD = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set\n"
+MOSI_HEAD = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\n"
+EMORY_HEAD = "Utterance,Speaker,Emotion,Scene_ID,Utterance_ID,Season,Episode,Start_Time,End_Time\n"
+
+
+def put(root: Path, name: str, text: str | bytes) -> Path:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def meld_line(dialogue: int, turn: int, text: str = "Oh.", emotion: str = "neutral") -> str:
+    return f'1,"{text}",Ann,{emotion},neutral,{dialogue},{turn},1,2,"00:01:02,500","00:01:03,000"\n'
+
+
+# MELD
+
+
+def test_real_meld(corpora_dir: Path) -> None:
+    corpus = read("meld", corpora_dir / "meld")
+    assert corpus.table["split"].value_counts().to_dict() == {"train": 9989, "test": 2610, "dev": 1109}
+    assert len(in_space(corpus.where({"split": "train"}), "four")) == 8245
+    assert corpus.table["utterance"].str.fullmatch(r"(train|dev|test)_dia\d+_utt\d+").all()
+    assert not corpus.table["text"].str.contains("[\x80-\x9f\ufffd]").any()
+    assert corpus.table["episode_start"].notna().all() and corpus.table["audio"].eq("").all()
+    assert corpus.table["sentiment"].isin(["positive", "negative", "neutral"]).all()
+    assert corpus.table["start"].isna().all()
+
+
+def test_meld_parts_deeper_and_with_clips(tmp_path: Path) -> None:
+    put(tmp_path, "MELD.Raw/train/train_sent_emo.csv", MELD_HEAD + meld_line(0, 0) + meld_line(0, 1))
+    put(tmp_path, "MELD.Raw/dev_sent_emo.csv", MELD_HEAD + meld_line(0, 0))
+    put(tmp_path, "MELD.Raw/train/train_splits/dia0_utt1.flac", b"")
+    put(tmp_path, "MELD.Raw/train/train_splits/._dia0_utt0.flac", b"")
+    corpus = read("MELD", tmp_path)
+    assert list(corpus.table["audio"]) == ["", "MELD.Raw/train/train_splits/dia0_utt1.flac", ""]
+    assert corpus.table["utterance"].is_unique and list(corpus.table["split"]) == ["train", "train", "dev"]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (meld_line(0, 0, emotion="glee"), "line 2: bad 'emotion'; expected one of neutral, joy"),
+        (meld_line(0, 0).replace(",0,0,1,2", ",zero,0,1,2"), "line 2: bad 'Dialogue_ID'"),
+        (meld_line(0, 0) + "1,too,few\n", "line 3: 3 fields; expected 11"),
+        (meld_line(0, 0) + meld_line(0, 0), "bad 'utterance'"),
+        (meld_line(0, 0) + '2,"never closed,Ann\n' * 2, "line 4"),
+    ],
+)
+def test_meld_errors_name_file_and_line(tmp_path: Path, body: str, told: str) -> None:
+    put(tmp_path, "test_sent_emo.csv", MELD_HEAD + body)
+    with pytest.raises(InputError) as caught:
+        read("meld", tmp_path)
+    assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_none_and_na_are_words(tmp_path: Path) -> None:
+    put(tmp_path, "test_sent_emo.csv", MELD_HEAD + meld_line(0, 0, "None") + meld_line(0, 1, "NA"))
+    assert list(read("meld", tmp_path).table["text"]) == ["None", "NA"]
+
+
+@pytest.mark.parametrize("data", [b"It\x92s", "It\x92s".encode(), "It\u00e2\u20ac\u2122s".encode(), "It\u2019s".encode()])
+def test_all_ways_to_break_an_apostrophe(tmp_path: Path, data: bytes) -> None:
+    line = meld_line(0, 0).encode().replace(b"Oh.", data)
+    put(tmp_path, "test_sent_emo.csv", MELD_HEAD.encode() + line)
+    assert read("meld", tmp_path).table["text"].iloc[0] == "It\u2019s"
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))
+def test_mending_is_idempotent_and_leaves_sound_text(text: str) -> None:
+    once = mend_text(text)
+    if "â€" not in text and "Ã" not in text and "Â" not in text:
+        assert once == text
+        assert mend_text(once) == once
+
+
+# EmoryNLP
+
+
+def test_emorynlp_maps_the_wheel_and_keeps_repeats(tmp_path: Path) -> None:
+    labels = ["Joyful", "Mad", "Peaceful", "Neutral", "Sad", "Powerful", "Scared"]
+    lines = "".join(f"Line {i}.,\"['Ann Bee']\",{label},1,{i},1,2,00:00:01.000,00:00:02.500\n" for i, label in enumerate(labels))
+    put(tmp_path, "data/emorynlp/emorynlp_train_final.csv", EMORY_HEAD + lines + "Again.,['Ann Bee'],Sad,1,0,1,2,,\n")
+    corpus = read("emorynlp", tmp_path)
+    assert list(corpus.table["emotion"][:7]) == ["happy", "angry", "calm", "neutral", "sad", "other", "fear"]
+    assert corpus.table["utterance"].iloc[-1] == "train_s01_e02_c01_u000~2"
+    assert list(in_space(corpus, "four").table["emotion"]) == ["happy", "angry", "neutral", "sad", "sad"]
+    assert set(in_space(corpus, "polarity").table["emotion"]) == {"positive", "negative"}
+    assert corpus.table["episode_end"].iloc[0] == 2.5
+
+
+# DailyDialog
+
+
+def daily(root: Path, part: str, words: str, emotions: str, acts: str = "") -> None:
+    folder, end = (root / part, f"_{part}") if part else (root, "")
+    put(folder, f"dialogues{end or '_text'}.txt", words)
+    put(folder, f"dialogues_emotion{end}.txt", emotions)
+    if acts:
+        put(folder, f"dialogues_act{end}.txt", acts)
+
+
+def test_dailydialog_forms_agree(tmp_path: Path) -> None:
+    dialogues = [("train", ["A .", "B !"], [0, 4]), ("validation", ["C ?"], [6]), ("test", ["D .", "E .", "F ."], [1, 2, 3])]
+    for part, words, emotions in dialogues:
+        text = " __eou__ ".join(words) + " __eou__\n"
+        daily(tmp_path / "text", part, text, " ".join(map(str, emotions)) + " \n", " ".join("1" for _ in words) + " \n")
+        record = {"dialog": words, "act": [1] * len(words), "emotion": emotions}
+        put(tmp_path / "lines", f"{part}.jsonl", json.dumps(record) + "\n")
+        put(tmp_path / "parquet", f"{part}/0000.parquet", b"")
+        pd.DataFrame([record]).to_parquet(tmp_path / "parquet" / part / "0000.parquet")
+    text, lines, parquet = (read("dailydialog", tmp_path / form).table for form in ("text", "lines", "parquet"))
+    pd.testing.assert_frame_equal(text, lines)
+    pd.testing.assert_frame_equal(text, parquet)
+    assert list(text["split"]) == ["train"] * 2 + ["dev"] + ["test"] * 3
+    assert list(text["emotion"]) == ["neutral", "happy", "surprise", "angry", "disgust", "fear"]
+    assert text.loc[text["dialogue"] == "test_00001", "speaker"].tolist() == ["test_00001_A", "test_00001_B", "test_00001_A"]
+
+
+def test_dailydialog_whole_and_misaligned(tmp_path: Path) -> None:
+    daily(tmp_path, "", "A . __eou__ B . __eou__\n" * 200 + "C . __eou__ D . __eou__\n", "0 0\n" * 200 + "0\n")
+    with pytest.warns(UserWarning, match="line 201"):
+        corpus = read("dailydialog", tmp_path)
+    assert len(corpus) == 400 and set(corpus.table["split"]) == {""}
+    daily(tmp_path, "", "A . __eou__ B . __eou__\n" * 10, "0\n" * 10)
+    with pytest.raises(InputError, match="10 such dialogues"):
+        read("dailydialog", tmp_path)
+    daily(tmp_path, "", "A . __eou__\n", "9\n")
+    with pytest.raises(InputError, match="line 1: bad 'emotion'"):
+        read("dailydialog", tmp_path)
+
+
+# IEMOCAP
+
+
+def iemocap(root: Path, session: int, name: str, lines: list[tuple[float, float, str, str]]) -> None:
+    rating = "[2.5000, 3.0000, 2.5000]\nC-E1:\tNeutral;\t()\n\n"
+    turns = "".join(f"[{a:.4f} - {b:.4f}]\t{name}_{t}\t{e}\t{rating}" for a, b, t, e in lines)
+    said = "".join(f"{name}_{t} [{a:08.4f}-{b:08.4f}]: Words of {t}.\n" for a, b, t, _ in lines)
+    head = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
+    put(root, f"Session{session}/dialog/EmoEvaluation/{name}.txt", head + turns)
+    put(root, f"Session{session}/dialog/EmoEvaluation/._{name}.txt", b"\x00\x05\x16\x07")
+    put(root, f"Session{session}/dialog/EmoEvaluation/Categorical/{name}_e1_cat.txt", "not this one\n")
+    put(root, f"Session{session}/dialog/transcriptions/{name}.txt", said + "M: [LAUGHTER]\n")
+
+
+def test_iemocap_text_audio_and_order(tmp_path: Path) -> None:
+    iemocap(tmp_path, 1, "Ses01F_impro05", [(5.0, 6.0, "M000", "exc"), (1.0, 2.0, "F000", "xxx")])
+    iemocap(tmp_path, 2, "Ses02M_script03_2a", [(1.0, 2.0, "MXX0", "ang")])
+    text = read("iemocap", tmp_path).table
+    assert list(text["utterance"]) == ["Ses01F_impro05_F000", "Ses01F_impro05_M000", "Ses02M_script03_2a_MXX0"]
+    assert list(text["gender"]) == ["female", "male", "male"] and list(text["speaker"]) == ["Ses01_F", "Ses01_M", "Ses02_M"]
+    assert list(text["script"]) == ["", "", "script03_2"] and list(text["session"]) == [1, 1, 2]
+    assert text["audio"].eq("").all() and text["start"].isna().all() and text["dialogue_start"].tolist() == [1.0, 5.0, 1.0]
+    assert list(in_space(read("iemocap", tmp_path), "four").table["emotion"]) == ["happy", "angry"]
+    put(tmp_path, "Session1/sentences/wav/Ses01F_impro05/Ses01F_impro05_F000.wav", b"")
+    put(tmp_path, "Session2/dialog/wav/Ses02M_script03_2a.wav", b"")
+    heard = read("iemocap", tmp_path).table
+    assert heard["audio"].tolist()[0].startswith("Session1/sentences") and pd.isna(heard["start"].iloc[0])
+    assert heard.loc[2, ["audio", "start", "end"]].tolist() == ["Session2/dialog/wav/Ses02M_script03_2a.wav", 1.0, 2.0]
+
+
+def test_iemocap_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Session"):
+        read("iemocap", tmp_path)
+    iemocap(tmp_path, 1, "Ses01F_impro05", [(5.0, 6.0, "M000", "joy")])
+    with pytest.raises(InputError, match=r"Ses01F_impro05.txt, line 3: bad 'emotion'"):
+        read("iemocap", tmp_path)
+
+
+# MSP-Podcast and MSP-IMPROV
+
+
+def test_podcast_tests_never_reach_training(tmp_path: Path) -> None:
+    parts = ["Train", "Development", "Test1", "Test2", "Test3"]
+    codes = "NHSAU"
+    rows = "".join(f"MSP-PODCAST_0001_{i:04}.wav,{codes[i]},4,4,4,{i},Male,{part}\n" for i, part in enumerate(parts))
+    extra = "".join(f"MSP-PODCAST_0002_{i:04}_0001.wav,{c},4,4,4,Unknown,Unknown,Train\n" for i, c in enumerate("FDCOX"))
+    put(tmp_path, "Labels/labels_consensus.csv", PODCAST_HEAD + rows + extra)
+    put(tmp_path, "Transcripts/MSP-PODCAST_0001_0002.txt", "well  then\n")
+    put(tmp_path, "Audios/MSP-PODCAST_0001_0002.wav", b"")
+    table = read("MSP-Podcast", tmp_path).table
+    assert list(table["split"][:5]) == ["train", "dev", "test", "test", "test"] and list(table["partition"][:5]) == parts
+    assert list(table["emotion"]) == ["neutral", "happy", "sad", "angry", "surprise", "fear", "disgust", "contempt", "other", ""]
+    assert table.loc[2, ["text", "dialogue"]].tolist() == ["well then", "MSP-PODCAST_0001"]
+    assert table.loc[2, "audio"] == "Audios/MSP-PODCAST_0001_0002.wav"
+    assert table["speaker"].tolist()[5] == "" and table["gender"].tolist()[5] == "unknown"
+
+
+@pytest.mark.parametrize("bad", ["../x.wav,N", "/MSP-PODCAST_0001_0001.wav,N", "song.wav,N", "MSP-PODCAST_0001_0001.wav,Q"])
+def test_podcast_refuses(tmp_path: Path, bad: str) -> None:
+    put(tmp_path, "Labels/labels_consensus.csv", PODCAST_HEAD + bad + ",4,4,4,1,Male,Train\n")
+    with pytest.raises(InputError, match=r"labels_consensus\.csv, line 2: bad"):
+        read("msp_podcast", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Evalution.txt", "Evaluation.txt"])
+def test_improv(tmp_path: Path, name: str) -> None:
+    turns = ["S01A-F01-R-FF01.avi; A", "S01A-F01-T-MF02.avi; N", "S01A-F01-S-FM03.avi; H", "S20S-M06-P-MM04.avi; O"]
+    text = "".join(f"UTD-IMPROV-{t}; A:2.0 ; V:3.0 ; D:NaN ; N:4.0 ; \nWQ1; Angry; Angry; A:2.0; V:3.0;\n\n" for t in turns)
+    put(tmp_path, f"MSP-IMPROV/{name}", text)
+    put(tmp_path, "MSP-IMPROV/Audio/session1/S01A/R/MSP-IMPROV-S01A-F01-R-FF01.wav", b"")
+    put(tmp_path, "MSP-IMPROV/All_human_transcriptions/session1/MSP-IMPROV-S01A-F01-R-FF01.txt", "so it is\n")
+    corpus = read("msp-improv", tmp_path)
+    table = corpus.table
+    assert list(table["speaker"]) == ["F01", "F01", "M01", "M06"]
+    assert list(table["gender"]) == ["female", "female", "male", "male"]
+    assert list(table["setting"]) == ["target read", "target improvised", "other improvised", "natural interaction"]
+    assert list(table["script"]) == ["S01", "S01", "", ""] and list(table["session"]) == [1, 1, 1, 6]
+    assert table["text"].iloc[0] == "so it is" and (corpus.root / table["audio"].iloc[0]).is_file()
+
+
+# CMU-MOSI
+
+
+def test_mosi_is_polarity(tmp_path: Path) -> None:
+    lines = "-v,1,NO,-3.0,,,,Negative,train\n-v,2,HM,0.0,,,,Neutral,valid\n-v,10,YES,2.4,,,,Positive,test\n"
+    put(tmp_path, "MOSI/label.csv", MOSI_HEAD + lines)
+    corpus = read("cmu_mosi", tmp_path)
+    assert corpus.space == "polarity" and list(corpus.table["emotion"]) == ["negative", "positive", "positive"]
+    assert list(corpus.table["sentiment"]) == ["negative", "neutral", "positive"]
+    assert list(in_space(corpus, "polarity").table["emotion"]) == ["negative", "positive", "positive"]
+    assert list(corpus.table["split"]) == ["train", "dev", "test"] and list(corpus.table["turn"]) == [1, 2, 10]
+
+
+# your own data
+
+
+def test_own_audio_database_round_trip(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"utterance": ["a", "b"], "audio": ["x.wav", "x.wav"], "start": [0.0, 1.0], "end": [1.0, 2.0],
+                         "emotion": ["sad", "happy"], "speaker": ["s", "t"], "turn": [0, 1]})
+    Corpus("mine", rows).to_audformat().save(str(tmp_path))
+    back = read_audformat(tmp_path).table
+    assert list(back["utterance"]) == ["a", "b"] and list(back["start"]) == [0.0, 1.0]
+    assert list(back["emotion"]) == ["sad", "happy"]
+    assert list(back["turn"]) == [0, 1]
+
+
+def test_foreign_audformat_database(tmp_path: Path) -> None:
+    audformat = pytest.importorskip("audformat")
+    db = audformat.Database("foreign")
+    db.schemes["emotion"] = audformat.Scheme(labels=["anger", "happiness"])
+    db["files"] = audformat.Table(audformat.filewise_index(["a/1.wav", "a/2.wav"]))
+    db["files"]["emotion"] = audformat.Column(scheme_id="emotion")
+    db["files"]["emotion"].set(["anger", None])
+    db.save(str(tmp_path))
+    table = read(tmp_path).table
+    assert list(table["emotion"]) == ["angry", ""] and list(table["utterance"]) == ["a/1.wav", "a/2.wav"]
+
+
+@pytest.mark.parametrize("bad", ["../x.wav", "/etc/passwd", "C:\\x.wav", "a/../../x.wav", "\\\\server\\x.wav"])
+def test_no_path_leaves_its_folder(tmp_path: Path, bad: str) -> None:
+    put(tmp_path, "t/t.csv", f"utterance,audio,emotion\nu,{bad},sad\n")
+    put(tmp_path, "f/train/metadata.csv", f"file_name,label\n{bad},sad\n")
+    put(tmp_path, "j/metadata.jsonl", json.dumps({"file_name": bad, "label": "sad"}))
+    for path in ("t/t.csv", "f", "j"):
+        with pytest.raises(InputError, match=r"bad '(audio|file_name)'"):
+            read(tmp_path / path)
+
+
+def test_audiofolder_parts_and_own_columns(tmp_path: Path) -> None:
+    put(tmp_path, "train/metadata.csv", "file_name,emotion,transcription,speaker_id\n1.wav,joy,Yes!,s1\n")
+    put(tmp_path, "test/metadata.csv", "file_name,emotion,transcription,speaker_id\n1.wav,fear,No!,s2\n")
+    table = read_audiofolder(tmp_path).table
+    assert list(table["split"]) == ["test", "train"] and list(table["audio"]) == ["test/1.wav", "train/1.wav"]
+    assert list(table["emotion"]) == ["fear", "happy"] and list(table["speaker"]) == ["s2", "s1"]
+    put(tmp_path, "test/metadata.csv", "file_name,emotion\n1.wav,odd\n")
+    with pytest.raises(InputError, match=r"metadata\.csv, line 2"):
+        read_audiofolder(tmp_path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=300), kind=st.sampled_from(["csv", "tsv", "parquet", "jsonl"]))
+def test_hostile_files_are_input_errors(tmp_path: Path, data: bytes, kind: str) -> None:
+    if kind == "jsonl":
+        put(tmp_path, "folder/metadata.jsonl", data)
+        path = tmp_path / "folder"
+    else:
+        head = b"utterance,text,emotion,turn,start\n" if kind == "csv" else b""
+        path = put(tmp_path, f"x.{kind}", head + data)
+    try:
+        read_path(path)
+    except InputError as e:
+        assert "\n" not in str(e)
+
+
+READABLE = {
+    "meld": ("train_sent_emo.csv", MELD_HEAD), "emorynlp": ("emorynlp_dev_final.csv", EMORY_HEAD),
+    "dailydialog": ("train.jsonl", '{"dialog": ["a"], "emotion": [0]}\n'),
+    "iemocap": ("Session1/dialog/EmoEvaluation/x.txt", "[1.0 - 2.0]\tSes01F_impro01_F000\tneu\t[1, 2, 3]\n"),
+    "msp_podcast": ("Labels/labels_consensus.csv", PODCAST_HEAD),
+    "msp_improv": ("Evalution.txt", "UTD-IMPROV-S01A-F01-R-FF01.avi; A;\n"),
+    "cmu_mosi": ("label.csv", MOSI_HEAD),
+}
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.text(max_size=120) | st.binary(max_size=120), name=st.sampled_from(sorted(READERS)))
+def test_hostile_corpora_are_input_errors(tmp_path: Path, data: str | bytes, name: str) -> None:
+    file, head = READABLE[name]
+    tail = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
+    put(tmp_path / name, file, head.encode() + tail)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            read(name, tmp_path / name)
+        except InputError as e:
+            assert "\n" not in str(e)
+
+
+# by name
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("IEMOCAP_full_release", "iemocap"), ("MELD.Raw", "meld"), ("msp-podcast", "msp_podcast"),
+     ("MSP-PODCAST-Publish-1.11", "msp_podcast"),
+     ("CMU_MOSI", "cmu_mosi"), ("MOSI", "cmu_mosi"), ("Daily Dialog", "dailydialog"), ("ijcnlp_dailydialog", "dailydialog"),
+     ("EmoryNLP", "emorynlp"), ("MSP-IMPROV", "msp_improv")],
+)
+def test_folder_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, name: str) -> None:
+    monkeypatch.setenv("ZSEMO_CORPORA", str(tmp_path))
+    (tmp_path / folder).mkdir()
+    assert find(name) == tmp_path / folder
+    assert [n for n in READERS if find(n)] == [name]
+
+
+@pytest.mark.parametrize("folder", ["meld_acoustic", "meld_synthetic", "CMU-MOSEI", "iemocap_old_notes", "melodies"])
+def test_other_folders_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    monkeypatch.setenv("ZSEMO_CORPORA", str(tmp_path))
+    (tmp_path / folder).mkdir()
+    assert not [n for n in READERS if find(n)]
+
+
+def test_nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ZSEMO_CORPORA", raising=False)
+    assert corpora_root() is None and not available()["found"].any()
+    with pytest.raises(InputError, match="zsemo fetch meld"):
+        read("meld")
+    with pytest.raises(InputError, match="ask for it"):
+        read("iemocap")
+    with pytest.raises(InputError, match="did you mean iemocap"):
+        read("iemocp")
+
+
+def test_reading_is_strict_about_columns(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lacks the column 'emotion'"):
+        read_table(put(tmp_path, "x.csv", "utterance,text\nu,Oh\n"))
+    with pytest.raises(InputError, match="lacks the column 'a'; expected a; found nothing"):
+        read_rows(put(tmp_path, "empty.csv", ""), ["a"])
+    with pytest.raises(InputError, match="bad 'start'"):
+        read_table(put(tmp_path, "y.csv", "utterance,text,emotion,start\nu,Oh,sad,soon\n"))
