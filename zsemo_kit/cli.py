@@ -82,7 +82,8 @@ def overridden(
     return replace(study, parameters={**study.parameters, **single}, grid=[{**g, **several} for g in grids])
 
 # %% ../nbs/51_cli.ipynb #2dad49ea
-@app.command(epilog="Examples: zsemo run demo · zsemo run zero_shot_text --jobs 2 · zsemo run zero_shot_text --set seed=0 --dry-run")
+@app.command(epilog="Examples: zsemo run demo · zsemo run zero_shot_text --jobs 2 · "
+                    "zsemo run zero_shot_text --set seed=0 --dry-run")
 def run(
     study: Annotated[str, typer.Argument(help="Name of a file in runs/studies, or a path to a YAML file.")],
     out: Annotated[Path | None, typer.Option(help="Folder of results; runs/out of the project by default.")] = None,
@@ -198,7 +199,9 @@ def corpora(as_json: Json = False) -> None:
     if as_json:
         _say(table.to_json(orient="records"))
         return
-    _say(table.to_string(index=False))
+    for row in table.itertuples():
+        get = f"found: {row.folder}" if row.found else f"zsemo fetch {row.corpus}" if row.fetch else f"ask: {row.page}"
+        _say(f"{row.corpus:<12} {get:<70} {row.licence}")
     _say(f"\nZSEMO_CORPORA is {os.environ.get('ZSEMO_CORPORA') or 'not set'}")
     _say(f"cards with recorded replies, always here: {', '.join(cards())}")
 
