@@ -604,15 +604,15 @@ def _job_of(
     "Texts become features or tokens, labels become targets and weights."
     check_labels(train, labels, "train")
     check_labels(dev, labels, "dev")
-    parts = [texts_of(c, config.context) for c in (train, dev)]
-    a, b = (_token_data(encoder, texts) if config.classifier == "finetune"
-            else _frozen_data(config, encoder, texts, progress) for texts in parts)
     y, y_dev = targets_of(train, labels, config.soft_labels), targets_of(dev, labels)
     plain = config.balance == "none" or (config.balance == "sampling" and config.classifier != "logistic")
     shares = config.shares if config.balance == "shares" else None
     weights = np.ones(len(labels), np.float32) if plain else class_weights(y.sum(0), shares, labels)
     chance = y @ class_weights(y.sum(0)) if config.balance == "sampling" else None
     draw = None if chance is None else chance.astype(np.float64) / chance.sum(dtype=np.float64)
+    parts = [texts_of(c, config.context) for c in (train, dev)]
+    a, b = (_token_data(encoder, texts) if config.classifier == "finetune"
+            else _frozen_data(config, encoder, texts, progress) for texts in parts)
     return _Job(config, a, y, weights, draw, b, y_dev, y_dev.argmax(1), encoder.device, progress)
 
 # %% ../../nbs/training/32_fit.ipynb #752770df
