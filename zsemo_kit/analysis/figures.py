@@ -27,15 +27,16 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import blended_transform_factory
 
 from ..corpora.table import EMOTIONS, InputError
 
 # %% ../../nbs/analysis/43_figures.ipynb #c6482b67
 EMOTION_COLOURS: dict[str, str] = {
     "neutral": "#BBBBBB", "happy": "#E69F00", "sad": "#0072B2", "angry": "#D55E00",
-    "fear": "#332288", "disgust": "#117733", "surprise": "#88CCEE",
+    "fear": "#332288", "disgust": "#225522", "surprise": "#88CCEE",
     "calm": "#44AA99", "contempt": "#661100", "frustrated": "#882255", "excited": "#F0E442",
-    "bored": "#999933", "other": "#444444", "negative": "#AA4499", "positive": "#009E73",
+    "bored": "#999933", "other": "#000000", "negative": "#AA4499", "positive": "#009E73",
 }  # fmt: skip
 
 # %% ../../nbs/analysis/43_figures.ipynb #580083a6
@@ -63,12 +64,23 @@ def _style() -> Iterator[None]:
         matplotlib.rcParams.update(sns.axes_style("whitegrid") | fixed)
         yield
 
+# %% ../../nbs/analysis/43_figures.ipynb #3bb384f8
+def _settle(
+    fig: Figure,  # figure to lay out
+) -> None:
+    "Lay out once and for all: matplotlib's layout moves a little each time that it is done again."
+    if isinstance(fig.get_layout_engine(), ConstrainedLayoutEngine):
+        for _ in range(3):  # long labels need more than one pass
+            fig.draw_without_rendering()
+        fig.set_layout_engine("none")
+
 # %% ../../nbs/analysis/43_figures.ipynb #b7858e26
 class _Drawing(Figure):
     "A matplotlib Figure that shows itself in a notebook with no backend."
 
     def _repr_png_(self) -> bytes:  # the picture
         with _style():
+            _settle(self)
             self.savefig(buffer := io.BytesIO(), format="png", dpi=72, metadata={"Software": None})
         return buffer.getvalue()
 
@@ -80,9 +92,10 @@ def _drawing(
     note: str,  # small print under everything
 ) -> _Drawing:  # an empty figure
     "Lay out title and note; both are broken to the width."
-    fig = _Drawing(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
+    # 72 points an inch: the layout measures letters as the SVG draws them
+    fig = _Drawing(figsize=(width, height), dpi=72, layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
     if title:
-        fig.suptitle(textwrap.fill(title, int(width * 11)), x=0.02, ha="left", fontsize=10.5, fontweight="bold")
+        fig.suptitle(textwrap.fill(title, int(width * 10)), x=0.02, ha="left", fontsize=10.5, fontweight="bold")
     if note:
         fig.supxlabel(textwrap.fill(note, int(width * 15.5)), x=0.02, ha="left", fontsize=7.5, color="#555555")
     return fig
@@ -190,6 +203,7 @@ def save_figure(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _style():
+            _settle(fig)
             about = {"Date": None, "Creator": None, "Title": fig.get_suptitle().replace("\n", " ") or what}
             fig.savefig(buffer := io.BytesIO(), format="svg", metadata=about)
         # matplotlib leaves blanks at line ends, which checks of whitespace refuse
@@ -232,6 +246,15 @@ def _row_name(
     n = row.get("n_train")
     return textwrap.fill(f"{row['name']}{flag}", 48) + (f"  (n = {int(n):,})" if n is not None and n == n else "")
 
+# %% ../../nbs/analysis/43_figures.ipynb #893d8cc1
+def _size(
+    rows: pd.DataFrame,  # rows of a dot plot
+) -> tuple[float, float]:  # inches
+    "Room for the longest name, and for every line of it."
+    names = [_row_name(row).split("\n") for row in rows.to_dict("records")]
+    widest, deepest = max(len(line) for name in names for line in name), max(map(len, names))
+    return 5.2 + 0.073 * max(widest, 26), 1.95 + max(0.32, 0.08 + 0.155 * deepest) * len(rows)
+
 # %% ../../nbs/analysis/43_figures.ipynb #8cc74803
 def _lines(
     axes: Axes,  # where to draw
@@ -252,11 +275,16 @@ def _above(
     axes: Axes,  # where the legend goes, between title and data
     handles: Sequence[Line2D | Patch],  # entries
     ncols: int,  # entries a line
+    lift: int = 0,  # lines to leave free beneath
 ) -> None:
-    "Legend above the axes; matplotlib would put one outside the axes over the title."
+    "Legend between title and data; left to itself matplotlib puts it over the title, or cuts it off."
     if handles:
-        axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=ncols, borderaxespad=0.3,
-                    columnspacing=1.2, handlelength=1.6)  # fmt: skip
+        lines = -(-len(handles) // ncols) + lift
+        axes.set_title("\n".join([" "] * lines), fontsize=9.5)  # keeps the room; the legend starts at the figure's edge
+        at = blended_transform_factory(axes.figure.transSubfigure, axes.transAxes)
+        legend = axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 1.0), bbox_transform=at, ncols=ncols,
+                             borderaxespad=0.3 + 1.6 * lift, columnspacing=1.4, handlelength=1.8)  # fmt: skip
+        legend.set_in_layout(False)
 
 # %% ../../nbs/analysis/43_figures.ipynb #ccf5c7d5
 def _single(
@@ -279,14 +307,14 @@ def plot_forest(
     ceilings = rows.loc[roles == "ceiling", metric]
     with _style():
         small = " ".join(filter(None, [note, "(n = …): training utterances;", _counts(rows)]))
-        fig = _drawing(8.2, 1.75 + 0.32 * len(rows), title or "What each source is worth on the target", small)
+        fig = _drawing(*_size(rows), title or "What each source is worth on the target", small)
         axes = fig.subplots()
         _dots(axes, rows.assign(role=roles), metric)
         handles = [Line2D([], [], color=_ROLES[r][0], marker=_ROLES[r][1], lw=2, label=_ROLES[r][2])
                    for r in _ROLES if r in set(roles)]  # fmt: skip
         handles += _lines(axes, _single(rows, "chance"), float(ceilings.iloc[0]) if len(ceilings) == 1 else None)
         axes.set_xlabel(f"{_NAMES.get(metric, metric)}, 0 to 1")
-        _above(axes, handles, 3)
+        _above(axes, handles, 3, lift=1)
     return fig
 
 # %% ../../nbs/analysis/43_figures.ipynb #dbb02595
@@ -384,12 +412,12 @@ def plot_ablation(
     _needs(rows, ["name", metric], "the ablation")
     with _style():
         small = f"{note} (n = …): training utterances; {_counts(rows)}".strip()
-        fig = _drawing(7.2, 1.75 + 0.32 * len(rows), title or "What each strategy contributes", small)
+        fig = _drawing(*_size(rows), title or "What each strategy contributes", small)
         axes = fig.subplots()
         _dots(axes, rows, metric)
         handles = _lines(axes, chance if chance is not None else _single(rows, "chance"), ceiling)
         axes.set_xlabel(f"{_NAMES.get(metric, metric)}, 0 to 1")
-        _above(axes, handles, 2)
+        _above(axes, handles, 2, lift=1)
     return fig
 
 # %% ../../nbs/analysis/43_figures.ipynb #5e678465
@@ -408,7 +436,8 @@ def plot_label_shares(
     sizes = [f"{row}  (n = {n:,.0f})" if n > 1.5 else str(row) for row, n in totals.items()]
     with _style():
         far = "Number at the right: total variation distance from the reference (0 equal, 1 disjoint)." if reference else ""
-        fig = _drawing(8.2, 1.8 + 0.42 * len(part), title or "Which emotions the corpora hold", f"{note} {far}".strip())
+        width, height = 6.0 + 0.073 * max(26, *map(len, sizes)), 1.8 + 0.42 * len(part)
+        fig = _drawing(width, height, title or "Which emotions the corpora hold", f"{note} {far}".strip())
         axes, left = fig.subplots(), np.zeros(len(part))
         for emotion in map(str, part):
             axes.barh(range(len(part)), part[emotion], left=left, color=EMOTION_COLOURS.get(emotion, "#FFFFFF"),
@@ -432,7 +461,7 @@ def plot_label_shares(
 
 # %% ../../nbs/analysis/43_figures.ipynb #cbbbe988
 def plot_training(
-    histories: pd.DataFrame | Sequence[pd.DataFrame],  # one frame a seed: epoch and numbers such as train_loss, dev_uar
+    histories: pd.DataFrame | Sequence[pd.DataFrame],  # one frame a seed: epoch, loss, dev_uar and so on; kept marks the choice
     title: str = "",  # takeaway
     note: str = "",  # small print
 ) -> Figure:  # the figure
@@ -445,6 +474,7 @@ def plot_training(
     _needs(everything[columns], [], "the training curves")
     panels = [p for p in ([c for c in columns if "loss" in c], [c for c in columns if "loss" not in c]) if p]
     seeds = f"{len(runs)} seeds: thin lines; their mean: thick." if len(runs) > 1 else "1 seed."
+    seeds += " Dotted: epochs that were kept." if any("kept" in run for run in runs) else ""
     small = f"{note} {seeds} Dev is held out of the source, never of the target.".strip()
     with _style():
         fig = _drawing(3.9 * len(panels) + 0.6, 3.4, title or "Training, on the source only", small)
@@ -457,6 +487,8 @@ def plot_training(
                 mean = pd.concat(runs).groupby("epoch")[name].mean()
                 axes.plot(mean.index, mean, color=colour, lw=2, ls=dash, label=name.replace("_", " "),
                           marker="o" if len(mean) < 3 else None)  # fmt: skip
+            for epoch in sorted({e for run in runs if "kept" in run for e in run.loc[run["kept"].astype(bool), "epoch"]}):
+                axes.axvline(epoch, color="#333333", lw=1, ls=":", zorder=1)
             axes.set(xlabel="epoch", ylabel="loss (nats)" if "loss" in names[0] else "score, 0 to 1")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend(loc="best")

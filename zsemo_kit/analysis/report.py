@@ -8,7 +8,7 @@ __all__ = ['figures_of', 'Report', 'report']
 # %% ../../nbs/analysis/45_report.ipynb #b7f95e63
 import base64
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,9 +104,10 @@ def _training(
     part: pd.DataFrame,  # rows of one target and space
     baseline: str | Mapping[str, Any] | None,  # named baseline
 ) -> Iterator[tuple[str, Figure]]:  # name, figure
-    "Training curves of the rows shown in detail, where the runs left a history.csv."
+    "Training curves of the rows shown in detail, where the runs left a history.csv, alone or in a saved model."
     for row in _detailed(part, baseline):
-        files = [Path(part.attrs.get("out", ".")) / folder / "history.csv" for folder in row["folders"]]
+        runs = [Path(part.attrs.get("out", ".")) / folder for folder in row["folders"]]
+        files = [run / place / "history.csv" for run in runs for place in (".", "model")]
         try:
             yield f"training_{row['name']}", plot_training([pd.read_csv(f) for f in files if f.exists()], note=f"{row['name']}.")
         except (InputError, ValueError):
@@ -152,6 +153,9 @@ def _page(
     parts = [f"# {study}", markdown(rows)]
     if same := [f"{c} = {results[c].iloc[0]}" for c in parameters(results) if c not in varying(results)]:
         parts.append("The same in every run: " + ", ".join(same) + ".")
+    if "code" in results and results["code"].nunique() > 1:
+        count = results["code"].nunique()
+        parts.append(f"These runs come from {count} versions of the code: run the study again before comparing.")
     if len(found):
         said = f"All {len(found)} comparisons are one family for Holm's correction."
         parts += ["## Against the baseline", pipes(shown_comparisons(found)), said]
@@ -201,11 +205,12 @@ def report(
     baseline: str | Mapping[str, Any] | None = None,  # source (or column -> value) that all rows are held against
     order: Mapping[str, Sequence[Any]] | None = None,  # the study's grid, for the order of rows
     cluster: str = "dialogue",  # unit of intervals and tests: "dialogue" or "speaker"
+    ids: Collection[str] | None = None,  # run ids that belong to the study as it stands; None takes all
 ) -> Report:  # frames, page and files
     "Write results.csv, report.md and figures to the study's folder; refuses a study without a finished run."
     inner = Path(out) / study
     folder = inner if inner.is_dir() or Path(out).name != study else Path(out)
-    results = gather(folder)
+    results = gather(folder, ids=ids)
     if results.empty:
         failed = left_out(results)["why"].value_counts().to_dict()
         raise InputError(f"study {study} has no finished run", found=", ".join(f"{n} {w}" for w, n in failed.items()))

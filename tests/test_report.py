@@ -1,0 +1,275 @@
+"""Gathering, the table and the report: over run folders made here, whole, partial and broken."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zsemo_kit.analysis.compare import NOISE
+from zsemo_kit.analysis.report import Report, figures_of, report
+from zsemo_kit.analysis.results import comparisons, gather, left_out, markdown, ordered, pipes, table
+from zsemo_kit.analysis.scores import over_seeds, scores
+from zsemo_kit.corpora.table import InputError
+
+LABELS = ["neutral", "happy", "sad", "angry"]
+
+
+def predictions(right: float, seed: int, target: str = "drama", n: int = 200) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    test = pd.DataFrame({"utterance": [f"{target}{i:03}" for i in range(n)], "dialogue": [f"d{i // 10}" for i in range(n)]})
+    test["speaker"] = [f"s{i % 7}" for i in range(n)]
+    test["truth"] = np.random.default_rng(len(target)).choice(LABELS, n, p=[0.5, 0.2, 0.15, 0.15])
+    test["guess"] = np.where(rng.random(n) < right, test.truth, rng.choice(LABELS, n))
+    return test
+
+
+def run(
+    study: Path,
+    source: str,
+    right: float,
+    seed: int,
+    target: str = "drama",
+    *,
+    metrics: dict[str, Any] | None = None,
+    **params: Any,
+) -> Path:
+    made = predictions(right, seed * 31 + len(source), target)
+    folder = study / f"{len(list(study.glob('*'))):012x}"
+    folder.mkdir(parents=True)
+    made.to_parquet(folder / "predictions.parquet")
+    known = {"study": study.name, "run_id": folder.name, "system": "zero_shot_text", "modality": "text", "source": source,
+             "target": target, "space": "four", "seed": seed, "transductive": False, "n_train": 900, "n_dev": 90,
+             "n_test": len(made), "seconds": {"fit": 1.5}}  # fmt: skip
+    (folder / "metrics.json").write_text(json.dumps(known | scores(made, LABELS, n_boot=50) | (metrics or {})))
+    (folder / "params.json").write_text(
+        json.dumps({"source": source, "target": target, "seed": seed, "encoder": "minilm", **params})
+    )
+    return folder
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Three sources, two seeds each."""
+    folder = tmp_path / "out" / "demo"
+    for seed in (0, 1):
+        run(folder, "zebra", 0.9, seed)
+        run(folder, "drama", 0.6, seed)
+        run(folder, "apple", 0.2, seed)
+    return folder
+
+
+def test_rows_stand_by_name_never_by_score(study: Path) -> None:
+    rows = table(gather(study))
+    assert rows["source"].tolist() == ["apple", "drama", "zebra"]  # the best one is last, the worst one first
+    listed = table(gather(study), order={"source": ["zebra", "apple"], "seed": [0, 1]})
+    assert listed["source"].tolist() == ["zebra", "apple", "drama"]
+
+
+def test_rank_of_rows_does_not_change_with_the_scores(study: Path) -> None:
+    before = table(gather(study))["name"].tolist()
+    for folder in study.iterdir():
+        if folder.is_dir():
+            rows = pd.read_parquet(folder / "predictions.parquet")
+            rows.assign(guess=rows.truth if "apple" in (folder / "params.json").read_text() else "sad").to_parquet(
+                folder / "predictions.parquet"
+            )
+    assert table(gather(study))["name"].tolist() == before
+
+
+def test_means_and_intervals_come_from_all_seeds(study: Path) -> None:
+    row = table(gather(study)).iloc[0]
+    wanted = over_seeds([predictions(0.2, 5), predictions(0.2, 36)])
+    for key in ("uar", "uar_low", "uar_high", "uar_std", "wa", "macro_f1", "weighted_f1", "weighted_f1_low", "chance", "seeds"):
+        assert row[key] == pytest.approx(wanted[key])
+    assert (row["n_train"], row["n_test"], row["transductive"]) == (900, 200, False)
+    assert table(gather(study), cluster="speaker").iloc[0]["uar"] == pytest.approx(row["uar"])
+
+
+def test_unfinished_failed_and_broken_runs_are_told_and_left_out(study: Path) -> None:
+    runs = sorted(p for p in study.iterdir() if p.is_dir())
+    (study / "aaa.failed").mkdir()
+    shutil.copytree(runs[0], study / f"{runs[0].name}.partial-123")
+    (study / "empty").mkdir()
+    (runs[1] / "metrics.json").write_text("{not json")
+    (runs[2] / "metrics.json").write_text('{"study": "demo"}')
+    (runs[3] / "metrics.json").write_text("[1]")
+    results = gather(study)
+    assert len(results) == 3
+    told = left_out(results).set_index("folder")["why"]
+    assert told["aaa.failed"] == "failed"
+    assert "cut off" in told[f"{runs[0].name}.partial-123"]
+    assert told["empty"] == "no metrics.json"
+    assert "unreadable" in told[runs[1].name] and "unreadable" in told[runs[3].name]
+    assert "no uar" in told[runs[2].name]
+    page = report("demo", study.parent).text
+    assert "aaa.failed" in page and "cut off" in page
+
+
+def test_an_older_run_of_the_same_parameters_is_replaced_not_averaged(study: Path) -> None:
+    old = run(study, "apple", 1.0, 0)
+    os.utime(old / "metrics.json", (1, 1))
+    results = gather(study)
+    assert len(results) == 6
+    assert left_out(results).to_dict("records") == [
+        {"folder": old.name, "why": "replaced by a newer run with the same parameters"}
+    ]
+
+
+def test_mixed_versions_of_the_code_are_told(study: Path) -> None:
+    for i, folder in enumerate(sorted(p for p in study.iterdir() if p.is_dir())):
+        (folder / "environment.json").write_text(json.dumps({"code": f"v{i % 2}"}))
+    assert "2 versions of the code" in report("demo", study.parent).text
+    assert "code" not in table(gather(study))
+
+
+def test_results_csv_has_metrics_and_parameters_and_is_the_same_twice(study: Path) -> None:
+    gather(study)
+    first = (study / "results.csv").read_text()
+    gather(study)
+    assert (study / "results.csv").read_text() == first
+    back = pd.read_csv(study / "results.csv")
+    assert {"study", "run_id", "uar", "uar_low", "recall_sad", "seconds_fit", "encoder", "source", "seed"} <= set(back)
+    assert str(study.parent) not in first
+    assert not list(study.glob(".results*"))
+
+
+def test_parameters_that_vary_make_rows_and_constant_ones_no_column(study: Path) -> None:
+    for seed in (0, 1):
+        run(study, "apple", 0.5, seed, strategy="scenario", mix=["a", "b"], shares={"sad": 0.5})
+    rows = table(gather(study))
+    assert rows["name"].tolist()[0] == "apple"
+    assert rows["strategy"].tolist() == ["", "scenario", "", ""]
+    assert rows["mix"].tolist()[1] == "a + b"
+    assert "encoder" not in rows
+    text = markdown(rows)
+    assert "minilm" not in text and "scenario" in text and "zero_shot_text |" not in text
+    assert "system zero_shot_text" in text and "chance of UAR .250" in text
+
+
+def test_roles_and_transductive_are_shown(study: Path) -> None:
+    for seed in (0, 1):
+        run(study, "card", 0.5, seed, role="zero-shot", metrics={"transductive": True})
+    rows = table(gather(study)).set_index("source")
+    assert rows["role"].to_dict() == {"apple": "", "card": "zero-shot", "drama": "ceiling", "zebra": ""}
+    assert rows["transductive"].to_dict() == {"apple": False, "card": True, "drama": False, "zebra": False}
+    lines = [line for line in markdown(table(gather(study))).splitlines() if line.startswith("| card")]
+    assert "zero-shot" in lines[0] and lines[0].rstrip().endswith("yes |")
+    assert "in-domain ceiling" in markdown(table(gather(study)))
+
+
+def test_without_predictions_the_mean_stays_and_the_interval_goes(study: Path) -> None:
+    results = gather(study)
+    gone = results[results["source"] == "apple"].iloc[0]
+    (study / gone["folder"] / "predictions.parquet").unlink()
+    row = table(results).iloc[0]
+    assert row["uar"] == pytest.approx(results[results["source"] == "apple"]["uar"].mean())
+    assert np.isnan(row["uar_low"]) and "missing" in row["note"] and row["chance"] == 0.25
+    found = report("demo", study.parent, baseline="zebra")
+    assert found.comparisons["name"].tolist() == ["drama"]
+    assert "Not compared: apple" in found.text and "nan" not in markdown(found.table)
+
+
+def test_seeds_over_different_tests_are_not_averaged_into_an_interval(study: Path) -> None:
+    results = gather(study)
+    file = study / results.iloc[0]["folder"] / "predictions.parquet"
+    pd.read_parquet(file).iloc[:100].to_parquet(file)
+    assert "differ" in table(results).iloc[0]["note"]
+
+
+def test_comparisons_are_paired_corrected_and_named(study: Path) -> None:
+    rows = table(gather(study))
+    found = comparisons(rows, "drama", n=500)
+    assert found["name"].tolist() == ["apple", "zebra"]
+    assert found["verdict"].tolist() == ["worse", "better"]
+    assert (found["p_holm"] >= found["p"]).all()
+    for seed in (0, 1):
+        run(study, "drumm", 0.6, seed + 7)
+    assert comparisons(table(gather(study)), "drama", n=500).set_index("name").loc["drumm", "verdict"] == NOISE
+
+
+def test_the_baseline_with_the_same_settings_is_taken(study: Path) -> None:
+    for seed in (0, 1):
+        for classifier in ("linear", "finetune"):
+            run(study, "apple", 0.3, seed, classifier=classifier)
+            run(study, "zebra", 0.4, seed, classifier=classifier)
+    found = comparisons(table(gather(study)), "zebra", n=100)
+    assert dict(zip(found["name"], found["baseline"], strict=True))["apple, finetune"] == "zebra, finetune"
+    assert dict(zip(found["name"], found["baseline"], strict=True))["apple, linear"] == "zebra, linear"
+
+
+def test_report_writes_page_table_and_figures(study: Path, tmp_path: Path) -> None:
+    found = report("demo", study.parent, tmp_path / "figures", baseline="zebra")
+    assert isinstance(found, Report)
+    names = {p.relative_to(tmp_path).as_posix() for p in found.files}
+    assert {"out/demo/results.csv", "out/demo/report.md", "out/demo/demo__forest_drama_four.svg",
+            "figures/demo__forest_drama_four.svg", "out/demo/demo__confusion_apple_drama_four.svg"} <= names  # fmt: skip
+    assert all(p.exists() for p in found.files)
+    for path in (tmp_path / "figures").iterdir():
+        assert path.read_bytes() == (study / path.name).read_bytes()
+    page = (study / "report.md").read_text()
+    assert page == found.text == str(found)
+    for needed in ("# demo", "Holm", "encoder = minilm", "fit", "(demo__forest_drama_four.svg)"):
+        assert needed in page
+    assert str(tmp_path) not in page and str(tmp_path) not in found._repr_html_()
+    assert "<table" in found._repr_html_() and "<img" in found._repr_html_()
+    assert report("demo", study).table.equals(found.table)  # the study's own folder will do
+
+
+def test_more_figures_where_the_data_allow(study: Path) -> None:
+    for seed in (0, 1):
+        for n in (100, 400, 800):
+            run(study, "card", 0.3 + n / 2000, seed, n=n, metrics={"n_train": n})
+    drawn = figures_of(table(gather(study)))
+    assert "learning_curve_drama_four" in drawn
+
+
+def test_heat_map_ablation_and_training(tmp_path: Path) -> None:
+    study = tmp_path / "s"
+    for seed in (0, 1):
+        for source in ("one", "two"):
+            for target in ("one", "soap"):
+                for strategy in ("labels", "scenario"):
+                    folder = run(study, source, 0.5, seed, target, strategy=strategy)
+                    (folder / "model").mkdir()
+                    history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5], "dev_uar": [0.3, 0.4], "kept": [False, True]})
+                    history.to_csv(folder / "model" / "history.csv", index=False)
+    drawn = figures_of(table(gather(study)))
+    assert {"heat_map_four_labels", "heat_map_four_scenario", "ablation_two_one_four", "ablation_one_soap_four",
+            "forest_one_four", "forest_soap_four"} <= set(drawn)  # fmt: skip
+    assert any(name.startswith("training_") for name in drawn)
+
+
+def test_studies_and_empty_folders(study: Path, tmp_path: Path) -> None:
+    run(study.parent / "other", "apple", 0.5, 0)
+    assert set(gather(study.parent)["study"]) == {"demo", "other"}
+    with pytest.raises(InputError, match="no such folder"):
+        report("nowhere", study.parent)
+    (tmp_path / "out" / "bare" / "x.failed").mkdir(parents=True)
+    with pytest.raises(InputError, match="no finished run; found 1 failed"):
+        report("bare", study.parent)
+    (tmp_path / "out" / "nothing").mkdir()
+    assert gather(study.parent / "nothing").empty
+    assert markdown(table(gather(study.parent / "nothing"))) == "No finished runs."
+
+
+def test_metrics_with_missing_values_and_other_keys(study: Path) -> None:
+    for seed in (0, 1):
+        run(
+            study,
+            "odd",
+            0.4,
+            seed,
+            metrics={"uar_low": None, "uar_high": float("nan"), "recall": None, "extra": [1, 2]},
+            flag=None,
+        )
+    assert "odd" in markdown(table(gather(study)))
+
+
+def test_cells_survive_bars_and_numbers_sort_as_numbers() -> None:
+    assert pipes(pd.DataFrame({"a|b": ["x\ny|z"]})).splitlines()[2] == "| x y\\|z |"
+    assert ordered(pd.DataFrame({"n": [1000, 200, 30, None]}), ["n"])["n"].tolist()[1:] == [30, 200, 1000]
