@@ -65,7 +65,8 @@ def config(classifier: str, **more: object) -> FitConfig:
     {"batch": "8"}, {"lr": "high"}, {"lr": float("nan")}, {"lr": True}, {"lr": -1.0}, {"balance": "fair"},
     {"balance": "shares"}, {"shares": [1]}, {"shares": {"sad": "x"}}, {"soft_labels": 1}, {"smoothing": 1.0},
     {"strengths": ()}, {"strengths": (0.0,)}, {"strengths": 1.0}, {"seed": -1}, {"seed": 1.5}, {"context": -1},
-    {"max_tokens": 1}, {"precision": "int8"}, {"select": "wa"}, {"dropout": 2.0}, {"decay": "yes"}, {"standardise": None},
+    {"max_tokens": 1}, {"precision": "int8"}, {"select": "wa"}, {"dropout": 2.0}, {"decay": "yes"}, {"scale": "z"},
+    {"scale": None},
 ])
 def test_a_bad_setting_is_one_clear_line(bad: dict[str, object]) -> None:
     with pytest.raises(InputError, match=next(iter(bad))) as e:
@@ -250,17 +251,18 @@ def test_a_diverged_model_is_one_clear_line(encoder: TextEncoder) -> None:
 
 def test_logistic_is_scikit_learns(encoder: TextEncoder) -> None:
     from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.preprocessing import Normalizer, StandardScaler
 
     x, x_dev = encoder.encode(texts_of(NOISY)), encoder.encode(texts_of(NOISY_DEV))
     for labels in (LABELS, LABELS[:2]):
         train, dev = (c.where(c.table.emotion.isin(labels)) for c in (NOISY, NOISY_DEV))
         a, b = (v[c.table.emotion.isin(labels)] for v, c in ((x, NOISY), (x_dev, NOISY_DEV)))
-        for standardise in (True, False):
-            scaler = StandardScaler(with_mean=standardise, with_std=standardise).fit(a)
+        for scale in ("standard", "unit", "none"):
+            scaler = (Normalizer() if scale == "unit" else StandardScaler(with_mean=scale == "standard",
+                                                                          with_std=scale == "standard")).fit(a)
             ref = LogisticRegression(C=0.1, max_iter=5000, class_weight="balanced", tol=1e-8).fit(
                 scaler.transform(a), train.table.emotion)
-            got = fit(train, dev, labels, encoder, FitConfig(strengths=(0.1,), standardise=standardise), progress=False)
+            got = fit(train, dev, labels, encoder, FitConfig(strengths=(0.1,), scale=scale), progress=False)
             order = [list(ref.classes_).index(c) for c in labels]
             assert np.abs(got.predict(dev) - ref.predict_proba(scaler.transform(b))[:, order]).max() < 5e-3
 

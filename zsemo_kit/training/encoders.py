@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TURN', 'plain', 'remember', 'texts_of', 'Tokens', 'tokenise', 'bucketed', 'collate', 'default_cache', 'FeatureCache',
-           'fingerprint', 'model_folder', 'pick_device', 'Frames', 'TextEncoder', 'pooled', 'compute']
+           'fingerprint', 'model_folder', 'quiet', 'pick_device', 'Frames', 'TextEncoder', 'pooled', 'compute']
 
 # %% ../../nbs/training/30_encoders.ipynb #713606b7
 import hashlib
@@ -413,10 +413,10 @@ def model_folder(
         raise InputError(f"there is no folder {name}", mend="give a folder, a name on the Hugging Face hub, or 'minilm'")
     return _fetched(name)
 
-# %% ../../nbs/training/30_encoders.ipynb #4c41b6a3
+# %% ../../nbs/training/30_encoders.ipynb #69157212
 @contextmanager
-def _quiet() -> Iterator[None]:  # while the context lasts
-    "Hides the progress bar and report that transformers prints for every model it opens."
+def quiet() -> Iterator[None]:  # while the context lasts
+    "Hides the progress bars and reports that transformers prints for every model it opens or saves."
     level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -433,7 +433,7 @@ def _open_model(
 ) -> tuple[Any, Any]:  # model in float32 and evaluation mode, tokenizer
     "Reads a model and its tokenizer; of an encoder-decoder only the encoder."
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             model = AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
     except Exception as e:  # transformers raises OSError, ValueError, KeyError, SafetensorError and more

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, normalize
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 from tqdm.auto import tqdm
@@ -36,7 +36,7 @@ from transformers import MODEL_MAPPING
 
 from ..corpora.labels import folding
 from ..corpora.table import Corpus, InputError
-from .encoders import TextEncoder, bucketed, compute, texts_of
+from .encoders import TextEncoder, bucketed, compute, quiet, texts_of
 from .heads import ConvHead, LinearHead
 
 # %% ../../nbs/training/32_fit.ipynb #6de2752f
@@ -50,8 +50,10 @@ CLASSIFIERS: dict[str, dict[str, Any]] = {  # classifier: what `None` means for 
     "finetune": {"epochs": 3, "batch": 32, "lr": 5e-5, "warmup": 0.1, "decay": True, "weight_decay": 0.01, "clip": 1.0,
                  "dropout": 0.1, "patience": 0, "select": "uar"},
 }
+_STRENGTHS = {"unit": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0), "standard": (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.1),
+              "none": (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)}  # scale: C to try where none are given
 _CHOICES = {"classifier": tuple(CLASSIFIERS), "balance": ("none", "weights", "sampling", "shares"),
-            "select": ("uar", "loss"), "precision": ("no", "bf16", "fp16")}
+            "scale": tuple(_STRENGTHS), "select": ("uar", "loss"), "precision": ("no", "bf16", "fp16")}
 _RANGES = {"epochs": (1, 10**6), "batch": (1, 10**6), "lr": (0, 10), "warmup": (0, 1), "weight_decay": (0, 10),
            "clip": (0, 1e6), "dropout": (0, 0.99), "patience": (0, 10**6), "smoothing": (0, 0.99),
            "context": (0, 100), "max_tokens": (3, 10**6), "seed": (0, 2**32 - 1)}
@@ -68,7 +70,7 @@ def _fits(
         return parts is not None and isinstance(value, Mapping) == (get_origin(hint) is Mapping) and all(
             _fits(v, float) and (k is None or isinstance(k, str)) for k, v in parts)
     if get_args(hint):
-        return any(_fits(value, h) for h in get_args(hint))
+        return any(_fits(value, h) for h in get_args(hint))  # of a union
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
@@ -93,8 +95,8 @@ class FitConfig:
     shares: Mapping[str, float] | None = None  # documented share of each label, for balance "shares"
     soft_labels: bool = False  # mean of writer's tag and second reading where both are there
     smoothing: float = 0.0  # label smoothing
-    strengths: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01, 0.1, 1.0)  # C of the logistic regression to try
-    standardise: bool = True  # unit variance for each feature of the logistic regression
+    scale: str = "unit"  # unit (length of a vector) | standard (variance of a feature) | none, for logistic
+    strengths: tuple[float, ...] | None = None  # C of the logistic regression to try
     context: int = 0  # previous turns that are read with an utterance
     max_tokens: int = 128  # longest input
     precision: str = "no"  # no | bf16 | fp16, for training the encoder
@@ -111,7 +113,7 @@ class FitConfig:
         for name, value in CLASSIFIERS[self.classifier].items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        object.__setattr__(self, "strengths", tuple(self.strengths))
+        object.__setattr__(self, "strengths", tuple(self.strengths or _STRENGTHS[self.scale]))
 
 # %% ../../nbs/training/32_fit.ipynb #8ef01e65
 def _check_config(
@@ -128,7 +130,7 @@ def _check_config(
         low, high = _RANGES.get(name, (-math.inf, math.inf))
         if name in _RANGES and value is not None and not low <= value <= high:
             raise InputError(f"{name} is out of range", expected=f"{low} to {high}", found=repr(value))
-    if not config.strengths or min(config.strengths) <= 0:
+    if config.strengths is not None and (not config.strengths or min(config.strengths) <= 0):
         raise InputError("strengths are not usable", expected="numbers above 0", found=repr(config.strengths))
     if config.balance == "shares" and not config.shares:
         raise InputError("balance 'shares' needs the shares", mend="give shares={label: share}, from the card")
@@ -325,6 +327,7 @@ def probabilities(
 def _as_head(
     fitted: LogisticRegression,  # scikit-learn's
     scaler: StandardScaler | None,  # what its input went through
+    unit: bool,  # whether its input had unit length
 ) -> LinearHead:  # the same function of the plain vectors
     "Coefficients as a linear layer; of two classes scikit-learn keeps one row only."
     w, b = fitted.coef_, fitted.intercept_
@@ -333,7 +336,7 @@ def _as_head(
     if scaler is not None:
         w = w / scaler.scale_
         b = b - w @ scaler.mean_
-    head = LinearHead(w.shape[1], len(w))
+    head = LinearHead(w.shape[1], len(w), unit=unit)
     head.load_state_dict({"out.weight": torch.tensor(w, dtype=torch.float32),
                           "out.bias": torch.tensor(b, dtype=torch.float32)})
     return head.requires_grad_(False)
@@ -344,15 +347,16 @@ def _logistic(
 ) -> tuple[LinearHead, pd.DataFrame]:  # head, and scores of each strength
     "A regression for each strength; the best on dev is kept. A soft label is two rows that share its weight."
     x = job.train.batch(range(len(job.train.lengths)))["x"].numpy()
-    scaler = StandardScaler().fit(x) if job.config.standardise else None
-    x = x if scaler is None else scaler.transform(x)
+    unit = job.config.scale == "unit"
+    scaler = StandardScaler().fit(x) if job.config.scale == "standard" else None
+    x = scaler.transform(x) if scaler else normalize(x) if unit else x
     soft = job.targets * (1 - job.config.smoothing) + job.config.smoothing / job.targets.shape[1]
     rows, classes = soft.nonzero()
     model = LogisticRegression(max_iter=3000, warm_start=True)
     heads, history = [], []
-    for c in sorted(job.config.strengths):
+    for c in sorted(job.config.strengths or ()):
         model.set_params(C=c).fit(x[rows], classes, sample_weight=(soft * job.weights)[rows, classes])
-        heads.append(_as_head(model, scaler))
+        heads.append(_as_head(model, scaler, unit))
         history.append({"C": c, **job.scores(heads[-1])})
     best = _best(history, job.config.select)
     return heads[best], pd.DataFrame(history).assign(kept=[i == best for i in range(len(history))])
@@ -549,7 +553,8 @@ def _write(
     model.history.to_csv(folder / "history.csv", index=False)
     tuned, named = model.config.classifier == "finetune", Path(model.encoder.name).expanduser()
     if tuned:
-        model.encoder.model.save_pretrained(folder / "encoder")
+        with quiet():
+            model.encoder.model.save_pretrained(folder / "encoder")
         model.encoder.tokenizer.save_pretrained(folder / "encoder")
     manifest = {"format": 1, "labels": model.labels, "config": asdict(model.config),
                 "encoder": "encoder" if tuned else str(named.resolve()) if named.is_dir() else model.encoder.name,
@@ -563,7 +568,9 @@ def _head_of(
     classes: int,  # labels
 ) -> nn.Module:  # with fresh weights
     "The head that belongs to a classifier."
-    return ConvHead(width, classes) if config.classifier == "conv" else LinearHead(width, classes, float(config.dropout or 0))
+    if config.classifier == "conv":
+        return ConvHead(width, classes)
+    return LinearHead(width, classes, float(config.dropout or 0), config.classifier == "logistic" and config.scale == "unit")
 
 
 def _load(

@@ -64,16 +64,17 @@ class ConvHead(nn.Module):
 
 # %% ../../nbs/training/31_heads.ipynb #970daa96
 class LinearHead(nn.Module):
-    "Mean over time, dropout, linear: (batch, time, width) or pooled (batch, width) to (batch, classes)."
+    "Mean over time, perhaps unit length, dropout, linear: (batch, time, width) or (batch, width) to (batch, classes)."
 
     def __init__(
         self,
         width: int,  # numbers a vector
         classes: int,  # labels
         dropout: float = 0.0,  # share of the vector that is dropped in training
+        unit: bool = False,  # bring the mean to length one
     ) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout, self.unit = nn.Dropout(dropout), unit
         self.out = nn.Linear(width, classes)
 
     def forward(
@@ -84,4 +85,4 @@ class LinearHead(nn.Module):
         "Logits from the mean of the positions that count."
         if x.dim() == 3:
             x = pooled(x, x.new_ones(x.shape[:2]) if mask is None else mask)
-        return self.out(self.dropout(x))
+        return self.out(self.dropout(nn.functional.normalize(x) if self.unit else x))
