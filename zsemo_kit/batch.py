@@ -56,7 +56,7 @@ def project_root(
 # %% ../nbs/50_batch.ipynb #1e664e6d
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "notebook": str, "parameters": dict, "grid": (dict, list), "skip": list,
-    "baseline": dict, "fallback": dict, "fetch": list, "publish": bool, "about": str,
+    "baseline": dict, "fallback": dict, "fetch": list, "publish": bool, "scored": bool, "about": str,
 }
 
 
@@ -72,6 +72,7 @@ class Study:
     fallback: dict[str, str] = field(default_factory=dict)  # corpus to use when a real one cannot be had
     fetch: list[str] = field(default_factory=list)  # corpora to download when they are not found
     publish: bool = False  # whether its figures also go to figures/
+    scored: bool = True  # whether its runs predict; a datasheet's do not, and get no report
     about: str = ""  # one sentence for the report
 
 # %% ../nbs/50_batch.ipynb #c5e0f7a3
@@ -230,6 +231,7 @@ class Job:
     id: str  # run id
     folder: Path  # `runs/out/<study>`
     cwd: Path  # project
+    scored: bool = True  # whether it must write predictions
 
     @property
     def done(self) -> bool:  # whether a finished run of this id exists
@@ -280,7 +282,7 @@ def execute(
     logger.propagate = False
     try:
         _papermill(job, work)
-        why = _incomplete(work)
+        why = _incomplete(work, job.scored)
     except Exception as e:  # a failed run must not end the batch, whatever it died of
         why = _reason(e)
     finally:
@@ -297,11 +299,13 @@ def _papermill(job: Job, work: Path) -> None:
         str(job.notebook), str(work / "notebook.ipynb"),
         parameters={**job.parameters, **{k: v for k, v in given.items() if k in taken}},
         cwd=str(job.cwd), kernel_name="python3", progress_bar=False, log_output=True, autosave_cell_every=0,
+        extra_arguments=["--log-level=50"],  # the kernel's own chatter on the user's terminal
     )
 
 
-def _incomplete(work: Path) -> str:
-    missing = [f for f in ("metrics.json", "predictions.parquet") if not (work / f).is_file()]
+def _incomplete(work: Path, scored: bool) -> str:
+    wanted = ("metrics.json", "predictions.parquet") if scored else ("metrics.json",)
+    missing = [f for f in wanted if not (work / f).is_file()]
     return f"the notebook ended without writing {' and '.join(missing)}" if missing else ""
 
 
@@ -394,7 +398,7 @@ def jobs_of(
         check_parameters(run, defaults, study.name)
     version = code_version(notebook)
     folder = (out / study.name).resolve()
-    return [Job(study.name, notebook, run, run_id(notebook, run, version), folder, root) for run in runs]
+    return [Job(study.name, notebook, run, run_id(notebook, run, version), folder, root, study.scored) for run in runs]
 
 # %% ../nbs/50_batch.ipynb #827bebae
 def run_jobs(

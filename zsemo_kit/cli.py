@@ -128,7 +128,8 @@ def _near(path: Path) -> str:
 def _finish(outcome: "Outcome", root: Path, as_json: bool) -> None:
     for line in [] if as_json else outcome.told:
         _say(line)
-    made = _report(outcome.study, outcome.folder, root, outcome.ids) if outcome.finished + outcome.skipped else None
+    complete = outcome.finished + outcome.skipped
+    made = _report(outcome.study, outcome.folder, root, outcome.ids) if complete and outcome.study.scored else None
     if as_json:
         _say(json.dumps({
             "finished": outcome.finished, "skipped": outcome.skipped, "failed": outcome.failed, "told": outcome.told,
@@ -136,7 +137,7 @@ def _finish(outcome: "Outcome", root: Path, as_json: bool) -> None:
         }, indent=1))
     else:
         _tell(outcome, made)
-    if outcome.failed or made is None:
+    if outcome.failed or not complete:
         raise SystemExit(1)
 
 
