@@ -42,7 +42,7 @@ from .heads import ConvHead, LinearHead
 # %% ../../nbs/training/32_fit.ipynb #6de2752f
 CLASSIFIERS: dict[str, dict[str, Any]] = {  # classifier: what `None` means for it
     "logistic": {"epochs": 1, "batch": 1, "lr": 0.0, "warmup": 0.0, "decay": False, "weight_decay": 0.0, "clip": 0.0,
-                 "dropout": 0.0, "patience": 0, "select": "uar"},
+                 "dropout": 0.0, "patience": 0, "select": "loss"},
     "linear": {"epochs": 50, "batch": 128, "lr": 1e-3, "warmup": 0.0, "decay": False, "weight_decay": 0.0, "clip": 0.0,
                "dropout": 0.0, "patience": 10, "select": "uar"},
     "conv": {"epochs": 50, "batch": 128, "lr": 7e-4, "warmup": 0.0, "decay": False, "weight_decay": 0.0, "clip": 0.0,
