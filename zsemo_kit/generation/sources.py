@@ -8,6 +8,7 @@ __all__ = ['strategies_of', 'open_corpus']
 # %% ../../nbs/generation/15_sources.ipynb #fc9deab5
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from ..corpora.labels import in_space
 from ..corpora.readers import read
@@ -29,7 +30,7 @@ def strategies_of(
 
 # %% ../../nbs/generation/15_sources.ipynb #928fedd7
 def open_corpus(
-    name: str,  # real corpus, `<card>_synthetic`, `all_synthetic`, or a path
+    name: str,  # real corpus, `<card>_synthetic`, `all_synthetic`, several joined by +, or a path
     space: str,  # label space
     *,
     strategy: str = "conversations+utterances",  # synthetic corpora: which of the replies
@@ -38,17 +39,18 @@ def open_corpus(
     "Open a corpus by name in a label space."
     if second_reading not in SECOND_READINGS:
         raise InputError(f"unknown second_reading {second_reading!r}", expected=", ".join(SECOND_READINGS))
+    if several := _several(name):
+        return concat([open_corpus(n, space, strategy=strategy, second_reading=second_reading) for n in several], name)
     strategies = strategies_of(strategy)
-    if name == "all_synthetic":
-        several = [in_space(_synthetic(f"{card}_synthetic", strategies, second_reading), space) for card in _conversation_cards()]
-        return concat(several, name)
     synthetic = name.endswith("_synthetic") and name.removesuffix("_synthetic") in cards()
     corpus = _synthetic(name, strategies, second_reading) if synthetic else _chosen(read(name), strategies, second_reading)
     return in_space(corpus, space)
 
-# %% ../../nbs/generation/15_sources.ipynb #d5b44139
-def _conversation_cards() -> list[str]:
-    return [c for c in cards() if load_card(c).form == "conversation"]
+# %% ../../nbs/generation/15_sources.ipynb #75f44160
+def _several(name: str) -> list[str]:
+    if name == "all_synthetic":
+        return [f"{c}_synthetic" for c in cards() if load_card(c).form == "conversation"]
+    return name.split("+") if "+" in name and not Path(name).exists() else []
 
 
 def _synthetic(name: str, strategies: Sequence[str], second_reading: str) -> Corpus:
