@@ -423,6 +423,8 @@ def _executed(jobs: list[Job], workers: int) -> Iterator[tuple[Job, str]]:
     if workers == 1 or len(jobs) < 2:
         yield from ((job, execute(job)) for job in jobs)
         return
+    # several runs that each start a thread a core slow one another down many times over
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         pending: dict[Future[str], Job] = {pool.submit(execute, job): job for job in jobs}
         while pending:
