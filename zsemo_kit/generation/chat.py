@@ -132,23 +132,33 @@ CREATE TABLE IF NOT EXISTS failures (
 _VERSION = 1  # of the schema, in SQLite's user_version
 
 
+def _is_sqlite(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(15) == b"SQLite format 3"
+
+
 def _connect(path: Path) -> sqlite3.Connection:
+    if path.is_file() and path.stat().st_size and not _is_sqlite(path):
+        raise sqlite3.DatabaseError("file is not a database")  # SQLite itself takes a tiny file for an empty one
     db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")  # a commit returns when the disk has it
     return db
 
-# %% ../../nbs/generation/12_chat.ipynb #71a06448
+# %% ../../nbs/generation/12_chat.ipynb #a79ea3a5
+_Statement = tuple[str, tuple[Any, ...]]  # SQL and its values
+
+
 class _Writer(threading.Thread):
     "Runs statements in the order given; those that wait are committed as one."
     def __init__(self, path: Path) -> None:
         super().__init__(name="reply-store", daemon=True)
-        self.path, self.todo = path, queue.SimpleQueue[tuple[str, Any, Future[None]] | None]()
+        self.path, self.todo = path, queue.SimpleQueue[tuple[list[_Statement], Future[None]] | None]()
         self.start()
 
-    def submit(self, statement: str, values: Any) -> "Future[None]":
+    def submit(self, *statements: _Statement) -> "Future[None]":
         done: Future[None] = Future()
-        self.todo.put((statement, values, done))
+        self.todo.put((list(statements), done))
         return done
 
     def run(self) -> None:
@@ -162,18 +172,19 @@ class _Writer(threading.Thread):
             self._commit(db, [job for job in batch if job])
         db.close()
 
-    def _commit(self, db: sqlite3.Connection, jobs: list[tuple[str, Any, "Future[None]"]]) -> None:
+    def _commit(self, db: sqlite3.Connection, jobs: list[tuple[list[_Statement], "Future[None]"]]) -> None:
         failed: Exception | None = None
         try:
             db.execute("BEGIN IMMEDIATE")
-            for statement, values, _ in jobs:
-                db.execute(statement, values)
+            for statements, _ in jobs:
+                for statement, values in statements:
+                    db.execute(statement, values)
             db.execute("COMMIT")
         except sqlite3.Error as e:
             failed = e
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
-        for *_, done in jobs:
+        for _, done in jobs:
             if done.set_running_or_notify_cancel():
                 done.set_exception(failed) if failed else done.set_result(None)
 
@@ -265,6 +276,7 @@ class ReplyStore:
         self._guard = threading.Lock()
 
     def _prepare(self) -> None:
+        "Tables, or the error of a file that is something else."
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, _VERSION):
             raise sqlite3.Error(f"schema version {version}, this kit knows {_VERSION}")
@@ -296,8 +308,7 @@ class ReplyStore:
         "Store a reply; the first one of a key stays."
         values = (reply.key, reply.model, reply.text, reply.finish, reply.tokens_in, reply.tokens_out, reply.cost,
                   reply.seconds, reply.created or _now(), server, *_where(prompt), canonical(request))
-        self._writer.submit("DELETE FROM failures WHERE key = ?", (reply.key,))
-        return self._writer.submit(_PUT, values)
+        return self._writer.submit((_PUT, values), ("DELETE FROM failures WHERE key = ?", (reply.key,)))
 
     def fail(
         self,
@@ -308,7 +319,7 @@ class ReplyStore:
         request: Mapping[str, Any],  # the request's body
     ) -> "Future[None]":  # done when the disk has it
         "Record that a request got no reply."
-        return self._writer.submit(_FAIL, (key, kind, error, _now(), *_where(prompt), canonical(request)))
+        return self._writer.submit((_FAIL, (key, kind, error, _now(), *_where(prompt), canonical(request))))
 
     def failures(self) -> list[Failure]:  # oldest first
         "The requests that have no reply yet."
@@ -466,7 +477,7 @@ class Ledger:
         if any(not isinstance(v, int | float) or not 0 <= v < float("inf") for v in [*(price or ()), max_cost or 0]):
             raise InputError("bad price or limit", expected="numbers of at least 0", found=f"{price}, {max_cost}")
         self.price, self.max_cost, self.spent = price, max_cost, float(spent)
-        self.longest = max_tokens or 0
+        self.longest, self.surplus = max_tokens or 0, 0.0  # tokens: of a reply, of a request beyond the guess
         self.reserved, self.in_flight = 0.0, 0
 
     def cost(
@@ -482,7 +493,7 @@ class Ledger:
         characters: int,  # length of the request's messages
     ) -> float:  # 0 without a price
         "What a request will likely cost: three characters a token, and the longest reply so far."
-        return self.cost(characters / 3, self.longest or _FIRST_GUESS) or 0.0
+        return self.cost(characters / 3 + self.surplus, self.longest or _FIRST_GUESS) or 0.0
 
     def reserve(
         self,
@@ -499,12 +510,13 @@ class Ledger:
         reserved: float,  # what was set aside
         cost: float | None = None,  # what it was in the end
         tokens_out: int | None = None,  # tokens of the reply
+        surplus: float = 0.0,  # tokens of the request beyond a third of its characters
     ) -> None:
-        "Replace a reservation by the true cost."
+        "Replace a reservation by the true cost, and learn from it."
         self.in_flight -= 1
         self.reserved = self.reserved - reserved if self.in_flight else 0.0  # no rounding error is carried on
         self.spent += cost or 0.0
-        self.longest = max(self.longest, tokens_out or 0)
+        self.longest, self.surplus = max(self.longest, tokens_out or 0), max(self.surplus, surplus)
 
 # %% ../../nbs/generation/12_chat.ipynb #e56b2f48
 class _BadAnswerError(Exception):
@@ -540,11 +552,10 @@ def _said(error: Exception, key: str) -> str:
         told += f" ({type(error.__cause__).__name__})"
     return scrub(" ".join(told.split()), key)[:300]
 
-# %% ../../nbs/generation/12_chat.ipynb #0e18e688
-def _read_answer(body: bytes) -> dict[str, Any]:
+# %% ../../nbs/generation/12_chat.ipynb #7360e608
+def _read_answer(data: Any) -> dict[str, Any]:
     "Text, finish reason and tokens of a chat completion."
     try:
-        data = json.loads(body)
         choice = data["choices"][0]
         message, usage = choice["message"], data.get("usage") or {}
         content = message.get("content") or ""
@@ -554,8 +565,8 @@ def _read_answer(body: bytes) -> dict[str, Any]:
         finish = "refusal" if refusal and not content else choice.get("finish_reason") or "stop"
         tokens = {f"tokens_{k}": _count(usage.get(f"{name}_tokens")) for k, name in (("in", "prompt"), ("out", "completion"))}
         return {"text": str(content or refusal), "finish": str(finish), **tokens}
-    except (ValueError, LookupError, TypeError, AttributeError) as e:
-        raise _BadAnswerError(f"not a chat completion: {body[:80].decode('utf-8', 'replace')!r}") from e
+    except (LookupError, TypeError, AttributeError) as e:
+        raise _BadAnswerError(f"not a chat completion: {str(data)[:80]!r}") from e
 
 
 def _count(value: Any) -> int | None:
@@ -647,8 +658,9 @@ class _Run:
         self.chat, self.prompts = chat, iter(prompts)
         self.out: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.error: BaseException | None = None
-        self.stopping, self.row, self.plain = False, 0, False
-        self.client: openai.AsyncOpenAI | None = None
+        self.stopping, self.broke, self.row, self.plain = False, False, 0, False
+        self.clients: list[openai.AsyncOpenAI] = []
+        self.turn = 0  # whose turn it is among the clients
         self.key = ""
         chat.stopped = ""
 
@@ -685,8 +697,8 @@ class _Run:
         self.loop, self.start = asyncio.get_running_loop(), asyncio.Lock()
         self.tasks = [asyncio.create_task(self._worker()) for _ in range(self.chat.concurrency)]
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        if self.client:
-            await self.client.close()
+        for client in self.clients:
+            await client.close()
 
     def _stop(self, grace: float = 0.0) -> None:
         "No new requests; those in flight get some time."
@@ -725,6 +737,8 @@ class _Run:
                 return reply
             if not store.writable:
                 raise _not_recorded(store, prompt)
+            if self.broke:
+                return None
             if not store.claim(key):  # another worker or process is asking just this
                 await asyncio.sleep(0.02)
                 continue
@@ -749,27 +763,34 @@ async def _afford(run: _Run, characters: int) -> float | None:
     "Reserve the likely cost; None if the budget does not allow one more request."
     ledger = run.chat.ledger
     while not ledger.reserve(likely := ledger.likely(characters)):
-        if not ledger.in_flight or run.stopping:
+        if not ledger.in_flight or run.stopping or run.broke:
             run.chat.stopped = run.chat.stopped or "max_cost"
-            run.stopping = True  # the other workers end of themselves
+            run.broke = True  # from here on only what is stored is handed out
             return None
         await asyncio.sleep(0.01)  # a reply may turn out cheaper than it was feared to be
     return likely
 
-# %% ../../nbs/generation/12_chat.ipynb #ebf33b09
+# %% ../../nbs/generation/12_chat.ipynb #80f3369d
+_PER_POOL = 8  # a pool of connections looks through all of them at each request, so it is kept small
+
+
 async def _connect_client(run: _Run) -> openai.AsyncOpenAI:
-    "The client, made when the first request must be sent."
+    "One of the clients, which are made when the first request must be sent."
     async with run.start:
-        if run.client is None:
+        if not run.clients:
             chat = run.chat
             run.key = _api_key(chat.base_url)
             patience = openai.Timeout(chat.timeout, connect=min(chat.timeout, 10.0))
             if not getproxies():  # behind a proxy the way to the server is not ours to try
                 await _reach(chat.base_url, min(chat.timeout, 10.0))
-            run.client = openai.AsyncOpenAI(
-                api_key=run.key, base_url=chat.base_url, max_retries=chat.max_retries, timeout=patience
-            )
-        return run.client
+            run.clients = [
+                openai.AsyncOpenAI(
+                    api_key=run.key, base_url=chat.base_url, max_retries=chat.max_retries, timeout=patience
+                )
+                for _ in range(0, chat.concurrency, _PER_POOL)
+            ]
+    run.turn += 1
+    return run.clients[run.turn % len(run.clients)]
 
 
 async def _reach(url: str, timeout: float) -> None:
@@ -792,13 +813,16 @@ async def _send(run: _Run, request: Mapping[str, Any]) -> dict[str, Any]:
     client = await _connect_client(run)
     body = {k: v for k, v in request.items() if k != "response_format" or not run.plain}
     try:
-        response = await client.chat.completions.with_raw_response.create(**body)
+        # the plain call: `chat.completions.create` would check each message's type, a fifth of all time
+        answer = await client.post("/chat/completions", cast_to=object, body=body)
+    except ValueError as e:
+        raise _BadAnswerError(f"not a chat completion: {e}") from e
     except openai.BadRequestError as e:
         if "response_format" not in body or "response_format" not in str(e):
             raise
         run.plain = True
         return await _send(run, request)
-    return _read_answer(response.content)
+    return _read_answer(answer)
 
 
 async def _ask(run: _Run, prompt: Prompt, request: dict[str, Any], key: str) -> Reply | None:
@@ -808,15 +832,15 @@ async def _ask(run: _Run, prompt: Prompt, request: dict[str, Any], key: str) -> 
     reserved = await _afford(run, characters)
     if reserved is None:
         return None
-    begun, cost, tokens = time.perf_counter(), None, None
+    begun, cost, tokens, surplus = time.perf_counter(), None, None, 0.0
     try:
         answer = await _send(run, request)
-        tokens = answer["tokens_out"]
+        tokens, surplus = answer["tokens_out"], (answer["tokens_in"] or 0) - characters / 3
         cost = chat.ledger.cost(*_tokens(answer, characters))
     except (openai.APIError, _BadAnswerError) as e:
         problem = e
     finally:
-        chat.ledger.settle(reserved, cost, tokens)
+        chat.ledger.settle(reserved, cost, tokens, surplus)
     if problem:
         await _failed(run, problem, prompt, request, key)
         return None

@@ -15,7 +15,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -98,7 +98,10 @@ def _tag(content: str, words: Mapping[str, str]) -> str | None:
 # %% ../../nbs/generation/13_dialogues.ipynb #7a3c54fe
 _BULLET = re.compile(r"^\s*(?:(?:[-*•\u2013—‣▪]|\(?\d{1,3}[.):]|#{1,6}|>)\s+)+")
 _BRACKETS = re.compile(r"[\[{<]([^\[\]{}<>]{1,80})[\]}>]|\(([^()]{1,80})\)|【([^】]{1,80})】")
-_ASIDE = re.compile(r"(?:(?<=^)|(?<=[.!?…,:;]\s)|(?<=[.!?…,:;]))\*([^*\[\]\n]{1,80}?)(?<![.!?])\*(?=\s*$|\s+[A-Z\"“'\u2018])")
+_ASIDE = re.compile(  # *sighs*, standing alone between sentences
+    r"(?:(?<=^)|(?<=[.!?…,:;]\s)|(?<=[.!?…,:;]))\*([^*\[\]\n]{1,80}?)(?<![.!?])\*"
+    r"(?=\s*$|\s*[\[({<]|\s+[A-Z\"“'\u2018])"
+)
 
 
 def _unmarked(line: str) -> str:
@@ -124,6 +127,7 @@ def _tidy(text: str) -> str:
 # %% ../../nbs/generation/13_dialogues.ipynb #5fc4b483
 def _tagged(line: str, words: Mapping[str, str]) -> tuple[str, str, str]:
     "Words, label and status of a line that should have one tag."
+    line = re.sub(r"([\])}>]\**)\s*[.,;]\s*$", r"\1", line)  # a full stop behind the tag
     asides = [m[1] for m in _ASIDE.finditer(line)]
     line = _ASIDE.sub(lambda m: f"[{m[1]}]" if _tag(m[1], words) else " ", line)
     found = [next(g for g in m.groups() if g) for m in _BRACKETS.finditer(line)]
@@ -189,8 +193,8 @@ _REFUSAL = re.compile(
 
 def _is_refusal(text: str) -> bool:
     "A short reply that says why there is none."
-    lines = [line for line in text.splitlines() if line.strip()]
-    return len(lines) <= 3 and bool(_REFUSAL.match(text.strip().replace("\u2019", "'")))
+    lines = [line for line in text[:1000].splitlines() if line.strip()]
+    return len(text) < 1000 and len(lines) <= 3 and bool(_REFUSAL.match(text.strip().replace("\u2019", "'")))
 
 # %% ../../nbs/generation/13_dialogues.ipynb #da9de319
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.S | re.I)
@@ -227,23 +231,24 @@ def _field(item: Mapping[str, Any], kind: str) -> str | None:
     return next((str(lower[k]) for k in _KEYS[kind] if isinstance(lower.get(k), str | int | float)), None)
 
 
-def _walk(value: Any, label: str | None = None) -> Iterator[tuple[str, str | None, str | None]]:
+def _walk(value: Any, names: Container[str], label: str | None = None) -> Iterator[tuple[str, str | None, str | None]]:
     "Text, speaker and label of everything in a JSON value that looks like a line."
     if isinstance(value, str):
         yield value, None, label
     elif isinstance(value, list):
         for part in value:
-            yield from _walk(part, label)
+            yield from _walk(part, names, label)
     elif isinstance(value, dict) and _field(value, "text") is not None:
         yield _field(value, "text") or "", _field(value, "speaker") or "", _field(value, "label") or label or ""
     elif isinstance(value, dict):
         for name, part in value.items():
             if isinstance(part, list | dict):
-                yield from _walk(part, str(name))
+                yield from _walk(part, names, str(name) if str(name).casefold() in names else label)
 
 
-def _json_items(text: str) -> list[_Item] | None:
+def _json_items(text: str, labels: Iterable[str] = ()) -> list[_Item] | None:
     "The lines of a JSON reply; None if it is none."
+    names = _EMOTION_WORDS | {label.casefold() for label in labels}
     body = _THOUGHT.sub("", text)
     found = re.search(r"[{\[]", body)
     if not found or not re.search(r'[{\[,]\s*"[^"\n]*"\s*[:,\]]', body):
@@ -252,7 +257,7 @@ def _json_items(text: str) -> list[_Item] | None:
         value, _ = json.JSONDecoder().raw_decode(body, found.start())
     except ValueError:
         return _broken_items(body) or None
-    return [_Item(i, raw, speaker, label) for i, (raw, speaker, label) in enumerate(_walk(value))] or None
+    return [_Item(i, raw, speaker, label) for i, (raw, speaker, label) in enumerate(_walk(value, names))] or None
 
 # %% ../../nbs/generation/13_dialogues.ipynb #ad1acded
 _PAIR = re.compile(r"""["'](\w+)["']\s*:\s*"((?:[^"\\]|\\.)*)"?""")
@@ -356,7 +361,7 @@ def parse(
     "Every line of a reply with its status. Nothing of a truncated or refused reply is kept."
     if reply.finish in REFUSED or _is_refusal(reply.text):
         return [Line(0, "", "unknown", reply.text.strip(), "", "refused")]
-    items = _json_items(reply.text) or [_Item(number, raw) for number, raw in _raw_lines(reply.text)]
+    items = _json_items(reply.text, card.labels) or [_Item(number, raw) for number, raw in _raw_lines(reply.text)]
     if card.form == "sentences" or strategy == "utterances":
         lines = _single_lines(items, card, "" if card.form == "sentences" else scenario)
     else:
