@@ -19,9 +19,10 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer, RobertaConfig, RobertaModel
 
 from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.turns import TURN, plain, remember, texts_of
 from zsemo_kit.training import encoders
 from zsemo_kit.training.encoders import (
-    TURN, FeatureCache, TextEncoder, bucketed, compute, fingerprint, model_folder, plain, remember, texts_of, tokenise,
+    FeatureCache, TextEncoder, bucketed, compute, fingerprint, model_folder, tokenise,
 )
 
 WORDS = ["how", "are", "you", "fine", "good", "hello", "no", "yes", "go", "away", "please", ".", ",", "!", "?", "'"]

@@ -17,7 +17,8 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTo
 
 from zsemo_kit.corpora.table import Corpus, InputError
 from zsemo_kit.training import fit as module
-from zsemo_kit.training.encoders import TextEncoder, texts_of
+from zsemo_kit.corpora.turns import texts_of
+from zsemo_kit.training.encoders import TextEncoder
 from zsemo_kit.training.fit import (
     CLASSIFIERS, FitConfig, Model, check_labels, class_weights, fit, predictions, targets_of, weighted_loss,
 )

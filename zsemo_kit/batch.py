@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 import zsemo_kit
 from .corpora.table import InputError
+from .generation.cards import cards, load_card
 
 # %% ../nbs/50_batch.ipynb #4605efc6
 _PACKAGE = Path(zsemo_kit.__file__).parent
@@ -342,9 +343,19 @@ def resolve_corpora(
         roles = [k for k in ("source", "target") if k in run]
         names: dict[str, Any] = {k: _locate(run[k], study, find, fetch, found, told) for k in roles}
         replaced = any(names[k] != run[k] for k in names)
-        if all(names.values()) and not (replaced and len(set(names.values())) < len(names)):
+        if study.scored and _holds(names.get("source"), names.get("target")):
+            note = f"{names['source']} holds {names['target']}, so it cannot be scored on it: left out"
+            told += [note] if note not in told else []
+        elif all(names.values()) and not (replaced and len(set(names.values())) < len(names)):
             kept.append({**run, **names})
     return kept, told
+
+
+def _holds(source: str | None, target: str | None) -> bool:
+    "Whether a source made of several corpora has the target among them."
+    several = (source or "").split("+")
+    members = {f"{c}_synthetic" for c in cards() if load_card(c).form == "conversation"} if "all_synthetic" in several else set()
+    return source != target and target in members.union(several)
 
 
 def _locate(
@@ -447,9 +458,9 @@ def run_study(
     out = out or root / "runs" / "out"
     began = time.perf_counter()
     jobs_of(study, expand(study), root, out)  # names and types are refused before anything is fetched
+    _writable(out / study.name)
     runs, told = resolve_corpora(study, expand(study), find=find, fetch=fetch)
     jobs = jobs_of(study, runs, root, out)
-    _writable(out / study.name)
     _sweep(out / study.name)
     before = sum(job.done for job in jobs)
     failed = run_jobs(jobs, workers=workers, progress=progress)

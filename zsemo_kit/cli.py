@@ -39,16 +39,38 @@ def main(
 ) -> None:
     "Entry point of the command `zsemo`."
     try:
-        app(arguments)
-    except ValueError as error:
-        from zsemo_kit.corpora.table import InputError
-        if not isinstance(error, InputError):
+        code = app(arguments, prog_name="zsemo", standalone_mode=False)  # errors are ours to tell
+    except (KeyboardInterrupt, typer.Abort):
+        code = _STOPPED
+    except Exception as error:
+        why = _told(error)
+        if why is None:
             raise
-        typer.echo(f"zsemo: {error}", err=True)
+        typer.echo(why, err=True, nl=bool(why))
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
+    if code == _STOPPED:  # what typer makes of Ctrl-C
         typer.echo("zsemo: stopped; what is finished is kept, and the same command goes on from there", err=True)
-        raise SystemExit(130) from None
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+# %% ../nbs/51_cli.ipynb #8d6a9e52
+_STOPPED = 130  # exit code of what Ctrl-C ended
+_ClickError = typer.BadParameter.__mro__[2]  # by its place: typer has its own click now, and had another one before
+
+
+def _told(error: Exception) -> str | None:
+    "The line for an error that is the user's to mend, None for one of ours."
+    from zsemo_kit.corpora.table import InputError
+    if isinstance(error, InputError):
+        return f"zsemo: {error}"
+    if isinstance(error, OSError) and error.filename:
+        return f"zsemo: {error.filename}: {error.strerror}; choose a file or a folder that you may use"
+    if not isinstance(error, _ClickError):
+        return None
+    said = error.format_message()  # type: ignore[attr-defined]
+    if not said or type(error).__name__ == "NoArgsIsHelpError":  # a bare `zsemo` shows its help
+        return str(said)
+    where = getattr(getattr(error, "ctx", None), "command_path", "zsemo")
+    return f"zsemo: {' '.join(said.split()).rstrip('.')}; see {where} --help"
 
 # %% ../nbs/51_cli.ipynb #c4abaa5f
 def _say(text: str) -> None:
@@ -63,9 +85,12 @@ def _parsed(assignment: str) -> tuple[str, Any]:
     if not equals or not name:
         raise InputError(f"bad --set {assignment!r}", expected="NAME=VALUE")
     try:
-        return name, yaml.safe_load(value)
+        read = yaml.safe_load(value)
     except yaml.YAMLError:
         return name, value
+    if read == []:
+        raise InputError(f"bad --set {assignment!r}", expected="a value, or a list of at least one")
+    return name, read
 
 # %% ../nbs/51_cli.ipynb #90e15bea
 def overridden(
@@ -79,7 +104,8 @@ def overridden(
     grids = [{k: v for k, v in grid.items() if k not in values} for grid in study.grid or [{}]]
     several = {k: v for k, v in values.items() if isinstance(v, list)}
     single = {k: v for k, v in values.items() if k not in several}
-    return replace(study, parameters={**study.parameters, **single}, grid=[{**g, **several} for g in grids])
+    grid = [{**g, **several} for g in grids]
+    return replace(study, parameters={**study.parameters, **single}, grid=grid, publish=False)  # not the study as published
 
 # %% ../nbs/51_cli.ipynb #2dad49ea
 @app.command(epilog="Examples: zsemo run demo · zsemo run zero_shot_text --jobs 2 · "
@@ -137,6 +163,9 @@ def _finish(outcome: "Outcome", root: Path, as_json: bool) -> None:
         }, indent=1))
     else:
         _tell(outcome, made)
+    if outcome.failed and not complete and all(why.startswith("InputError: ") for why in outcome.failed.values()):
+        from zsemo_kit.corpora.table import InputError
+        raise InputError(f"no run could start: {next(iter(outcome.failed.values())).removeprefix('InputError: ')}")
     if outcome.failed or not complete:
         raise SystemExit(1)
 
@@ -174,6 +203,7 @@ def _stages(made: "Report") -> dict[str, float]:
 def report(
     study: Annotated[str, typer.Argument(help="Name of a file in runs/studies, or a path to a YAML file.")],
     out: Annotated[Path | None, typer.Option(help="Folder of results; runs/out of the project by default.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, as given to zsemo run.")] = None,
     as_json: Json = False,
 ) -> None:
     "Gather a study's finished runs into results.csv, a table with intervals, and figures."
@@ -181,13 +211,17 @@ def report(
     from zsemo_kit.corpora.readers import find
     from zsemo_kit.corpora.table import InputError
     root = project_root()
-    chosen = load_study(study, root)
+    chosen = overridden(load_study(study, root), set_ or [])
     folder = (out or root / "runs" / "out") / chosen.name
 
     def no_fetch(name: str) -> None:
         raise InputError(f"{name} was not found")
-    runs, _ = resolve_corpora(chosen, expand(chosen), find=find, fetch=no_fetch)
-    made = _report(chosen, folder, root, [j.id for j in jobs_of(chosen, runs, root, folder.parent) if j.done])
+
+    def done(runs: list[dict[str, Any]]) -> list[str]:
+        return [j.id for j in jobs_of(chosen, runs, root, folder.parent) if j.done]
+    # first as the study says: its corpora may have been there, or downloaded, when it ran
+    ids = done(expand(chosen)) or done(resolve_corpora(chosen, expand(chosen), find=find, fetch=no_fetch)[0])
+    made = _report(chosen, folder, root, ids)
     _say(made.results.to_json(orient="records") if as_json else made.text)
 
 # %% ../nbs/51_cli.ipynb #243372bf
@@ -260,15 +294,24 @@ def generate(
     from zsemo_kit.generation.cards import load_card
     chosen = load_card(card)
     folder = out or Path("runs/out/corpora") / f"{chosen.id}_synthetic"
+    _refuse_taken(folder)
     if recorded:
-        lines, made, told = _from_records(chosen, strategy, second_reading)
-    else:
-        from zsemo_kit.generation.chat import Chat, ReplyStore
-        store = ReplyStore(folder.with_name(f"{folder.name}.replies.sqlite"))
+        _keep(*_from_records(chosen, strategy, second_reading), folder, as_json)
+        return
+    from zsemo_kit.generation.chat import Chat, ReplyStore
+    with ReplyStore(folder.with_name(f"{folder.name}.replies.sqlite")) as store:
         chat = Chat(model, base_url, store, concurrency=concurrency, timeout=timeout, price=price, max_cost=max_cost,
                     temperature=temperature, max_tokens=max_tokens, response_format="json" if json_mode else None)
-        lines, made, told = _from_server(chosen, strategy, n, chat, second_reading, seed, json_mode, not as_json)
-    _keep(lines, made, folder, told, as_json)
+        _keep(*_from_server(chosen, strategy, n, chat, second_reading, seed, json_mode, not as_json), folder, as_json)
+
+# %% ../nbs/51_cli.ipynb #07a488f8
+def _refuse_taken(folder: Path) -> None:
+    # before anything is paid for, not when the corpus is saved
+    from zsemo_kit.corpora.table import InputError
+    taken = any(folder.iterdir()) and not (folder / "corpus.json").is_file() if folder.is_dir() else folder.exists()
+    if taken:
+        expected = "a new folder, or a corpus saved earlier"
+        raise InputError(f"will not write over {folder}", expected=expected, mend="choose another with --out")
 
 # %% ../nbs/51_cli.ipynb #4fb62a42
 def _from_records(card: "Card", strategy: str, second_reading: bool) -> tuple["pd.DataFrame", "Corpus", str]:
@@ -282,20 +325,29 @@ def _from_records(card: "Card", strategy: str, second_reading: bool) -> tuple["p
 def _from_server(
     card: "Card", strategy: str, n: int, chat: "Chat", second_reading: bool, seed: int, json_mode: bool, progress: bool,
 ) -> tuple["pd.DataFrame", "Corpus", str]:
+    from zsemo_kit.corpora.table import InputError
     from zsemo_kit.generation.dialogues import corpus_of, generate_lines, read_again
     lines = generate_lines(card, strategy, n, chat, seed=seed, json=json_mode, progress=progress)
+    if lines.empty:
+        raise InputError("no reply, so no corpus", found=_sums(chat))
     made = corpus_of(lines, card)
     if second_reading and not chat.stopped:
         made = read_again(made, chat, progress=progress)
+    return lines, made, _sums(chat)
+
+
+def _sums(chat: "Chat") -> str:
     told = f"{chat.sent} replies asked for now, {chat.reused} from the store, {chat.failed} failed"
     if chat.ledger.price:
         told += f"; cost so far {chat.ledger.spent:.4f}"
-    if chat.stopped:
-        told += f"; stopped early ({chat.stopped}): the same command goes on from here"
-    return lines, made, told
+    if chat.failed:
+        told += "; the same command asks again for what failed"
+    if chat.stopped == "max_cost":
+        told += "; stopped at --max-cost: the same command with a higher limit goes on from here"
+    return told
 
 # %% ../nbs/51_cli.ipynb #17f21486
-def _keep(lines: "pd.DataFrame", made: "Corpus", folder: Path, told: str, as_json: bool) -> None:
+def _keep(lines: "pd.DataFrame", made: "Corpus", told: str, folder: Path, as_json: bool) -> None:
     from zsemo_kit.generation.dialogues import funnel
     made.save(folder)
     lines.to_parquet(folder / "lines.parquet", index=False)  # every line with its status, dropped ones too

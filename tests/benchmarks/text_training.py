@@ -30,7 +30,8 @@ from zsemo_kit.corpora.labels import in_space
 from zsemo_kit.corpora.table import SPACES, Corpus
 from zsemo_kit.generation.dialogues import recorded
 from zsemo_kit.training import fit as training
-from zsemo_kit.training.encoders import TextEncoder, model_folder, texts_of
+from zsemo_kit.corpora.turns import texts_of
+from zsemo_kit.training.encoders import TextEncoder, model_folder
 from zsemo_kit.training.fit import FitConfig, probabilities
 from zsemo_kit.training.heads import ConvHead
 

@@ -6,6 +6,7 @@
 __all__ = ['TRIES', 'PAUSE', 'sources', 'fetchable', 'sha256_of', 'download', 'unpack', 'fetch']
 
 # %% ../../nbs/corpora/05_fetch.ipynb #e881c218
+import contextlib
 import hashlib
 import json
 import os
@@ -258,4 +259,7 @@ def fetch(
     except OSError as e:
         mend = "choose a folder that you may write to, with room for it"
         raise InputError(f"cannot write to {target}", found=e.strerror or str(e), mend=mend) from e
+    finally:
+        with contextlib.suppress(OSError):
+            target.rmdir()  # an empty folder would pass for a corpus that is there
     return target

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..corpora.labels import in_space
 from ..corpora.readers import read
 from ..corpora.table import Corpus, InputError, concat
+from ..corpora.turns import remember
 from .cards import cards, load_card
 from .dialogues import CONVERSATIONS, SECOND_READINGS, agreed, recorded
 
@@ -36,15 +37,15 @@ def open_corpus(
     strategy: str = "conversations+utterances",  # synthetic corpora: which of the replies
     second_reading: str = "agreed",  # synthetic conversations: none | keep | agreed
 ) -> Corpus:  # labelled utterances of the space
-    "Open a corpus by name in a label space."
+    "Open a corpus by name in a label space; each row remembers what was said before it, dropped rows included."
     if second_reading not in SECOND_READINGS:
         raise InputError(f"unknown second_reading {second_reading!r}", expected=", ".join(SECOND_READINGS))
     if several := _several(name):
         return concat([open_corpus(n, space, strategy=strategy, second_reading=second_reading) for n in several], name)
     strategies = strategies_of(strategy)
     synthetic = name.endswith("_synthetic") and name.removesuffix("_synthetic") in cards()
-    corpus = _synthetic(name, strategies, second_reading) if synthetic else _chosen(read(name), strategies, second_reading)
-    return in_space(corpus, space)
+    whole = recorded(name.removesuffix("_synthetic"), strategies, "keep") if synthetic else read(name)
+    return in_space(_chosen(remember(whole), strategies, second_reading), space)
 
 # %% ../../nbs/generation/15_sources.ipynb #75f44160
 def _several(name: str) -> list[str]:
@@ -53,12 +54,8 @@ def _several(name: str) -> list[str]:
     return name.split("+") if "+" in name and not Path(name).exists() else []
 
 
-def _synthetic(name: str, strategies: Sequence[str], second_reading: str) -> Corpus:
-    return recorded(name.removesuffix("_synthetic"), strategies, second_reading)
-
-
 def _chosen(corpus: Corpus, strategies: Sequence[str], second_reading: str) -> Corpus:
-    # a corpus that `zsemo generate` saved carries the same columns as a recorded one
+    # a corpus that `zsemo generate` saved carries the same columns as a recorded one, a real corpus does not
     if "strategy" in corpus.table:
         corpus = corpus.where({"strategy": list(strategies)})
     if second_reading == "agreed" and "emotion_second" in corpus.table:

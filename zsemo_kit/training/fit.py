@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
 from sklearn.preprocessing import StandardScaler, normalize
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 from tqdm.auto import tqdm
@@ -36,7 +37,8 @@ from transformers import MODEL_MAPPING
 
 from ..corpora.labels import folding
 from ..corpora.table import Corpus, InputError
-from .encoders import TextEncoder, bucketed, compute, quiet, texts_of
+from ..corpora.turns import texts_of
+from .encoders import TextEncoder, bucketed, compute, quiet
 from .heads import ConvHead, LinearHead
 
 # %% ../../nbs/training/32_fit.ipynb #6de2752f
@@ -355,7 +357,8 @@ def _logistic(
     model = LogisticRegression(max_iter=3000, warm_start=True)
     heads, history = [], []
     for c in sorted(job.config.strengths or ()):
-        model.set_params(C=c).fit(x[rows], classes, sample_weight=(soft * job.weights)[rows, classes])
+        with threadpool_limits(1):  # products this small lose more to a busy second core than they gain
+            model.set_params(C=c).fit(x[rows], classes, sample_weight=(soft * job.weights)[rows, classes])
         heads.append(_as_head(model, scaler, unit))
         history.append({"C": c, **job.scores(heads[-1])})
     best = _best(history, job.config.select)
