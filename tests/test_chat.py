@@ -1,4 +1,4 @@
-"""Contracts of generation.chat, held against a real server in a process of its own, and real kills."""
+"""Contracts of generation.store and generation.chat, held against a real server in a process of its own, and real kills."""
 
 import contextlib
 import gzip
@@ -21,9 +21,10 @@ import pytest
 
 from zsemo_kit.corpora.table import InputError
 from zsemo_kit.generation.cards import load_card
-from zsemo_kit.generation.chat import Chat, Ledger, RecordedStore, Reply, ReplyStore, request_key, scrub
+from zsemo_kit.generation.chat import Chat, Ledger, scrub
 from zsemo_kit.generation.dialogues import generate, generate_lines
 from zsemo_kit.generation.prompts import Prompt, prompts
+from zsemo_kit.generation.store import RecordedStore, Reply, ReplyStore, request_key
 
 HERE = Path(__file__).parent
 KEY = "zk-recognisable-0123456789abcdef"
@@ -112,7 +113,8 @@ def test_a_failure_is_mended_by_a_later_reply(tmp_path: Path, store: ReplyStore)
 
 CHILD = """
 import sys
-from zsemo_kit.generation.chat import Chat, ReplyStore
+from zsemo_kit.generation.chat import Chat
+from zsemo_kit.generation.store import ReplyStore
 from zsemo_kit.generation.prompts import Prompt
 store, url, n, out, concurrency = sys.argv[1:]
 asked = (Prompt("c", "labels", "-", 0, ({"role": "user", "content": f"request {i}"},)) for i in range(int(n)))
@@ -212,7 +214,8 @@ def test_no_key_anywhere(tmp_path: Path) -> None:
 import logging, sys, traceback
 logging.basicConfig(level=logging.DEBUG)
 from pathlib import Path
-from zsemo_kit.generation.chat import Chat, ReplyStore
+from zsemo_kit.generation.chat import Chat
+from zsemo_kit.generation.store import ReplyStore
 from zsemo_kit.generation.prompts import Prompt
 url, folder = sys.argv[1:]
 def ask(*texts): return [Prompt("c", "labels", "-", i, ({{"role": "user", "content": t}},)) for i, t in enumerate(texts)]

@@ -1,4 +1,4 @@
-"""Contracts of generation.dialogues: real dirt, published counts, and that no input breaks the parser."""
+"""Contracts of generation.lines and generation.dialogues: real dirt, published counts, and that no input breaks the parser."""
 
 import ast
 import gzip
@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from zsemo_kit.corpora.labels import in_space
 from zsemo_kit.corpora.table import InputError
 from zsemo_kit.generation.cards import load_card
-from zsemo_kit.generation.chat import RecordedStore, Reply
 from zsemo_kit.generation.dialogues import (
-    STATUSES, Line, agreed, corpus_from, funnel, label_of, parse, read_lines, recorded, recorded_lines, second_labels,
+    agreed, corpus_from, funnel, read_lines, recorded, recorded_lines, second_labels,
 )
+from zsemo_kit.generation.lines import STATUSES, Line, label_of, parse
 from zsemo_kit.generation.prompts import CONVERSATIONS, SECOND_LABELS, STRATEGIES, Prompt
+from zsemo_kit.generation.store import RecordedStore, Reply
 
 MELD, IEMOCAP, RAVDESS = load_card("meld"), load_card("iemocap"), load_card("ravdess")
 EVERYTHING = [*CONVERSATIONS, "utterances"]

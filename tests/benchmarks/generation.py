@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zsemo_kit.generation.cards import load_card
-from zsemo_kit.generation.chat import Chat, ReplyStore
+from zsemo_kit.generation.chat import Chat
 from zsemo_kit.generation.prompts import Prompt, prompts
+from zsemo_kit.generation.store import ReplyStore
 
 SERVER = Path(__file__).parents[1] / "fake_llm.py"
 
