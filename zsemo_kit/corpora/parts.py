@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from .folds import sample, split_dev
 from .table import Corpus, InputError
 
-# %% ../../nbs/corpora/06_parts.ipynb #1a241393
-ZERO_SHOT, CEILING = "zero-shot", "in-domain ceiling"
+# %% ../../nbs/corpora/06_parts.ipynb #d9fe7925
+ZERO_SHOT, CEILING = "zero-shot", "ceiling"
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Parts:
     train: Corpus  # source: fits the model
     dev: Corpus  # source: chooses epoch and strength
     test: Corpus  # target: scores, and nothing else
-    role: str  # "zero-shot", or "in-domain ceiling" where source and target are one corpus
+    role: str  # "zero-shot", or "ceiling" where source and target are one corpus
 
 # %% ../../nbs/corpora/06_parts.ipynb #dbc915f5
 def parts(

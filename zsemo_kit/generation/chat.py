@@ -13,6 +13,7 @@ import os
 import queue
 import re
 import sqlite3
+import ssl
 import sys
 import threading
 import time
@@ -392,21 +393,26 @@ async def _afford(run: _Run, characters: int) -> float | None:
 _PER_POOL = 8  # a pool of connections looks through all of them at each request, so it is kept small
 
 
+def _clients(chat: Chat, key: str) -> list[openai.AsyncOpenAI]:
+    "Clients that share the work; one for https, where reading the certificates takes longer than it saves."
+    patience = openai.Timeout(chat.timeout, connect=min(chat.timeout, 10.0))
+    options: dict[str, Any] = {"base_url": chat.base_url, "max_retries": chat.max_retries, "timeout": patience}
+    if urlsplit(chat.base_url).scheme == "https":
+        return [openai.AsyncOpenAI(api_key=key, **options)]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody: a plain address needs no certificates
+    pools = [openai.DefaultAsyncHttpxClient(verify=context) for _ in range(0, chat.concurrency, _PER_POOL)]
+    return [openai.AsyncOpenAI(api_key=key, http_client=pool, **options) for pool in pools]
+
+
 async def _connect_client(run: _Run) -> openai.AsyncOpenAI:
     "One of the clients, which are made when the first request must be sent."
     async with run.start:
         if not run.clients:
             chat = run.chat
             run.key = _api_key(chat.base_url)
-            patience = openai.Timeout(chat.timeout, connect=min(chat.timeout, 10.0))
             if not getproxies():  # behind a proxy the way to the server is not ours to try
                 await _reach(chat.base_url, min(chat.timeout, 10.0))
-            run.clients = [
-                openai.AsyncOpenAI(
-                    api_key=run.key, base_url=chat.base_url, max_retries=chat.max_retries, timeout=patience
-                )
-                for _ in range(0, chat.concurrency, _PER_POOL)
-            ]
+            run.clients = _clients(chat, run.key)
     run.turn += 1
     return run.clients[run.turn % len(run.clients)]
 
