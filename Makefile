@@ -29,7 +29,7 @@ readme: $(READY)  ## README.md from nbs/index.ipynb
 	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README nbs/index.ipynb
 
 bench: $(READY)  ## the ratios that README names
-	$(BIN)/python tests/benchmarks/text_training.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/text_training.py --encoder minilm --utterances 300
 	$(BIN)/python tests/benchmarks/generation.py
 
 clean:  ## results and caches of this checkout; the environment stays
