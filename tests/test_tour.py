@@ -1,0 +1,149 @@
+"""The tour, walked from end to end: without a server or a real corpus, and with a server that answers."""
+
+import ast
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+LINES = {  # a wording for each label of the card that the tour writes
+    "neutral": "The {} item on the list is number {}.",
+    "frustrated": "We have asked about the {} {} times now.",
+    "pleased": "Thank you so much for the {}, all {} of us are delighted.",
+    "angry": "How dare you touch our {}, that is outrageous, {} years of lies!",
+    "sad": "My father loved that {}, and he died {} weeks ago.",
+}
+HEARD = {"list": "neutral", "asked": "angry", "Thank": "happy", "dare": "angry", "father": "sad"}
+
+
+class Model(BaseHTTPRequestHandler):
+    """Answers the three kinds of prompt of the tour, each request differently."""
+
+    asked = 0
+
+    def do_POST(self) -> None:
+        prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1]["content"]
+        Model.asked += 1
+        message = {"role": "assistant", "content": answer(prompt, Model.asked)}
+        body: dict[str, Any] = {"id": "x", "object": "chat.completion", "created": 0, "model": "fake",
+                                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+        data = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def answer(prompt: str, turn: int) -> str:
+    things = ("bench", "bridge", "school", "square", "well", "clock")
+    if "Line: " in prompt:
+        return next(label for word, label in HEARD.items() if word in prompt.split("Line: ")[1])
+    if found := re.search(r"all of them (\w+)\.", prompt):
+        return "\n".join(LINES[found[1]].format(things[i], 100 * turn + i) for i in range(5))
+    return "\n".join(f"{'CMP'[i % 3]}: {LINES[label].format(things[turn % 6], 100 * turn + i)} [{label}]"
+                     for i, label in enumerate([*LINES, *LINES]))
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A local server of a language model."""
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Model)
+    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{httpd.server_address[1]}/v1"
+    httpd.shutdown()
+    httpd.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that looks like a checkout, without real corpora, server or key."""
+    for name in ("ZSEMO_CORPORA", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for folder in ("nbs/tour", "runs/studies"):
+        (tmp_path / folder).mkdir(parents=True)
+    return tmp_path
+
+
+def walk(project: Path, alone: Path, name: str, **settings: object) -> list[nbformat.NotebookNode]:
+    """Execute a copy of a tour notebook with some settings of its first cell changed; its code cells."""
+    book = nbformat.read(project / "nbs" / "tour" / f"{name}.ipynb", as_version=4)
+    first = next(cell for cell in book.cells if cell.cell_type == "code")
+    known = {node.target.id for node in ast.parse(first.source).body if isinstance(node, ast.AnnAssign)}  # type: ignore[union-attr]
+    assert set(settings) <= known
+    first.source += "".join(f"\n{key} = {value!r}" for key, value in settings.items())
+    folder = {"metadata": {"path": str(alone / "nbs" / "tour")}}
+    NotebookClient(book, timeout=300, kernel_name="python3", resources=folder).execute()
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def told(cells: list[nbformat.NotebookNode]) -> str:
+    """Everything that a notebook printed or showed as text."""
+    outputs = [output for cell in cells for output in cell.outputs if output.get("name") != "stderr"]
+    return "\n".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
+
+
+def uar(text: str) -> float:
+    """The score that a notebook shows last."""
+    return float(re.findall(r"'uar': ([0-9.]+)", text)[-1])
+
+
+def test_a_card_becomes_a_score_without_a_server(project: Path, alone: Path) -> None:
+    text = told(walk(project, alone, "your_own_card"))
+    assert "No server was given" in text
+    assert "Real meld was not found" in text
+    assert "label 'pleased' is not in 'label_map'" in text
+    assert 0.35 < uar(text) < 0.9, "clearly better than chance, .25"
+    assert (alone / "runs" / "out" / "tour" / "town_hall.yaml").is_file()
+    assert text.rstrip().endswith("10 runs")
+
+
+def test_a_card_becomes_a_score_with_a_server(
+    project: Path, alone: Path, server: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", server)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-tour-secret")
+    few = {"scenario": 16, "utterances": 5}
+    text = told(walk(project, alone, "your_own_card", model="fake", replies=few, target="iemocap_synthetic"))
+    assert "A server will answer" in text
+    assert "town_hall_synthetic" in text
+    assert "stand in" not in text
+    assert uar(text) > 0.25
+    made = alone / "runs" / "out" / "tour"
+    assert (made / "town_hall_synthetic" / "table.parquet").is_file()
+    assert not any(b"sk-tour-secret" in file.read_bytes() for file in made.rglob("*") if file.is_file())
+    before = Model.asked
+    again = told(walk(project, alone, "your_own_card", model="fake", replies=few, target="iemocap_synthetic"))
+    assert Model.asked == before, "every reply was in the store"
+    assert uar(again) == uar(text)
+
+
+def test_a_corpus_is_explored_without_real_ones(project: Path, alone: Path) -> None:
+    text = told(walk(project, alone, "explore_corpus"))
+    assert "row 1" in text and "joyful" in text, "the refused table says which row"
+    assert "near_text" in text
+
+
+def test_committed_outputs_are_small_and_show_what_was_not_there(project: Path) -> None:
+    for path in sorted((project / "nbs" / "tour").glob("*.ipynb")):
+        assert path.stat().st_size < 600_000, path.name
+        cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        assert sum(bool(cell.outputs) for cell in cells) > len(cells) / 2, f"{path.name} is committed with its outputs"
+        for output in (output for cell in cells for output in cell.outputs):
+            assert len(output.get("data", {}).get("image/png", "")) < 133_000, "pictures under 100 kB"
+    card = nbformat.read(project / "nbs" / "tour" / "your_own_card.ipynb", as_version=4)
+    text = told([cell for cell in card.cells if cell.cell_type == "code"])
+    assert "No server was given" in text and "was not found" in text, "committed outputs hold nothing real"
