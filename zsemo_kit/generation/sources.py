@@ -15,14 +15,15 @@ from ..corpora.readers import read
 from ..corpora.table import Corpus, InputError, concat
 from ..corpora.turns import remember
 from .cards import cards, load_card
-from .dialogues import CONVERSATIONS, SECOND_READINGS, agreed, recorded
+from .dialogues import SECOND_READINGS, agreed, recorded
+from .prompts import CONVERSATIONS, LINES
 
 # %% ../../nbs/generation/15_sources.ipynb #2973cae9
 def strategies_of(
     strategy: str,  # names joined by +; "conversations" stands for labels+description+scenario
 ) -> tuple[str, ...]:  # strategies, each once
     "Read a study's `strategy` parameter."
-    known = (*CONVERSATIONS, "utterances", "contrast")
+    known = (*CONVERSATIONS, *LINES)
     names = [s for word in strategy.split("+") for s in (CONVERSATIONS if word == "conversations" else (word,))]
     for name in names:
         if name not in known:
@@ -45,13 +46,21 @@ def open_corpus(
     strategies = strategies_of(strategy)
     synthetic = name.endswith("_synthetic") and name.removesuffix("_synthetic") in cards()
     whole = recorded(name.removesuffix("_synthetic"), strategies, "keep") if synthetic else read(name)
-    return in_space(_chosen(remember(whole), strategies, second_reading), space)
+    return in_space(_chosen(_with_history(whole), strategies, second_reading), space)
 
 # %% ../../nbs/generation/15_sources.ipynb #75f44160
 def _several(name: str) -> list[str]:
     if name == "all_synthetic":
         return [f"{c}_synthetic" for c in cards() if load_card(c).form == "conversation"]
     return name.split("+") if "+" in name and not Path(name).exists() else []
+
+
+def _with_history(corpus: Corpus) -> Corpus:
+    # single lines of one reply share an emotion and nothing else: one is not the context of the next
+    made = remember(corpus)
+    if "strategy" not in made.table:
+        return made
+    return replace(made, table=made.table.assign(history=made.table["history"].where(~made.table["strategy"].isin(LINES), "")))
 
 
 def _chosen(corpus: Corpus, strategies: Sequence[str], second_reading: str) -> Corpus:
