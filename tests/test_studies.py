@@ -1,0 +1,163 @@
+"""Every committed study, made small: it runs, writes what the report needs, and is honest about what it was scored on."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from zsemo_kit.batch import load_study
+from zsemo_kit.cli import main
+from zsemo_kit.corpora.table import SPACES
+
+PATIENCE = 1800  # seconds; no test fails because the machine is busy
+KEYS = {
+    "study", "run_id", "system", "modality", "source", "target", "space", "seed", "transductive", "n_train", "n_dev", "n_test",
+    "uar", "uar_low", "uar_high", "wa", "macro_f1", "weighted_f1", "recall", "seconds",
+}
+PAIR = {"source": "meld_synthetic", "target": "iemocap_synthetic", "seed": "0"}
+SMALL: dict[str, dict[str, str]] = {
+    "zero_shot_text": {**PAIR, "target": "msp_podcast_synthetic", "space": "seven", "size": "1500"},
+    "zero_shot_text_ablation": {**PAIR, "strategy": "conversations+utterances", "second_reading": "soft", "size": "200"},
+    "zero_shot_text_curve": {**PAIR, "size": "[100, 200]"},
+    "zero_shot_text_finetuned": {**PAIR, "target": "msp_podcast_synthetic", "size": "100", "epochs": "1"},
+    "zero_shot_text_recipe": {
+        "source": "iemocap_synthetic+msp_podcast_synthetic", "target": "meld_synthetic", "seed": "0", "size": "200",
+        "strategy": "conversations", "second_reading": "agreed",
+    },
+    "zero_shot_text_heads": {**PAIR, "classifier": "conv", "size": "200", "epochs": "2"},
+    "corpus_datasheet": {"source": "meld_synthetic", "target": "none", "space": "four"},
+}
+ELSEWHERE = {"demo"}  # has tests of its own below
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
+    "A project of its own, so that no result and no figure of the checkout is touched; features are shared by its runs."
+    root = tmp_path_factory.mktemp("project")
+    for folder in ("runs/studies", "nbs/experiments"):
+        shutil.copytree(project / folder, root / folder)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ZSEMO_CORPORA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ZSEMO_CACHE", str(place / "cache"))
+    monkeypatch.chdir(place)
+
+
+def overrides(values: dict[str, str]) -> list[str]:
+    return [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+
+
+def check_run(folder: Path, study: str, target: str) -> dict[str, Any]:
+    "One run's files: keys, ranges, columns, and figures that agree with each other."
+    for name in ("params.json", "environment.json", "notebook.ipynb", "log.txt"):
+        assert (folder / name).is_file(), name
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics) >= KEYS
+    labels = SPACES[metrics["space"]]
+    assert (metrics["study"], metrics["run_id"], metrics["target"]) == (study, folder.name, target)
+    assert all(0 <= metrics[k] <= 1 for k in ("uar", "wa", "macro_f1", "weighted_f1", *[f"uar_{s}" for s in ("low", "high")]))
+    assert metrics["uar_low"] <= metrics["uar"] <= metrics["uar_high"]
+    assert set(metrics["recall"]) <= set(labels) and all(s >= 0 for s in metrics["seconds"].values())
+    assert metrics["transductive"] is False and min(metrics["n_train"], metrics["n_dev"], metrics["n_test"]) > 0
+    table = pd.read_parquet(folder / "predictions.parquet")
+    chances = table[[f"p_{label}" for label in labels]].to_numpy()
+    assert {"utterance", "dialogue", "speaker", "truth", "guess"} <= set(table) and len(table) == metrics["n_test"]
+    assert table["utterance"].is_unique and set(table["guess"]) <= set(labels) and set(table["truth"]) <= set(labels)
+    assert abs(chances.sum(1) - 1).max() < 1e-3 and chances.min() >= 0
+    assert (table["truth"] == table["guess"]).mean() == pytest.approx(metrics["wa"], abs=1e-6)
+    return metrics
+
+
+def check_report(folder: Path, runs: int) -> pd.DataFrame:
+    results = pd.read_csv(folder / "results.csv")
+    assert len(results) == runs and {"run_id", "source", "target", "uar", "weighted_f1"} <= set(results)
+    figures = sorted(folder.glob("*.svg"))
+    assert any("__forest_" in f.name for f in figures) and any("__confusion_" in f.name for f in figures)
+    assert all(f.name.startswith(f"{folder.name}__") and "<svg" in f.read_text(encoding="utf-8")[:2000] for f in figures)
+    assert (folder / "report.md").read_text().startswith(f"# {folder.name}")
+    return results
+
+
+def test_every_committed_study_is_tried(project: Path) -> None:
+    assert {p.stem for p in (project / "runs" / "studies").glob("*.yaml")} == set(SMALL) | ELSEWHERE
+
+
+@pytest.mark.parametrize("study", SMALL)
+def test_study(study: str, place: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = 2 if "[" in str(SMALL[study]) else 1
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", study, *overrides(SMALL[study]), "--jobs", "2", "--out", str(place / "out"), "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert (stopped.value.code, told["finished"], told["failed"]) == (0, runs, {})
+    folder = place / "out" / study
+    done = [p.parent for p in folder.glob("*/metrics.json")]
+    assert len(done) == runs
+    if not load_study(study, project).scored:
+        figures = [json.loads((d / "metrics.json").read_text()) for d in done]
+        assert all(m["lines"] > 0 and 0 < m["kept_share"] <= 1 for m in figures)
+        assert all(any(d.glob("*.csv")) and any(d.glob("*.svg")) for d in done)
+        return
+    for run in done:
+        metrics = check_run(run, study, SMALL[study]["target"])
+        assert metrics["source"] == SMALL[study]["source"] and metrics["n_train"] < 1500
+    check_report(folder, runs)
+    assert not (place / "figures").exists()  # a study that was made small is not the one that is published
+
+
+def demo(place: Path, out: Path, *more: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", "from zsemo_kit.cli import main; main()", "run", "demo", "--out", str(out), *more]
+    told = subprocess.run(
+        command, cwd=place, env=os.environ | environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "Traceback" not in told.stderr
+    return told
+
+
+def test_demo_without_any_real_corpus_and_without_network(place: Path, tmp_path: Path) -> None:
+    closed = {name: "http://127.0.0.1:9" for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY")}
+    told = demo(place, tmp_path, "--set", "seed=0", "--set", "size=200", "--jobs", "2", **closed)
+    assert "meld was not found in ZSEMO_CORPORA" in told.stdout
+    assert "scored on msp_podcast_synthetic instead" in told.stdout
+    assert re.search(r"stages +read .* s · .*train .* s", told.stdout) and "wrote " in told.stdout
+    metrics = [check_run(p.parent, "demo", "msp_podcast_synthetic") for p in (tmp_path / "demo").glob("*/metrics.json")]
+    assert {m["source"] for m in metrics} == {"meld_synthetic", "iemocap_synthetic"}
+    assert "all_synthetic holds msp_podcast_synthetic" in told.stdout  # it would have trained on what it is scored on
+    results = check_report(tmp_path / "demo", 2)
+    assert set(results["target"]) == {"msp_podcast_synthetic"}
+    assert not (place / ".zsemo" / "corpora" / "meld").exists()  # or the next run would take it for MELD
+    again = demo(place, tmp_path, "--set", "seed=0", "--set", "size=200", **closed)
+    assert "0 finished, 2 complete before, 0 failed" in again.stdout
+
+
+def test_demo_on_real_meld(place: Path, tmp_path: Path, corpora_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ("--set", "seed=0", "--set", "size=300", "--set", "source=[meld_synthetic, all_synthetic]")
+    told = demo(place, tmp_path, *small, "--jobs", "2", ZSEMO_CORPORA=str(corpora_dir))
+    assert "was not found" not in told.stdout
+    metrics = [check_run(p.parent, "demo", "meld") for p in (tmp_path / "demo").glob("*/metrics.json")]
+    assert {m["source"] for m in metrics} == {"meld_synthetic", "all_synthetic"}
+    assert all(m["n_test"] > 2000 and m["uar"] > 0.3 for m in metrics)  # chance is .25
+    check_report(tmp_path / "demo", 2)
+    with pytest.raises(SystemExit) as stopped:  # where the corpus has gone since, the runs are still those of the study
+        main(["report", "demo", *small, "--out", str(tmp_path), "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert stopped.value.code == 0 and {r["target"] for r in rows} == {"meld"}
+
+
+def test_figures_of_published_studies_belong_to_no_override(project: Path) -> None:
+    from zsemo_kit.cli import overridden
+    published = [p.stem for p in (project / "runs" / "studies").glob("*.yaml") if yaml.safe_load(p.read_text()).get("publish")]
+    assert published and not any(overridden(load_study(s, project), ["seed=0"]).publish for s in published)
