@@ -373,7 +373,7 @@ def _locate(
             fetch(name)
         except InputError as e:
             found[name] = study.fallback.get(name, "")
-            instead = f"scored on {found[name]} instead" if found[name] else "its runs are left out"
+            instead = {"": "its runs are left out", "none": "the runs go without it"}.get(found[name], f"scored on {found[name]} instead")
             told.append(f"{e}: {instead}")
     return found[name]
 
