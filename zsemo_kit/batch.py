@@ -373,7 +373,8 @@ def _locate(
             fetch(name)
         except InputError as e:
             found[name] = study.fallback.get(name, "")
-            instead = {"": "its runs are left out", "none": "the runs go without it"}.get(found[name], f"scored on {found[name]} instead")
+            plain = {"": "its runs are left out", "none": "the runs go without it"}
+            instead = plain.get(found[name], f"scored on {found[name]} instead")
             told.append(f"{e}: {instead}")
     return found[name]
 
