@@ -380,7 +380,7 @@ def _locate(
 
 
 def _synthetic(name: str) -> bool:
-    return all(n.endswith("_synthetic") for n in name.split("+")) or "/" in name or name.endswith(".csv")
+    return name == "none" or all(n.endswith("_synthetic") for n in name.split("+")) or "/" in name or name.endswith(".csv")
 
 # %% ../nbs/50_batch.ipynb #69bc884d
 @dataclass(frozen=True)
