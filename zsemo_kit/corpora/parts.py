@@ -35,6 +35,8 @@ def parts(
     "Divide a source and a target corpus into training, dev and test."
     if source.space != target.space:
         raise InputError("source and target differ in label space", expected=target.space, found=source.space)
+    if "corpus" in source.table and (source.table["corpus"] == target.name).any():
+        raise InputError(f"the source {source.name} holds the target {target.name}", mend="choose a source without it")
     same = source.name == target.name
     if same and not {"train", "test"} <= set(source.table["split"]):
         expected = "official parts train and test"
