@@ -26,7 +26,7 @@ notebooks: $(READY)  ## the lessons of the module notebooks, as tests
 	$(BIN)/nbdev_test --path nbs --skip_folder_re '^(experiments|tour|\.)' --n_workers 2
 
 readme: $(READY)  ## README.md from nbs/index.ipynb
-	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README nbs/index.ipynb
+	$(BIN)/jupyter nbconvert --to markdown --stdout nbs/index.ipynb | sed 's#](\.\./#](#' > README.md
 
 bench: $(READY)  ## the ratios that README names
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/text_training.py --encoder minilm --utterances 300
