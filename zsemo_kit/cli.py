@@ -180,23 +180,15 @@ def _report(study: "Study", folder: Path, root: Path, ids: list[str]) -> "Report
 # %% ../nbs/51_cli.ipynb #d8751cf9
 def _tell(outcome: "Outcome", made: "Report | None") -> None:
     if made is not None:
+        from zsemo_kit.analysis.results import stages
         _say(f"\n{made.text}\n")
         for path in made.files:
             _say(f"wrote    {_near(path)}")
-        _say("stages   " + " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in _stages(made).items()))
+        _say("stages   " + " · ".join(f"{row['stage']} {row['seconds in all']} s" for _, row in stages(made.results).iterrows()))
     _say(f"runs     {outcome.finished} finished, {outcome.skipped} complete before, {len(outcome.failed)} failed; "
          f"{outcome.seconds:.0f} s in all")
     for which, why in outcome.failed.items():
         _say(f"failed   {which}: {why}")
-
-
-def _stages(made: "Report") -> dict[str, float]:
-    stages: dict[str, float] = {}
-    for metrics in sorted(made.folder.glob("*/metrics.json")):
-        if metrics.parent.name in set(made.results["run_id"]):
-            for stage, seconds in json.loads(metrics.read_text())["seconds"].items():
-                stages[stage] = stages.get(stage, 0.0) + seconds
-    return stages
 
 # %% ../nbs/51_cli.ipynb #b719e060
 @app.command(epilog="Example: zsemo report zero_shot_text")
