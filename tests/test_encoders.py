@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer, RobertaConfig, RobertaModel
 
+from zsemo_kit.corpora.cache import FeatureCache
 from zsemo_kit.corpora.table import Corpus, InputError
 from zsemo_kit.corpora.turns import TURN, plain, remember, texts_of
 from zsemo_kit.training import encoders
 from zsemo_kit.training.encoders import (
-    FeatureCache, TextEncoder, bucketed, compute, fingerprint, model_folder, tokenise,
+    TextEncoder, bucketed, compute, fingerprint, model_folder, tokenise,
 )
 
 WORDS = ["how", "are", "you", "fine", "good", "hello", "no", "yes", "go", "away", "please", ".", ",", "!", "?", "'"]
