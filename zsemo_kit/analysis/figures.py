@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['EMOTION_COLOURS', 'ink', 'plot_confusion', 'save_figure', 'plot_forest', 'plot_learning_curve', 'plot_heat_map',
-           'plot_ablation', 'plot_label_shares', 'plot_training']
+           'plot_ablation', 'plot_label_shares', 'plot_training', 'plot_prosody_shift', 'plot_confounds',
+           'plot_durations', 'plot_wer']
 
 # %% ../../nbs/analysis/43_figures.ipynb #e5033731
 import io
@@ -493,4 +494,190 @@ def plot_training(
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend(loc="best")
             sns.despine(ax=axes)
+    return fig
+
+# %% ../../nbs/analysis/43_figures.ipynb #e9f0e087
+_SPOKEN = {"pitch_mean": "pitch level", "pitch_sd": "pitch variation", "pitch_range": "pitch range", "intensity_mean": "level",
+           "intensity_sd": "level variation", "articulation_rate": "rate", "hnr": "harmonicity", "voiced": "voiced share"}
+
+
+def _beside(
+    table: pd.DataFrame,  # rows of one corpus, or of several (column corpus)
+) -> list[tuple[str, pd.DataFrame, float, str, bool]]:  # corpus, its rows, offset within a line, marker, filled
+    "Corpora side by side, the first filled."
+    names = list(dict.fromkeys(table["corpus"])) if "corpus" in table else [""]
+    middle, step = (len(names) - 1) / 2, 0.62 / max(2, len(names))
+    parts = [table[table["corpus"] == name] if "corpus" in table else table for name in names]
+    return [(str(name), part, (i - middle) * step, "oDs^vP"[i % 6], not i)
+            for i, (name, part) in enumerate(zip(names, parts, strict=True))]  # fmt: skip
+
+# %% ../../nbs/analysis/43_figures.ipynb #f09734fd
+def _keyed(
+    fig: Figure,  # figure of one corpus or several
+    looks: Sequence[tuple[str, str, bool]],  # name, marker, filled; nameless ones are left out
+) -> None:
+    "Legend at the right, for which the figure grows; none where there is nothing to tell apart."
+    keys = [Line2D([], [], color="#444444", marker=marker, mfc="#444444" if full else "white", lw=1.6,
+                   label=textwrap.fill(name, 22)) for name, marker, full in looks if name]  # fmt: skip
+    if keys:
+        widest = max(len(line) for key in keys for line in str(key.get_label()).split("\n"))
+        fig.set_figwidth(fig.get_figwidth() + 0.65 + 0.075 * widest)
+        fig.legend(handles=keys, loc="outside right upper")
+
+
+def _emotion_lines(
+    axes: Axes,  # where each emotion is a line
+    names: Sequence[str],  # emotions, from top to bottom
+) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    _badge(axes.get_yticklabels())
+    sns.despine(ax=axes, left=True)
+
+
+def _in_order(
+    emotions: pd.Series,  # in any order
+) -> list[str]:  # each once, in the order of the colours; others last
+    there = set(emotions)
+    return [e for e in EMOTION_COLOURS if e in there] + sorted(there - set(EMOTION_COLOURS))
+
+# %% ../../nbs/analysis/43_figures.ipynb #0c82c444
+def _mark(
+    axes: Axes,  # where to draw
+    y: float,  # line
+    numbers: Sequence[float],  # value, low, high
+    look: tuple[str, str, bool],  # colour, marker, filled
+    reach: float = math.inf,  # end of the scale, on both sides
+) -> None:
+    "Dot and interval; nothing where the value is not known; an arrow where it is beyond the scale."
+    (value, low, high), (colour, marker, full) = map(float, numbers), look
+    if math.isfinite(value):
+        axes.plot(np.clip([low, high], -reach, reach), [y, y], color=colour, lw=2, solid_capstyle="butt", zorder=2)
+        arrow = abs(value) > reach
+        axes.plot(np.clip(value, -0.96 * reach, 0.96 * reach) if arrow else value, y, "<>"[value > 0] if arrow else marker,
+                  color=colour, mfc=colour if full else "white", ms=5.5, mew=1.4, zorder=3)  # fmt: skip
+
+# %% ../../nbs/analysis/43_figures.ipynb #01806abc
+def plot_prosody_shift(
+    shifts: pd.DataFrame,  # emotion, measure, g, low, high; if several are shown together corpus
+    title: str = "",  # takeaway
+    note: str = "",  # small print
+    reach: float = 4.0,  # end of the scale of effect sizes
+) -> Figure:  # the figure
+    "Effect sizes of each emotion against neutral: one panel a measure, one line an emotion, corpora side by side."
+    _needs(shifts, ["emotion", "measure", "g", "low", "high"], "the prosody shift")
+    measures, emotions, corpora = list(dict.fromkeys(shifts["measure"])), _in_order(shifts["emotion"]), _beside(shifts)
+    largest = np.abs(shifts[["g", "low", "high"]].to_numpy(float)).ravel()
+    reach = min(reach, 1.05 * max(1.0, *largest[np.isfinite(largest)])) if np.isfinite(largest).any() else 1.0
+    columns = min(len(measures), 4 if len(measures) in (4, 7, 8) else 6)
+    lines = -(-len(measures) // columns)
+    with _style():
+        small = f"{note} Hedges' g; .8 is usually called large; lines: 95 % interval; pitch in semitones.".strip()
+        height = 1.5 + lines * (0.6 + (0.16 + 0.11 * len(corpora)) * len(emotions))
+        fig = _drawing(max(4.4, 1.3 + 1.35 * columns), height, title or "How far each emotion is from neutral speech", small)
+        panels = fig.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+        for axes, measure in zip(panels.flat, measures, strict=False):
+            axes.axvline(0, color="#333333", lw=1, zorder=1)
+            for _, some, offset, marker, full in corpora:
+                for row in some[some["measure"] == measure].to_dict("records"):
+                    look = EMOTION_COLOURS.get(row["emotion"], "#000000"), marker, full
+                    _mark(axes, emotions.index(row["emotion"]) + offset, [row["g"], row["low"], row["high"]], look, reach)
+            axes.set_title(_SPOKEN.get(measure, measure.replace("_", " ")), fontsize=9)
+            axes.set_xlim(-1.06 * reach, 1.06 * reach)
+            _emotion_lines(axes, emotions)
+        for axes in panels.flat[len(measures) :]:
+            axes.remove()
+        for axes in panels.flat[max(0, len(measures) - columns) : len(measures)]:
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel("g")
+        _keyed(fig, [(name, marker, full) for name, _, _, marker, full in corpora])
+    return fig
+
+# %% ../../nbs/analysis/43_figures.ipynb #d06c5b0e
+_VERDICTS = {"at chance": "#0072B2", "emotion or leak": "#E69F00", "leak of the text": "#CC79A7", "leak": "#D55E00"}
+
+
+def plot_confounds(
+    table: pd.DataFrame,  # as `speech_audit.confounds` gives it; if several are shown together corpus
+    title: str = "",  # takeaway
+    note: str = "",  # small print
+) -> Figure:  # the figure
+    "UAR of probes that see one nuisance alone, over what rearranged labels reach (grey); one panel a corpus."
+    _needs(table, ["nuisance", "probe", "uar", "low", "high", "chance_low", "chance_high", "verdict"], "the confounds")
+    names, probes, corpora = list(dict.fromkeys(table["nuisance"])), list(dict.fromkeys(table["probe"])), _beside(table)
+    with _style():
+        counts = ", ".join(f"{n:,}" for n in dict.fromkeys(table["n"])) if "n" in table else ""
+        counts = f"n = {counts} utterances; " if counts else ""
+        small = f"{note} {counts}grey: 95 % of rearranged labels; lines: 95 % interval. Words: the stronger verdict of a line."
+        title = title or "What tells the label, emotion left aside"
+        fig = _drawing(1.9 + 3.2 * len(corpora), 2.1 + 0.44 * len(names), title, small.strip())
+        panels = fig.subplots(1, len(corpora), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, (corpus, some, *_) in zip(panels, corpora, strict=True):
+            for row in some.to_dict("records"):
+                y = names.index(row["nuisance"]) + 0.36 * (probes.index(row["probe"]) - (len(probes) - 1) / 2)
+                axes.plot([row["chance_low"], row["chance_high"]], [y, y], color="#CCCCCC", lw=6, solid_capstyle="butt", zorder=1)
+                look = _VERDICTS.get(row["verdict"], "#444444"), "os"[probes.index(row["probe"]) % 2], True
+                _mark(axes, y, [row["uar"], row["low"], row["high"]], look)
+            for y, name in enumerate(names):
+                said = sorted(some.loc[some["nuisance"] == name, "verdict"], key=["not measured", *_VERDICTS].index)
+                axes.text(1.02, y, said[-1] if said else "", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+            axes.set_title(corpus, fontsize=9, loc="left")
+            axes.set(xlabel="UAR, 0 to 1", yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+            axes.set_yticklabels(names)
+            axes.grid(axis="y", visible=False)
+            sns.despine(ax=axes, left=True)
+        _keyed(fig, [(f"{probe} probe", "os"[i % 2], True) for i, probe in enumerate(probes)])
+    return fig
+
+# %% ../../nbs/analysis/43_figures.ipynb #3efaddd0
+def plot_durations(
+    summary: pd.DataFrame,  # as `speech_audit.spoken_summary` gives it: corpus, emotion, measure, unit, q10 to q90
+    title: str = "",  # takeaway
+    note: str = "",  # small print
+) -> Figure:  # the figure
+    "Duration, level or any measure by emotion: median, middle half (thick) and middle 80 % (thin), corpora side by side."
+    _needs(summary, ["emotion", "measure", "unit", "q10", "q25", "median", "q75", "q90"], "the durations")
+    measures, emotions, corpora = list(dict.fromkeys(summary["measure"])), _in_order(summary["emotion"]), _beside(summary)
+    with _style():
+        small = f"{note} Dot: median; thick: middle half; thin: middle 80 % of the utterances."
+        height = 1.75 + (0.2 + 0.14 * len(corpora)) * len(emotions)
+        fig = _drawing(1.6 + 2.9 * len(measures), height, title or "How long and how loud each emotion is", small.strip())
+        panels = fig.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+        for axes, measure in zip(panels, measures, strict=True):
+            for _, some, offset, marker, full in corpora:
+                for row in some[some["measure"] == measure].to_dict("records"):
+                    y, colour = emotions.index(row["emotion"]) + offset, EMOTION_COLOURS.get(row["emotion"], "#000000")
+                    axes.plot([row["q25"], row["q75"]], [y, y], color=colour, lw=4.5, solid_capstyle="butt", alpha=0.55, zorder=2)
+                    _mark(axes, y, [row["median"], row["q10"], row["q90"]], (colour, marker, full))
+            unit = summary.loc[summary["measure"] == measure, "unit"].iloc[0]
+            axes.set_xlabel(f"{_SPOKEN.get(measure, measure.replace('_', ' '))} ({unit})")
+            _emotion_lines(axes, emotions)
+        _keyed(fig, [(name, marker, full) for name, _, _, marker, full in corpora])
+    return fig
+
+# %% ../../nbs/analysis/43_figures.ipynb #cc6b6d8d
+def plot_wer(
+    table: pd.DataFrame,  # as `speech_audit.intelligibility` gives it; if several are shown together corpus
+    title: str = "",  # takeaway
+    note: str = "",  # small print, such as the listener
+) -> Figure:  # the figure
+    "Word error rate of each emotion: all its words together, with interval."
+    _needs(table, ["emotion", "words", "wer", "low", "high"], "the word error rates")
+    emotions, corpora = _in_order(table["emotion"]), _beside(table)
+    with _style():
+        small = f"{note} Lines: 95 % interval, whole dialogues resampled. At the right: words."
+        height = 1.9 + (0.16 + 0.16 * len(corpora)) * len(emotions)
+        fig = _drawing(6.2, height, title or "How well each emotion is understood", small.strip())
+        axes = fig.subplots()
+        for _, some, offset, marker, full in corpora:
+            for row in some.to_dict("records"):
+                y, colour = emotions.index(row["emotion"]) + offset, EMOTION_COLOURS.get(row["emotion"], "#000000")
+                _mark(axes, y, [row["wer"], row["low"], row["high"]], (colour, marker, full))
+                axes.text(1.02, y, f"{int(row['words']):,}", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("word error rate (%)")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}".rstrip("%")))
+        _emotion_lines(axes, emotions)
+        _keyed(fig, [(name, marker, full) for name, _, _, marker, full in corpora])
     return fig
