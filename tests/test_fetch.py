@@ -268,9 +268,10 @@ def test_unwritable(tmp_path: Path, toy: dict[str, object]) -> None:
 def test_sources_are_complete() -> None:
     assert set(sources()) == set(READERS)
     for name, source in sources().items():
-        assert source["licence"] and source["page"].startswith("https://")
+        assert source["licence"] and source["page"].startswith(("https://", "http://kahlan.eps.surrey.ac.uk/"))
+        assert len({"files", "clone", "ask"} & set(source)) == 1
         if name not in fetchable():
-            with pytest.raises(InputError, match="ask for it"):
+            with pytest.raises(InputError, match=r"ask for it|git clone"):
                 fetch(name, "unused")
         for spec in source.get("files", []):
             assert spec["url"].startswith("https://") and "/" not in spec["path"]

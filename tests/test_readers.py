@@ -178,6 +178,26 @@ def test_iemocap_text_audio_and_order(tmp_path: Path) -> None:
     assert heard.loc[2, ["audio", "start", "end"]].tolist() == ["Session2/dialog/wav/Ses02M_script03_2a.wav", 1.0, 2.0]
 
 
+@pytest.mark.parametrize(
+    ("cut", "whole", "used"),
+    [(".wav", ".wav", "sentences"), (".flac", ".wav", "sentences"), (".WAV", "", "sentences"), ("", ".flac", "dialog"),
+     ("", ".WAV", "dialog"), ("", "", "")],
+)
+def test_iemocap_prefers_cut_sentences_and_points_into_whole_dialogues(tmp_path: Path, cut: str, whole: str, used: str) -> None:
+    root = tmp_path / "IEMOCAP_full_release"
+    iemocap(root, 5, "Ses05F_script01_1", [(1.5, 2.0, "F000", "sad"), (3.0, 4.25, "M000", "neu")])
+    cuts = ("sentences/wav/Ses05F_script01_1", "Ses05F_script01_1_F000", cut)
+    for folder, stem, suffix in (cuts, ("dialog/wav", "Ses05F_script01_1", whole)):
+        put(root, f"Session5/{folder}/._{stem}.wav", b"")
+        if suffix:
+            put(root, f"Session5/{folder}/{stem}{suffix}", b"")
+    table = read("iemocap", tmp_path).table
+    first, second = table.iloc[0], table.iloc[1]
+    assert used in first["audio"] and bool(first["audio"]) == bool(used)
+    assert [first["start"], first["end"]] == [1.5, 2.0] if used == "dialog" else pd.isna(first["start"]) and pd.isna(first["end"])
+    assert bool(second["audio"]) == bool(whole) and (not whole or [second["start"], second["end"]] == [3.0, 4.25])
+
+
 def test_iemocap_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Session"):
         read("iemocap", tmp_path)
@@ -205,6 +225,19 @@ def test_podcast_tests_never_reach_training(tmp_path: Path) -> None:
     assert table["speaker"].tolist()[5] == "" and table["gender"].tolist()[5] == "unknown"
 
 
+@pytest.mark.parametrize("folder", ["Audios", "Audio", "MSP-PODCAST-Publish-1.11/Audios/part1"])
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".WAV"])
+def test_podcast_audio(tmp_path: Path, folder: str, suffix: str) -> None:
+    row = "MSP-PODCAST_0001_{:04}.wav,N,4,4,4,1,Male,Train\n"
+    top = f"{folder.split('/')[0]}/" if "/" in folder else ""
+    put(tmp_path, f"{top}Labels/labels_consensus.csv", PODCAST_HEAD + row.format(1) + row.format(2))
+    put(tmp_path, f"{folder}/MSP-PODCAST_0001_0001{suffix}", b"")
+    put(tmp_path, f"{folder}/._MSP-PODCAST_0001_0002.wav", b"")
+    corpus = read("msp_podcast", tmp_path)
+    assert list(corpus.table["audio"]) == [f"{folder}/MSP-PODCAST_0001_0001{suffix}", ""]
+    assert corpus.table["start"].isna().all()
+
+
 @pytest.mark.parametrize("bad", ["../x.wav,N", "/MSP-PODCAST_0001_0001.wav,N", "song.wav,N", "MSP-PODCAST_0001_0001.wav,Q"])
 def test_podcast_refuses(tmp_path: Path, bad: str) -> None:
     put(tmp_path, "Labels/labels_consensus.csv", PODCAST_HEAD + bad + ",4,4,4,1,Male,Train\n")
@@ -226,6 +259,16 @@ def test_improv(tmp_path: Path, name: str) -> None:
     assert list(table["setting"]) == ["target read", "target improvised", "other improvised", "natural interaction"]
     assert list(table["script"]) == ["S01", "S01", "", ""] and list(table["session"]) == [1, 1, 1, 6]
     assert table["text"].iloc[0] == "so it is" and (corpus.root / table["audio"].iloc[0]).is_file()
+
+
+@pytest.mark.parametrize("kind", ["MSP{}.wav", "UTD{}.flac", "MSP{}.WAV"])
+def test_improv_audio_under_either_name(tmp_path: Path, kind: str) -> None:
+    name = kind.format("-IMPROV-S01A-F01-R-FF01")
+    put(tmp_path, "Evalution.txt", "UTD-IMPROV-S01A-F01-R-FF01.avi; A;\nUTD-IMPROV-S01A-F01-S-FM02.avi; N;\n")
+    put(tmp_path, f"Audio/session1/S01A/R/{name}", b"")
+    put(tmp_path, f"Audio/session1/S01A/S/._{name.replace('R-FF01', 'S-FM02')}", b"")
+    put(tmp_path, "Video/session1/S01A/R/MSP-IMPROV-S01A-F01-R-FF01.mp4", b"")
+    assert list(read("msp_improv", tmp_path).table["audio"]) == [f"Audio/session1/S01A/R/{name}", ""]
 
 
 # CMU-MOSI
@@ -308,16 +351,21 @@ READABLE = {
     "iemocap": ("Session1/dialog/EmoEvaluation/x.txt", "[1.0 - 2.0]\tSes01F_impro01_F000\tneu\t[1, 2, 3]\n"),
     "msp_podcast": ("Labels/labels_consensus.csv", PODCAST_HEAD),
     "msp_improv": ("Evalution.txt", "UTD-IMPROV-S01A-F01-R-FF01.avi; A;\n"),
-    "cmu_mosi": ("label.csv", MOSI_HEAD),
+    "cmu_mosi": ("label.csv", MOSI_HEAD), "ravdess": ("Actor_01/03-01-01-01-01-01-01.wav", ""),
+    "crema_d": ("VideoDemographics.csv", "ActorID,Age,Sex\n"), "tess": ("OAF_angry/OAF_back_angry.wav", ""),
+    "savee": ("DC/a01.wav", ""), "emodb": ("perception.csv", "file,recognised_pct,natural_pct\n"),
+    "nemo": ("data.tsv", "file_id\temotion\traw_text\tnormalized_text\tspeaker_id\tgender\tage\n"), "esd": ("0001/0001.txt", ""),
 }
+AUDIO_OF = {"crema_d": "AudioWAV/1001_DFA_ANG_XX.wav", "emodb": "wav/03a01Fa.wav", "esd": "0001/0001_000001.wav"}
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.text(max_size=120) | st.binary(max_size=120), name=st.sampled_from(sorted(READERS)))
 def test_hostile_corpora_are_input_errors(tmp_path: Path, data: str | bytes, name: str) -> None:
     file, head = READABLE[name]
     tail = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
     put(tmp_path / name, file, head.encode() + tail)
+    put(tmp_path / name, AUDIO_OF.get(name, "none.txt"), b"")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -29,7 +29,7 @@ from .table import InputError, escapes
 
 # %% ../../nbs/corpora/05_fetch.ipynb #6e346efe
 @cache
-def sources() -> dict[str, dict[str, Any]]:  # corpus to licence, page, and `files` (path, url, sha256) or `ask`
+def sources() -> dict[str, dict[str, Any]]:  # corpus to licence, page, and `files` (path, url, sha256), `clone` or `ask`
     "The contents of `fetch.yaml`."
     return yaml.safe_load(files("zsemo_kit").joinpath("data/fetch.yaml").read_text(encoding="utf-8"))
 
@@ -43,10 +43,13 @@ def _source(name: str) -> dict[str, Any]:
     known = sources()
     if name not in known:
         raise InputError(f"no source for corpus {name!r}", expected=f"one of {', '.join(known)}")
-    if "files" not in known[name]:
-        ask, licence, page = (known[name][k] for k in ("ask", "licence", "page"))
-        raise InputError(f"{name} may not be downloaded ({licence})", mend=f"ask for it: {ask}, {page}")
-    return known[name]
+    source = known[name]
+    if "clone" in source:
+        raise InputError(f"{name} is not a single download ({source['licence']})", mend=source["clone"])
+    if "files" not in source:
+        mend = f"ask for it: {source['ask']}, {source['page']}"
+        raise InputError(f"{name} may not be downloaded ({source['licence']})", mend=mend)
+    return source
 
 # %% ../../nbs/corpora/05_fetch.ipynb #a62bc9d1
 _LEDGER = ".checksums.json"
@@ -192,7 +195,7 @@ def _give_up(url: str, part: Path, why: Exception) -> NoReturn:
     raise InputError(f"cannot download {url}", found=str(why) or type(why).__name__, mend=mend) from why
 
 # %% ../../nbs/corpora/05_fetch.ipynb #75d17c47
-_LARGEST = 1 << 30  # bytes unpacked; far above any text corpus
+_LARGEST = 1 << 31  # bytes unpacked; no corpus that may be fetched holds half as much
 
 # %% ../../nbs/corpora/05_fetch.ipynb #54da1870
 def _members(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:

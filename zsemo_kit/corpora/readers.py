@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from .acted import read_crema_d, read_emodb, read_esd, read_nemo, read_ravdess, read_savee, read_tess
 from zsemo_kit.corpora.files import (
     AUDIO, canonical, index_files, look_for, mend_text, read_path, read_records, read_rows, read_text, refuse, relative,
     require, whole,
@@ -207,15 +208,19 @@ def _iemocap_turn(line: str, number: int, path: Path) -> dict[str, Any]:
     }
 
 # %% ../../nbs/corpora/02_readers.ipynb #76250d5c
+def _one_of(folder: Path, stem: str) -> Path | None:
+    "The file of this name, WAV before FLAC, in either case."
+    return next((p for s in (".wav", ".flac", ".WAV", ".FLAC") if (p := folder / f"{stem}{s}").is_file()), None)
+
+
 def _iemocap_audio(turn: dict[str, Any], session: Path, root: Path) -> dict[str, Any]:
     "A cut sentence needs no times; a whole dialogue is pointed into."
-    for suffix in (".wav", ".flac"):
-        cut = session / "sentences" / "wav" / turn["dialogue"] / f"{turn['utterance']}{suffix}"
-        if cut.is_file():
-            return {"audio": relative(cut, root)}
-        whole = session / "dialog" / "wav" / f"{turn['dialogue']}{suffix}"
-        if whole.is_file():
-            return {"audio": relative(whole, root), "start": turn["dialogue_start"], "end": turn["dialogue_end"]}
+    cut = _one_of(session / "sentences" / "wav" / turn["dialogue"], turn["utterance"])
+    if cut:
+        return {"audio": relative(cut, root)}
+    whole = _one_of(session / "dialog" / "wav", turn["dialogue"])
+    if whole:
+        return {"audio": relative(whole, root), "start": turn["dialogue_start"], "end": turn["dialogue_end"]}
     return {"audio": ""}
 
 
@@ -309,7 +314,7 @@ def read_msp_improv(
     root = Path(root)
     path = require(root, ["Evalution.txt", "Evaluation.txt"], "msp_improv")[0]
     said = index_files(root, (".txt",), ("All_human_transcriptions", "Human_transcriptions", "Text", "Transcriptions", ""))
-    audio = index_files(root, AUDIO)
+    audio = {stem.replace("UTD-", "MSP-", 1): path for stem, path in index_files(root, AUDIO).items()}
     turns = [t | {"text": " ".join(read_text(said[t["utterance"]]).split()) if t["utterance"] in said else "",
                   "audio": relative(audio.get(t["utterance"]), root)} for t in _improv_labels(path)]
     if not turns:
@@ -372,9 +377,18 @@ def read_cmu_mosi(
 READERS: dict[str, Callable[[Path], Corpus]] = {
     "meld": read_meld, "emorynlp": read_emorynlp, "dailydialog": read_dailydialog, "iemocap": read_iemocap,
     "msp_podcast": read_msp_podcast, "msp_improv": read_msp_improv, "cmu_mosi": read_cmu_mosi,
+    "ravdess": read_ravdess, "crema_d": read_crema_d, "tess": read_tess, "savee": read_savee,
+    "emodb": read_emodb, "nemo": read_nemo, "esd": read_esd,
 }
-_ALIASES = {"dailydialog": ("ijcnlpdailydialog",), "cmu_mosi": ("mosi",), "emorynlp": ("emory",)}
-_ENDING = re.compile(r"(full|release|raw|publish|dataset|datasets|data|corpus|text|csv|master|main|v?\d+)*")
+_ALIASES = {
+    "dailydialog": ("ijcnlpdailydialog",), "cmu_mosi": ("mosi",), "emorynlp": ("emory",), "ravdess": ("audiospeechactors",),
+    "tess": ("torontoemotionalspeechset",), "savee": ("surreyaudiovisualexpressedemotion",),
+    "emodb": ("berlinemodb", "berlindatabaseofemotionalspeech"), "esd": ("emotionalspeechdataset", "emotionspeechdataset"),
+}
+_ENDINGS = (
+    r"full|release|raw|publish|dataset|datasets|database|data|corpus|text|csv|master|main|mirror|audio|wav|emotional|speech|"
+    r"only|v?\d+"
+)
 
 
 def _plain(name: str) -> str:
@@ -391,19 +405,20 @@ def find(
     name: str,  # name of a reader
 ) -> Path | None:  # the corpus' folder under `corpora_root()`, the plainest name first
     "Look for a corpus' folder, whatever its release calls it."
-    root, names = corpora_root(), [_plain(name), *_ALIASES.get(name, ())]
+    root, names = corpora_root(), "|".join([_plain(name), *_ALIASES.get(name, ())])
+    named = re.compile(rf"({names})({names}|{_ENDINGS})*")
     folders = sorted((len(p.name), p.name) for p in root.iterdir() if p.is_dir()) if root else []
     for _, folder in folders:
         plain = _plain(folder)
-        if any(plain.startswith(n) and _ENDING.fullmatch(plain[len(n):]) for n in names):
+        if named.fullmatch(plain):
             return root / folder if root else None
     return None
 
 # %% ../../nbs/corpora/02_readers.ipynb #1e00a6d7
 def _named(name: str, path: Path | None) -> Corpus:
-    folder = path or find(name)
+    folder, source = path or find(name), _sources()[name]
     if folder is None:
-        mend = f"download it: zsemo fetch {name}" if "files" in _sources()[name] else f"ask for it: {_sources()[name]['page']}"
+        mend = f"download it: zsemo fetch {name}" if "files" in source else source.get("clone") or f"ask for it: {source['page']}"
         raise InputError(f"corpus {name!r} was not found", expected=f"a folder {name} in ZSEMO_CORPORA, or a path", mend=mend)
     return READERS[name](folder)
 
