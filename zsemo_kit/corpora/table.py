@@ -8,6 +8,7 @@ __all__ = ['EMOTIONS', 'SPACES', 'COLUMNS', 'InputError', 'space_labels', 'escap
 # %% ../../nbs/corpora/00_table.ipynb #a900dc80
 import json
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -216,26 +217,38 @@ def concat(
     corpora: Sequence[Corpus],  # all in one label space
     name: str,  # name of the joined corpus
 ) -> Corpus:  # their rows one after another, with a column `corpus` that tells them apart
-    "Several text corpora as one; utterance, dialogue, speaker and script ids get the corpus' name as prefix."
+    "Several corpora as one; utterance, dialogue, speaker and script ids get the corpus' name as prefix."
     spaces = sorted({c.space for c in corpora})
     if len(spaces) != 1:
         found = ", ".join(spaces) or "no corpus"
         raise InputError(f"cannot join into {name!r}", expected="corpora of one label space", found=found)
-    parts = [_prefixed(c) for c in corpora]
-    roots = {c.root for c in corpora}
-    if len(roots) > 1 and any(p["audio"].ne("").any() for p in parts):
-        mend = "save the corpora under one folder"
-        raise InputError(f"cannot join into {name!r}", expected="one audio root", mend=mend)
-    return Corpus(name, pd.concat(parts, ignore_index=True), roots.pop(), spaces[0])
+    root = _common_root(corpora)
+    return Corpus(name, pd.concat([_prefixed(c, root) for c in corpora], ignore_index=True), root, spaces[0])
 
 
-def _prefixed(corpus: Corpus) -> pd.DataFrame:
+def _common_root(corpora: Sequence[Corpus]) -> Path:
+    "The folder that all audio lies under; that of the first corpus if there is none."
+    roots = {c.root for c in corpora if c.table["audio"].ne("").any()}
+    if len(roots) < 2:
+        return roots.pop() if roots else corpora[0].root
+    try:
+        return Path(os.path.commonpath([r.absolute() for r in roots]))
+    except ValueError as e:  # different drives
+        raise InputError("the corpora's audio has no folder in common", mend="save them under one folder") from e
+
+
+def _prefixed(corpus: Corpus, root: Path) -> pd.DataFrame:
     ids = {c: corpus.table[c].map(lambda v: f"{corpus.name}:{v}" if v else v)
            for c in ("utterance", "dialogue", "speaker", "script")}
-    return corpus.table.assign(**ids, corpus=corpus.name)
+    moved = corpus.table["audio"].ne("").any() and corpus.root != root
+    below = corpus.root.absolute().relative_to(root.absolute()) if moved else Path()
+    audio = corpus.table["audio"].map(lambda v: (below / v).as_posix() if v and moved else v)
+    return corpus.table.assign(**ids, audio=audio, corpus=corpus.name)
 
 # %% ../../nbs/corpora/00_table.ipynb #9cdd53bf
 def _save(corpus: Corpus, folder: Path) -> Path:
+    if folder.is_dir() and corpus.root.resolve() == folder.resolve():
+        return _save_in_place(corpus, folder)
     if folder.exists() and not (folder / _MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         expected = "a new folder or a saved corpus"
         raise InputError(f"will not write over {folder}", expected=expected, mend="choose another")
@@ -260,8 +273,20 @@ def _write(corpus: Corpus, folder: Path) -> None:
         if audio:
             (folder / audio).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(corpus.root / audio, folder / audio)
-    manifest = {"format": 1, "name": corpus.name, "space": corpus.space, "utterances": len(corpus)}
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    (folder / _MANIFEST).write_text(_manifest(corpus), encoding="utf-8")
+
+
+def _save_in_place(corpus: Corpus, folder: Path) -> Path:
+    "The audio is where it belongs already: only the table and, last, the manifest are written."
+    part = folder / ".table.parquet.part"
+    corpus.table.to_parquet(part, index=False)
+    part.replace(folder / "table.parquet")
+    (folder / _MANIFEST).write_text(_manifest(corpus), encoding="utf-8")
+    return folder
+
+
+def _manifest(corpus: Corpus) -> str:
+    return json.dumps({"format": 1, "name": corpus.name, "space": corpus.space, "utterances": len(corpus)}, indent=1) + "\n"
 
 
 def _replace(new: Path, folder: Path) -> None:
