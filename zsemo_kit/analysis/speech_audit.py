@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'NUISANCES', 'INJECTIONS', 'measured', 'hedges', 'prosody_shift', 'shift_agreement', 'rearranged',
-           'confounds', 'word_errors', 'intelligibility', 'spoken_summary']
+           'confounds', 'intelligibility', 'spoken_summary']
 
-# %% ../../nbs/analysis/42_speech_audit.ipynb #0821ce36
+# %% ../../nbs/analysis/42_speech_audit.ipynb #e1416130
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,10 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.model_selection import StratifiedGroupKFold
 
 from .compare import holm
-from .scores import interval, scores, uar, weights
+from .scores import interval, scores, weights
 from ..corpora.folds import normal_text
-from ..corpora.table import EMOTIONS, Corpus, InputError, space_labels
+from ..corpora.table import EMOTIONS, Corpus, InputError
+from ..synthesis.listen import edits, normalised
 
 # %% ../../nbs/analysis/42_speech_audit.ipynb #29ad556b
 UNITS: dict[str, str] = {  # measure to unit, in the order of tables and figures
@@ -215,9 +216,10 @@ def _nuisances(
 
 
 def _choices(values: pd.Series) -> np.ndarray:
-    values = values[values != ""].reindex(values.index, fill_value="") if (values != "").any() else values.iloc[:0]
+    if not values.ne("").any():
+        return np.zeros((len(values), 0))
     common = values.value_counts().index[:_VOICES]
-    return pd.get_dummies(values.where(values.isin(common), "(rare)")).to_numpy(float) if len(values) else np.zeros((0, 0))
+    return pd.get_dummies(values.where(values.isin(common), "(rare)")).to_numpy(float)
 
 # %% ../../nbs/analysis/42_speech_audit.ipynb #008fef60
 def _views(
@@ -252,8 +254,8 @@ def _discriminate(
     means = (a.T @ here.reshape(len(a), -1)).reshape(-1, *counts.shape).transpose(1, 2, 0) / np.maximum(counts, 1)[:, :, None]
     weighted = means * counts[:, :, None]
     within = (a.T @ a - weighted.transpose(0, 2, 1) @ means) / len(a)  # (p, d, d)
-    ridge = 1e-3 * np.trace(within, axis1=1, axis2=2) / max(1, x.shape[1]) + 1e-9
-    direction = np.linalg.solve(within + ridge[:, None, None] * np.eye(x.shape[1]), means.transpose(0, 2, 1))  # (p, d, k)
+    ridge = 1e-3 * np.diagonal(within, axis1=1, axis2=2) + 1e-9
+    direction = np.linalg.solve(within + ridge[:, None, :] * np.eye(x.shape[1]), means.transpose(0, 2, 1))  # (p, d, k)
     offset = -0.5 * np.einsum("pkd,pdk->pk", means, direction)
     score = np.where(counts[:, None, :] > 0, b @ direction + offset[:, None, :], -np.inf)
     return score.argmax(-1).T
@@ -390,41 +392,26 @@ def _row(
     low, high = np.quantile(luck, [0.025, 0.975])
     return scored["uar"], scored["uar_low"], scored["uar_high"], float(luck.mean()), float(low), float(high), p
 
-# %% ../../nbs/analysis/42_speech_audit.ipynb #ef63c654
-def word_errors(
-    reference: str,  # what was to be said
-    hypothesis: str,  # what was heard
-) -> tuple[int, int]:  # words inserted, left out or mistaken; words of the reference
-    "Edit distance by words, both sides in normalised writing."
-    want, got = normal_text(reference).split(), normal_text(hypothesis).split()
-    row = list(range(len(got) + 1))
-    for i, word in enumerate(want, 1):
-        left, row = row, [i]
-        for j, heard in enumerate(got, 1):
-            row.append(min(left[j] + 1, row[j - 1] + 1, left[j - 1] + (word != heard)))
-    return row[-1], len(want)
-
 # %% ../../nbs/analysis/42_speech_audit.ipynb #5c1ec22c
 def intelligibility(
     corpus: Corpus,  # labelled utterances with text
     transcripts: pd.DataFrame,  # utterance, text and, if known, problem (not empty: the listener failed)
     *,
-    count: Callable[[str, str], tuple[int, int]] = word_errors,  # reference and hypothesis to errors and words
     n_boot: int = 1000,  # resamples of dialogues
     seed: int = 0,  # draws them
 ) -> pd.DataFrame:  # emotion ("all" last), utterances, words, wer, low, high (95 %), unheard (without transcript)
-    "Word error rate of each emotion, errors and words added up; lines without text or transcript are left out."
+    "Word error rate of each emotion, errors and words added up; lines without words or transcript are left out."
     if not {"utterance", "text"} <= set(transcripts):
         raise InputError("a table of transcripts", expected="utterance and text", found=", ".join(map(str, transcripts.columns)))
     failed = transcripts["problem"].fillna("").ne("") if "problem" in transcripts else pd.Series(False, transcripts.index)
     texts = transcripts[~failed].drop_duplicates("utterance").set_index("utterance")["text"].fillna("").astype(str)
-    rows = corpus.table[corpus.table["emotion"].ne("") & corpus.table["text"].map(normal_text).ne("")]
+    rows = corpus.table[corpus.table["emotion"].ne("") & corpus.table["text"].map(normalised).ne("")]
     heard = rows["utterance"].isin(texts.index)
     if not heard.any():
         raise InputError(f"no utterance of {corpus.name!r} has both text and transcript", mend="transcribe this corpus")
-    told = zip(rows["utterance"], rows["text"], heard, strict=True)
-    counted = [count(text, texts[utterance]) if ok else (0, 0) for utterance, text, ok in told]
-    rows = rows.assign(errors=[e for e, _ in counted], words=[w for _, w in counted], heard=heard)
+    counted = edits(rows["text"].tolist(), texts.reindex(rows["utterance"], fill_value="").tolist()).set_index(rows.index)
+    wrong = counted[["substitutions", "deletions", "insertions"]].sum(axis=1)
+    rows = rows.assign(errors=wrong, words=counted["words"], heard=heard)
     made = [(e, *_wer(rows[(rows["emotion"] == e) | (e == "all")], n_boot, seed)) for e in [*_order(rows["emotion"]), "all"]]
     return pd.DataFrame(made, columns=["emotion", "utterances", "words", "wer", "low", "high", "unheard"])
 
