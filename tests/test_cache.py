@@ -37,11 +37,7 @@ def test_every_key_is_computed_once_and_in_its_place(
     work = Worker(keys, tuple(str(i).encode() for i in bad))
     cache.fill(keys, work)
     assert work.asked == list(dict.fromkeys(keys))
-    old, module._CHUNK = module._CHUNK, chunk
-    try:
-        got = list(cache.values(keys, work, 2))
-    finally:
-        module._CHUNK = old
+    got = list(cache.values(keys, work, 2, chunk))
     assert [v.tolist() for v in got] == [[] if i in bad else [[2 * i, 2 * i]] * 3 for i in numbers]
     assert set(work.asked[len(set(keys)):]) <= {str(i).encode() for i in bad}, "only what failed is tried again"
 

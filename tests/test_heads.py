@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from zsemo_kit.corpora.table import InputError
-from zsemo_kit.training.heads import ConvHead, LinearHead, lengths_of
+from zsemo_kit.training.heads import AttentiveConvHead, ConvHead, LinearHead, WeightedSumHead, lengths_of
 
 
 def parameters(module: nn.Module) -> int:
@@ -101,3 +101,65 @@ def test_dropout_only_in_training() -> None:
     assert not torch.equal(head(x), head(x))
     head.eval()
     assert torch.equal(head(x), head(x))
+
+
+# speech
+
+def test_the_published_speech_heads_size() -> None:
+    assert parameters(WeightedSumHead(13, 768, 4)) == 197_892 + 13, "as published, beside a weight a layer"
+    assert parameters(WeightedSumHead(1, 88, 4)) == 88 * 256 + 256 + 256 * 4 + 4
+
+
+def theirs_of(head: AttentiveConvHead) -> nn.Module:
+    """s3prl's own CNNSelfAttention with the weights of ours."""
+    model = pytest.importorskip("s3prl.downstream.emotion.model")
+    made = model.CNNSelfAttention(256, 80, 5, 2, 5, 0.4, 4).eval()
+    convs = [m for m in made.model_seq if isinstance(m, nn.Conv1d)]
+    linears = [m for m in made.out_layer if isinstance(m, nn.Linear)]
+    ours = [*head.convs, head.attention, head.out[0], head.out[2]]
+    for a, b in zip([*convs, made.pooling.W, *linears], ours, strict=True):
+        a.load_state_dict(b.state_dict())
+    return made
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_attentive_is_s3prls_on_one_utterance(layers: int) -> None:
+    torch.manual_seed(0)
+    head = AttentiveConvHead(layers, 12, 4).eval()
+    theirs = theirs_of(head)
+    for n in (1, 4, 5, 6, 11, 48):
+        x = torch.randn(n, layers * 12)
+        summed = x if layers == 1 else (x.view(n, layers, 12) * head.weights.softmax(0)[:, None]).sum(1)
+        time = (n + 4) // 5
+        ours, reference = head(x[None])[0], theirs(head.projector(summed)[None], torch.zeros(1, time))[0]
+        assert torch.allclose(ours, reference, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    longer=st.integers(0, 23),
+    fill=st.sampled_from([0.0, -50.0, 1e6]),
+    layers=st.sampled_from([1, 3]),
+)
+def test_padding_changes_no_attentive_logit(lengths: list[int], longer: int, fill: float, layers: int) -> None:
+    torch.manual_seed(0)
+    texts = [torch.randn(n, 12 * layers) for n in lengths]
+    x, mask = padded(texts, longer, fill)
+    head = AttentiveConvHead(layers, 12, 4).eval()
+    alone = torch.cat([head(t[None]) for t in texts])
+    assert (head(x, mask) - alone).abs().max() < 1e-5
+
+
+def test_padding_changes_no_attentive_gradient() -> None:
+    torch.manual_seed(0)
+    texts = [torch.randn(n, 24, dtype=torch.float64) for n in (2, 17, 9)]
+    head = AttentiveConvHead(2, 12, 3).double().eval()
+    x, mask = padded(texts, 4, 7.0)
+    x.requires_grad_()
+    head(x, mask).sum().backward()
+    together = [p.grad.clone() for p in head.parameters()]
+    assert x.grad is not None and not x.grad[~mask].any()
+    head.zero_grad()
+    torch.cat([head(t[None]) for t in texts]).sum().backward()
+    assert all(torch.allclose(a, p.grad) for a, p in zip(together, head.parameters(), strict=True))

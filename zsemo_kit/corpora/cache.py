@@ -160,10 +160,11 @@ class FeatureCache:
         keys: Sequence[bytes],  # what is wanted, in order
         compute: Compute,  # takes places in `keys`
         width: int,  # numbers a row
+        chunk: int = _CHUNK,  # values in memory at once
     ) -> Iterator[np.ndarray]:  # (rows, width) for each key; no rows where it can be neither read nor computed
-        "Reads a few hundred values at a time; computes what is missing or was damaged."
-        for start in range(0, len(keys), _CHUNK):
-            part = keys[start : start + _CHUNK]
+        "Reads some values at a time; computes what is missing or was damaged."
+        for start in range(0, len(keys), chunk):
+            part = keys[start : start + chunk]
             found = self.get(sorted(set(part)), width)
             lost = {k: start + j for j, k in enumerate(part) if k not in found}
             again = {keys[i]: v for i, v in compute(sorted(lost.values()))}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Tokens', 'tokenise', 'bucketed', 'collate', 'fingerprint', 'model_folder', 'quiet', 'pick_device', 'Frames',
-           'TextEncoder', 'pooled', 'compute']
+           'room_for', 'weights_state', 'TextEncoder', 'pooled', 'compute']
 
 # %% ../../nbs/training/30_encoders.ipynb #713606b7
 import hashlib
@@ -274,7 +274,7 @@ class Frames:
         return {"x": torch.from_numpy(x), "mask": torch.from_numpy(np.arange(x.shape[1]) < lengths[:, None])}
 
 
-def _space(
+def room_for(
     rows: int,  # all tokens
     width: int,  # numbers a token
     ram: int,  # bytes above which a file is used
@@ -286,7 +286,7 @@ def _space(
         return np.memmap(f, np.float32, mode="w+", shape=(rows, width))
 
 # %% ../../nbs/training/30_encoders.ipynb #2fd33f0a
-def _versions(
+def weights_state(
     model: torch.nn.Module,  # any model
 ) -> int:  # grows with every change of a weight in place
     "A cheap mark of the weights' state, kept by torch itself."
@@ -316,7 +316,7 @@ class TextEncoder:
     max_tokens: int  # longest input, special tokens included
     device: torch.device  # where the model lies
     cache: FeatureCache  # where features are kept
-    state: int  # `_versions` of the weights that the fingerprint stands for
+    state: int  # `weights_state` of the weights that the fingerprint stands for
 
     @classmethod
     def load(
@@ -331,7 +331,7 @@ class TextEncoder:
         mark = fingerprint(folder, store)  # before the weights are read: a later change is then seen
         model, tokenizer = _open_model(folder)
         model.to(where)
-        return cls(name, model, tokenizer, mark, _window(model, tokenizer, max_tokens), where, store, _versions(model))
+        return cls(name, model, tokenizer, mark, _window(model, tokenizer, max_tokens), where, store, weights_state(model))
 
     @property
     def width(self) -> int:  # numbers a vector
@@ -358,7 +358,7 @@ class TextEncoder:
         keys, work = _keys(self, texts, "frames", progress)
         sizes = self.cache.sizes(keys)
         starts = np.cumsum([0, *(sizes[k] for k in keys)])
-        values = _space(int(starts[-1]), self.width, ram)
+        values = room_for(int(starts[-1]), self.width, ram)
         for i, value in enumerate(self.cache.values(keys, work, self.width)):
             values[starts[i] : starts[i + 1]] = value
         return Frames(values, starts)
@@ -381,7 +381,7 @@ class TextEncoder:
         h = hashlib.sha256(self.fingerprint.encode())
         for key, value in sorted(model.state_dict().items()):
             h.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-        return replace(self, model=model, name=name, fingerprint=h.hexdigest()[:32], state=_versions(model))
+        return replace(self, model=model, name=name, fingerprint=h.hexdigest()[:32], state=weights_state(model))
 
 # %% ../../nbs/training/30_encoders.ipynb #9438f4b1
 _VERSION = 1  # of what is computed: raise it when a value of the same key would differ
@@ -427,7 +427,7 @@ def compute(
     kind: str,  # "mean" or "frames"
 ) -> Iterator[tuple[int, np.ndarray]]:  # row and its value, (1, width) or (tokens, width), longest first
     "Runs the model on batches of similar length; no cache in between."
-    if _versions(encoder.model) != encoder.state:
+    if weights_state(encoder.model) != encoder.state:
         raise InputError(f"the weights of {encoder.name!r} were changed after it was loaded",
                          mend="save the model to a folder and load that, or use with_model")
     tokens = encoder.tokens(texts)
