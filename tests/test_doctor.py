@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from zsemo_kit.corpora.doctor import _compared, _published, examine
+from zsemo_kit.corpora.doctor import _audio, _compared, _published, examine
 from zsemo_kit.corpora.readers import READERS, read
 from zsemo_kit.corpora.table import Corpus, InputError
 
@@ -106,10 +106,72 @@ def test_audio_of_a_table(tmp_path: Path) -> None:
         "long,long.wav,,,sad\ngone,gone.wav,,,sad\nnone,,,,sad\n"
     )
     seen = examine(str(tmp_path / "mine.csv")).checks.set_index("check")
-    assert seen.loc["silent audio", "found"] == "1: quiet" and seen.loc["corrupt audio", "found"] == "1: beyond"
+    assert seen.loc["silent audio", "found"] == "1: quiet" and seen.loc["outside audio", "found"] == "1: beyond"
     assert seen.loc["long audio", "found"] == "1: long" and seen.loc["missing audio", "found"] == "1: gone"
     assert seen.loc["utterances without audio", "status"] == "fail"
     assert "silent audio" not in set(examine(str(tmp_path / "mine.csv"), audio=False).checks["check"])
+
+
+def audio_checks(folder: Path, names: list[str], corpus: str = "toy", jobs: int | None = None) -> pd.DataFrame:
+    rows = pd.DataFrame({"utterance": [n.split(".")[0] for n in names], "audio": names, "emotion": "sad"})
+    return pd.DataFrame(_audio(Corpus(corpus, rows, folder), progress=False, jobs=jobs)).set_index("check")
+
+
+def test_every_fault_is_counted_and_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.1, 16000)
+    sounds = {
+        "good": noise, "long": np.tile(noise, 61), "short": noise[:2000], "empty": noise[:0],
+        "silent": 0 * noise, "offset": 0 * noise + 0.2, "clipped": np.clip(20 * noise, -1, 1),
+        "peak": noise / np.abs(noise).max(), "sine": np.sin(np.arange(16000) * 0.05),
+    }
+    for name, sound in sounds.items():
+        soundfile.write(tmp_path / f"{name}.wav", sound, 16000)
+    soundfile.write(tmp_path / "rate.wav", noise[::-1], 48000)
+    soundfile.write(tmp_path / "stereo.flac", np.stack([noise, -noise], 1), 16000)
+    soundfile.write(tmp_path / "twin.flac", soundfile.read(tmp_path / "good.wav", dtype="int16")[0], 16000)
+    soundfile.write(tmp_path / "nan.wav", noise * np.nan, 16000, subtype="FLOAT")
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "good.wav").read_bytes()[:20000])
+    (tmp_path / "zero.wav").write_bytes(b"")
+    names = sorted(p.name for p in tmp_path.iterdir())
+    for jobs in (1, 2):
+        seen = audio_checks(tmp_path, [*names, "gone.wav"], jobs=jobs)
+        found = {k.removesuffix(" audio"): v for k, v in seen["found"].items()}
+        assert found["missing"] == "1: gone" and found["corrupt"] == "2: cut, nan" and found["empty"] == "2: empty, zero"
+        assert found["silent"] == "2: offset, silent" and found["clipped"] == "1: clipped"
+        assert found["long"] == "1: long" and found["short"] == "1: short"
+        assert found["audio that stands under two names"] == "2: good, twin"
+        assert found["sampling rates"] == "16,000 (10), 48,000 (1); 1: rate"
+        assert found["channels"] == "1 (10), 2 (1); 1: stereo"
+        assert found["hours of"].startswith("0.02, 0.12 to 61.00 s each")
+        assert seen["status"].value_counts().to_dict() == {"warn": 7, "fail": 3, "ok": 3}
+
+
+def test_a_rate_that_lacks_a_part_of_the_voice_warns(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 8000)
+    assert audio_checks(tmp_path, ["a.wav"]).loc["sampling rates", "status"] == "warn"
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 48000), 48000)
+    assert audio_checks(tmp_path, ["a.wav"]).loc["sampling rates", "status"] == "ok"
+
+
+def test_faults_that_are_known_do_not_fail(tmp_path: Path) -> None:
+    for name in ("train_dia0_utt0.wav", "train_dia125_utt3.wav"):
+        soundfile.write(tmp_path / name, np.random.default_rng(0).normal(0, 0.1, 16000), 16000)
+    (tmp_path / "train_dia125_utt3.wav").write_bytes(b"RIFF")
+    names = ["train_dia0_utt0.wav", "train_dia125_utt3.wav", "train_dia110_utt7.wav"]
+    known = audio_checks(tmp_path, names, "meld")
+    assert known.loc[["missing audio", "corrupt audio"], "status"].tolist() == ["warn", "warn"]
+    rows = {"utterance": ["train_dia0_utt0", "train_dia110_utt7"], "audio": ["train_dia0_utt0.wav", ""], "emotion": "sad"}
+    checks = pd.DataFrame(_audio(Corpus("meld", pd.DataFrame(rows), tmp_path), progress=False)).set_index("check")
+    assert checks.loc["utterances without audio", "status"] == "warn"
+    assert audio_checks(tmp_path, names).loc["missing audio", "status"] == "fail"
+    worse = audio_checks(tmp_path, [*names, "train_dia1_utt1.wav"], "meld")
+    assert worse.loc["missing audio", "status"] == "fail"
+
+
+def test_nothing_that_can_be_heard(tmp_path: Path) -> None:
+    seen = audio_checks(tmp_path, ["a.wav", "b.wav"])
+    assert seen.loc["missing audio", "found"] == "2: a, b" and seen.loc["hours of audio", "found"] == "0.00"
 
 
 def test_the_nearest_release_is_taken(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ __all__ = ['RATE', 'LONGEST', 'OWN_TERMS', 'AudioError', 'Part', 'open_part', 'l
            'equalised', 'own_terms', 'audio_path', 'utterance_audio', 'file_stamp', 'file_digest', 'audio_digest',
            'in_order', 'stream_audio', 'each_audio']
 
-# %% ../../nbs/corpora/01_audio.ipynb #6a1ac522
+# %% ../../nbs/corpora/01_audio.ipynb #923b8c5d
 import hashlib
 import math
+import multiprocessing
 import os
 import re
 import time
@@ -214,12 +215,13 @@ def _write(path: Path, samples: np.ndarray, rate: int) -> None:
     part = path.with_name(f".{path.stem[:60]}.{uuid.uuid4().hex}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sf.write(part, samples, rate, subtype="PCM_16")
+        whole = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)  # what was read from 16 bit stays as it was
+        sf.write(part, whole, rate, subtype="PCM_16")
         part.replace(path)
     except (sf.SoundFileError, OSError) as e:
+        if part.exists():
+            part.unlink()
         raise InputError(f"cannot write {path}", found=str(e), mend="is there room, and may you write there?") from e
-    finally:
-        part.unlink(missing_ok=True)
 
 # %% ../../nbs/corpora/01_audio.ipynb #6c6fe268
 _HOP = RATE // 50  # samples of a block: 20 ms
@@ -377,6 +379,12 @@ _WORKER = dict.fromkeys((_MARK, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_
 _POOLS: dict[tuple[int, int], Any] = {}  # (process, workers): a pool does not survive a fork
 
 
+def _workers(jobs: int | None) -> int:
+    "Processes to use; one, this one, in workers of this module and in daemons, which may have no children."
+    inside = _MARK in os.environ or multiprocessing.current_process().daemon
+    return 1 if inside else max(jobs or cpu_count(), 1)
+
+
 def _pool(workers: int) -> Any:
     "Processes started afresh (no fork of threads or of devices), kept for the next call, gone after a minute idle."
     key = os.getpid(), workers
@@ -416,14 +424,28 @@ def _shared(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> I
     except BrokenProcessPool as e:
         _POOLS.pop((os.getpid(), workers), None)
         pool.shutdown(kill_workers=True)
-        raise InputError("a worker process died, killed or crashed", found=str(e).split(". ")[0],
-                         mend="most often memory ran out: fewer jobs, or shorter files") from e
+        raise _lost(e, "serial" not in str(e)) from e
+    except Exception as e:  # `work` raises nothing here: this is about sending it, or its result
+        raise _lost(e, False) from e
     finally:
         for future in waiting:
             future.cancel()
+        if multiprocessing.parent_process():  # such a process would wait for its idle children before it ends
+            pool.shutdown()
+            _POOLS.pop((os.getpid(), workers), None)
 
-# %% ../../nbs/corpora/01_audio.ipynb #a7a8bdfd
-_HERE, _LEFT = 1.0, 2.0  # seconds worked before processes are thought of; seconds of work left that are worth them
+# %% ../../nbs/corpora/01_audio.ipynb #97ef2c0b
+def _lost(error: Exception, died: bool) -> InputError:
+    "What a user can do when processes fail, not items."
+    found = f"{type(error).__name__}: {str(error).split('. ')[0]}"
+    if died:
+        return InputError("a worker process died, killed or crashed", found=found,
+                          mend="most often memory ran out: use fewer jobs, or shorter files")
+    return InputError("the work or its result cannot be sent to another process", found=found,
+                      mend="use a function of a module and plain results, or jobs=1")
+
+# %% ../../nbs/corpora/01_audio.ipynb #2cb055e3
+_HERE, _LEFT = 1.0, 4.0  # seconds worked before processes are thought of; seconds of work left that are worth them
 
 
 def in_order(
@@ -437,7 +459,7 @@ def in_order(
     """Work through items on all cores with flat memory; an exception belongs to its item and ends nothing.
 
     A worker that is killed is an `InputError`. Relative paths in items mean nothing in other processes."""
-    workers = 1 if _MARK in os.environ else jobs or cpu_count()
+    workers = _workers(jobs)
     begin, done = time.monotonic(), 0
     with tqdm(total=len(items), desc=title, unit="file", disable=not progress) as bar:
         while done < len(items) and (workers == 1 or (jobs is None and not _pays(time.monotonic() - begin, done, len(items)))):
