@@ -131,7 +131,8 @@ def agreed(
     table = corpus.table
     agree = (table["emotion"].replace(FOLDED) == table["emotion_second"]) & (table["emotion_second"] != "")
     emotion = table["emotion_second"].where(agree, table["emotion"])
-    keep = agree | ~table["strategy"].isin(CONVERSATIONS)
+    fixed = table["script"] != ""  # said in every emotion: the words carry no label
+    keep = agree | fixed | ~table["strategy"].isin(CONVERSATIONS)
     return replace(corpus, table=table.assign(emotion=emotion)[keep])
 
 # %% ../../nbs/generation/13_dialogues.ipynb #d5bc2754

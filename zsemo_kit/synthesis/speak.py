@@ -206,8 +206,9 @@ def speak(
     language: str = "en",  # of rows whose language is not known
     seed: int = 0,  # of cast, people, manners and conditions
     jobs: int | None = None,  # processes; one a core if None
+    save: bool = True,  # write the table too, so that `Corpus.load(out)` opens the corpus; else `out` is a store of sounds
     progress: bool = True,  # show bars
-) -> Spoken:  # saved in `out`, to be opened again by `Corpus.load`
+) -> Spoken:  # its audio under `out`
     """Speaks a corpus.
 
     The same arguments give the same samples, whatever was there before and in whatever order the rows come.
@@ -230,7 +231,8 @@ def speak(
     audio = [f.relative_to(out).as_posix() if i not in problems else "" for i, f in files.file.items()]
     spoken = Corpus(corpus.name, table.assign(audio=audio, spoken=said, injection=inject), out, corpus.space)
     _tell(spoken, problems)
-    spoken.save(out)
+    if save:
+        spoken.save(out)
     bad = table.loc[list(problems), ["utterance", "text"]].assign(problem=list(problems.values())).reset_index(drop=True)
     return Spoken(spoken, bad, made, time.perf_counter() - begin)
 
