@@ -170,11 +170,15 @@ Run it in this folder, once a fold:
 
     python -m s3prl.run_downstream -m train -d emotion -c config.yaml -u data2vec -n fold1 \\
         -o config.downstream_expert.datarc.test_fold=fold1
-    python -m s3prl.run_downstream -m evaluate -e result/downstream/fold1/dev-best.ckpt
+    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 python -m s3prl.run_downstream -m evaluate -e result/downstream/fold1/dev-best.ckpt
 
-`-u fbank` needs no download (its mean over time is zero, so use `fbank_no_cmvn` with this head). Before you report a number:
-the recipe draws its dev part from the training part by utterance, so the same speakers are in both, and its accuracy is not
-UAR. Score `result/downstream/fold1/test_fold1_predict.txt` against `test_fold1_truth.txt` by class.
+The variable lets torch read a checkpoint that holds more than weights: only ever your own. `-u fbank_no_cmvn` needs no
+download (`fbank` is normalised within each utterance, so its mean over time is zero and this head could only guess).
+Without a GPU add `--device cpu`.
+
+Before you report a number: the recipe draws its dev part from the training part by utterance, so the same speakers are in
+both, and its accuracy is not UAR. Score `test_fold1_predict.txt` against `test_fold1_truth.txt` by class, after `evaluate`:
+training leaves there what its last step said, not its best.
 
 ## SUPERB ER (s3prl.problem.SuperbER)
 
