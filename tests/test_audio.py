@@ -481,6 +481,31 @@ def test_giving_up_in_the_middle_leaves_nothing_behind() -> None:
     assert time.monotonic() - begin < 10
 
 
+STOPPED = """
+import time
+from zsemo_kit.corpora.audio import in_order
+
+if __name__ == "__main__":
+    try:
+        for _ in in_order(time.sleep, [0.5] * 1000, jobs=2):
+            print("begun", flush=True)
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_an_interrupt_is_obeyed_at_once(tmp_path: Path, group: bool) -> None:
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    command = [sys.executable, "stopped.py"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True)
+    assert run.stdout and run.stdout.readline() == "begun\n"
+    begin = time.monotonic()
+    os.killpg(run.pid, signal.SIGINT) if group else run.send_signal(signal.SIGINT)
+    assert run.communicate(timeout=60)[0].endswith("stopped\n")
+    assert time.monotonic() - begin < 15
+
+
 FLAT = """
 import resource, sys
 from pathlib import Path

@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -316,17 +315,21 @@ def own_terms(
         samples = step(samples) if name in how else samples
     return samples.astype(np.float32, copy=False)
 
-# %% ../../nbs/corpora/01_audio.ipynb #56420a76
+# %% ../../nbs/corpora/01_audio.ipynb #1c03e130
+def _cell(corpus: Corpus, column: str, i: int) -> Any:
+    return corpus.table[column].iat[i]  # far quicker than a whole row, and asked once for each of many thousand
+
+
 def audio_path(
     corpus: Corpus,  # any corpus
     i: int,  # row, counted from 0
 ) -> Path:  # the file of the utterance, which need not exist
     "Where an utterance's audio is; a row without audio, or a path that leaves the root, is refused."
-    row = corpus.table.iloc[i]
-    if not row["audio"] or escapes(row["audio"]):
-        why = "leaves the corpus' folder" if row["audio"] else "there is none"
-        raise InputError(f"corpus {corpus.name!r}, utterance {row['utterance']!r}: audio {row['audio']!r}", found=why)
-    return corpus.root / row["audio"]
+    audio = _cell(corpus, "audio", i)
+    if not audio or escapes(audio):
+        who, why = _cell(corpus, "utterance", i), "leaves the corpus' folder" if audio else "there is none"
+        raise InputError(f"corpus {corpus.name!r}, utterance {who!r}: audio {audio!r}", found=why)
+    return corpus.root / audio
 
 # %% ../../nbs/corpora/01_audio.ipynb #747b98a9
 def utterance_audio(
@@ -334,8 +337,7 @@ def utterance_audio(
     i: int,  # row, counted from 0
 ) -> np.ndarray:  # float32, shape (samples,), at RATE
     "The sound of one utterance."
-    row = corpus.table.iloc[i]
-    return load_audio(audio_path(corpus, i), row["start"], row["end"])
+    return load_audio(audio_path(corpus, i), _cell(corpus, "start", i), _cell(corpus, "end", i))
 
 # %% ../../nbs/corpora/01_audio.ipynb #a36752db
 _DIGESTS: dict[str, tuple[str, str]] = {}  # path: stamp, digest
@@ -369,9 +371,8 @@ def audio_digest(
     digest: Callable[[Path], str] = file_digest,  # hash of a file; give one that remembers between processes
 ) -> str:  # 32 hexadecimal digits
     "Hash of what an utterance sounds like: the bytes of its file and its seconds, not its name or place."
-    row = corpus.table.iloc[i]
-    content = digest(audio_path(corpus, i))
-    return hashlib.sha256(f"{content} {float(row['start'])!r} {float(row['end'])!r}".encode()).hexdigest()[:32]
+    start, end = (float(_cell(corpus, column, i)) for column in ("start", "end"))
+    return hashlib.sha256(f"{digest(audio_path(corpus, i))} {start!r} {end!r}".encode()).hexdigest()[:32]
 
 # %% ../../nbs/corpora/01_audio.ipynb #a2cea2f5
 _MARK = "ZSEMO_WORKER"  # set in workers: they start none of their own
@@ -402,28 +403,32 @@ def _tried(work: Callable[[Any], Any], item: Any) -> tuple[Any, str]:
         return None, told if isinstance(e, InputError) else f"{type(e).__name__}: {told}"
 
 
-def _chunk(work: Callable[[Any], Any], items: Sequence[Any]) -> list[tuple[Any, str]]:
-    return [_tried(work, item) for item in items]
+def _chunk(work: Callable[[Any], Any], items: Sequence[Any]) -> tuple[list[tuple[Any, str]], float]:
+    "The results, and the seconds that one took."
+    begin = time.monotonic()
+    return [_tried(work, item) for item in items], (time.monotonic() - begin) / len(items)
 
-# %% ../../nbs/corpora/01_audio.ipynb #d28d5ecb
-_CHUNK = 16  # items sent to a worker at once
+# %% ../../nbs/corpora/01_audio.ipynb #780e7226
+_CHUNK, _BEAT = 16, 0.5  # items sent to a worker at once: so many, or as many as take so many seconds
 
 
 def _shared(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[tuple[Any, str]]:
     "The results of other processes, in order; at most three chunks a worker are on the way."
-    size = max(1, min(_CHUNK, len(items) // (4 * workers)))
-    rest = iter(range(0, len(items), size))
+    begin, size = 0, 1
     pool, waiting = _pool(workers), deque[Any]()
     try:
-        while True:
-            for i in islice(rest, 3 * workers - len(waiting)):
-                waiting.append(pool.submit(_chunk, work, items[i : i + size]))
-            if not waiting:
-                return
-            yield from waiting.popleft().result()
+        while begin < len(items) or waiting:
+            while begin < len(items) and len(waiting) < 3 * workers:
+                waiting.append(pool.submit(_chunk, work, items[begin : begin + size]))
+                begin += size
+            pairs, seconds = waiting.popleft().result()
+            size = max(1, min(_CHUNK, int(_BEAT / max(seconds, 1e-6))))
+            yield from pairs
+    except KeyboardInterrupt:  # who interrupts does not want to wait for what is on the way
+        _ended(pool, workers)
+        raise
     except BrokenProcessPool as e:
-        _POOLS.pop((os.getpid(), workers), None)
-        pool.shutdown(kill_workers=True)
+        _ended(pool, workers)
         raise _lost(e, "serial" not in str(e)) from e
     except Exception as e:  # `work` raises nothing here: this is about sending it, or its result
         raise _lost(e, False) from e
@@ -431,10 +436,14 @@ def _shared(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> I
         for future in waiting:
             future.cancel()
         if multiprocessing.parent_process():  # such a process would wait for its idle children before it ends
-            pool.shutdown()
-            _POOLS.pop((os.getpid(), workers), None)
+            _ended(pool, workers)
 
-# %% ../../nbs/corpora/01_audio.ipynb #97ef2c0b
+# %% ../../nbs/corpora/01_audio.ipynb #f2e98723
+def _ended(pool: Any, workers: int) -> None:
+    _POOLS.pop((os.getpid(), workers), None)
+    pool.shutdown(kill_workers=True)
+
+
 def _lost(error: Exception, died: bool) -> InputError:
     "What a user can do when processes fail, not items."
     found = f"{type(error).__name__}: {str(error).split('. ')[0]}"
