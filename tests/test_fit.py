@@ -20,7 +20,7 @@ from zsemo_kit.training import fit as module
 from zsemo_kit.corpora.turns import texts_of
 from zsemo_kit.training.encoders import TextEncoder
 from zsemo_kit.training.fit import (
-    CLASSIFIERS, FitConfig, Model, check_labels, class_weights, fit, predictions, targets_of, weighted_loss,
+    FitConfig, Model, check_labels, class_weights, fit, predictions, targets_of, weighted_loss,
 )
 
 CUES = {"neutral": "table chair", "happy": "great lovely", "sad": "gone alone", "angry": "hate stop"}
@@ -28,6 +28,7 @@ LABELS = list(CUES)
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "this", "is", "so", "now", ".", *" ".join(CUES.values()).split()]
 FAST = {"logistic": {}, "linear": {"epochs": 20, "lr": 2e-2, "batch": 16}, "conv": {"epochs": 12, "lr": 4e-3, "batch": 16},
         "finetune": {"epochs": 8, "lr": 3e-3, "batch": 16}}
+CLASSIFIERS = tuple(FAST)
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +63,11 @@ def config(classifier: str, **more: object) -> FitConfig:
 # settings
 
 @pytest.mark.parametrize("bad", [
-    {"epoch": 3}, {"classifier": "svm"}, {"classifier": 1}, {"epochs": 2.0}, {"epochs": 0}, {"epochs": True},
+    {"epoch": 3}, {"classifier": "forest"}, {"classifier": 1}, {"epochs": 2.0}, {"epochs": 0}, {"epochs": True},
     {"batch": "8"}, {"lr": "high"}, {"lr": float("nan")}, {"lr": True}, {"lr": -1.0}, {"balance": "fair"},
     {"balance": "shares"}, {"shares": [1]}, {"shares": {"sad": "x"}}, {"soft_labels": 1}, {"smoothing": 1.0},
     {"strengths": ()}, {"strengths": (0.0,)}, {"strengths": 1.0}, {"seed": -1}, {"seed": 1.5}, {"context": -1},
-    {"max_tokens": 1}, {"precision": "int8"}, {"select": "wa"}, {"dropout": 2.0}, {"decay": "yes"}, {"scale": "z"},
+    {"max_tokens": 1}, {"precision": "int8"}, {"select": "ua"}, {"dropout": 2.0}, {"decay": "yes"}, {"scale": "z"},
     {"scale": None},
 ])
 def test_a_bad_setting_is_one_clear_line(bad: dict[str, object]) -> None:

@@ -21,7 +21,7 @@ def lengths_of(
         raise InputError("the mask has a gap", expected="padding on the right only")
     return mask.sum(1)
 
-
+# %% ../../nbs/training/31_heads.ipynb #e2c5078f
 def _real(
     lengths: Tensor,  # (batch,)
     time: int,  # positions in all
@@ -106,7 +106,7 @@ class _Sum(nn.Module):
         "One vector for all layers."
         return x.squeeze(-2) if x.shape[-2] == 1 else torch.einsum("l,...lw->...w", self.weights.softmax(0), x)
 
-
+# %% ../../nbs/training/31_heads.ipynb #15a30f3c
 class WeightedSumHead(_Sum):
     "Weighted sum of layers, Linear, mean over time, Linear, on means: (batch, layers, width) to (batch, classes)."
 

@@ -49,7 +49,7 @@ def _hushed() -> Iterator[None]:
     finally:
         logging.disable(off)
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #ce99a794
 def _s3prl() -> tuple[Any, ModuleType]:  # the class S3PRLUpstream, and s3prl's list of upstreams
     "s3prl, where it is installed."
     try:
@@ -60,7 +60,7 @@ def _s3prl() -> tuple[Any, ModuleType]:  # the class S3PRLUpstream, and s3prl's 
         raise InputError("the package s3prl is missing", mend="pip install 'zsemo_kit[s3prl]'") from e
     return S3PRLUpstream, hub
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #093638c9
 def upstream_names() -> list[str]:  # sorted
     "The s3prl upstreams there are; those that end in `_custom`, `_local` or `_url` take a place: `name:place`."
     hub = _s3prl()[1]
@@ -69,7 +69,7 @@ def upstream_names() -> list[str]:  # sorted
 # %% ../../nbs/training/30_upstreams.ipynb #7ea2f89f
 _Call = Callable[[nn.Module, list[Tensor]], tuple[Tensor, Tensor]]
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #cb2268d0
 @dataclass(frozen=True, eq=False)
 class _Net:
     "A frozen network: what it is, and how sounds go through it."
@@ -83,7 +83,7 @@ class _Net:
         "Attention costs the square of the length; what has no weights reads any length."
         return 30 * RATE if any(True for _ in self.module.parameters()) else 1 << 62
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #3bb42d94
 def _s3prl_call(
     module: nn.Module,  # S3PRLUpstream
     sounds: list[Tensor],  # each (samples,)
@@ -103,11 +103,11 @@ def _state(
         h.update(key.encode() + value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return h.hexdigest()
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #e9f0cd2e
 _LOCAL = ("give a local folder: hf_hubert_custom:FOLDER or hf_wav2vec2_custom:FOLDER, or the FOLDER of any audio model of "
           "transformers (config.json, *.safetensors, preprocessor_config.json); fbank_no_cmvn and egemaps need no weights")
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #e2a45d7c
 def _open_s3prl(
     name: str,  # upstream
     place: str,  # checkpoint, where the upstream takes one
@@ -134,7 +134,7 @@ def _open_s3prl(
 # %% ../../nbs/training/30_upstreams.ipynb #7d6f81ee
 _NETWORK = ("Connection", "URLError", "HTTPError", "Timeout", "MaxRetry", "gaierror", "LocalEntryNotFound", "OfflineMode")
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #c881b3bb
 def _refusal(
     name: str,  # upstream
     error: Exception,  # what opening it raised
@@ -150,7 +150,7 @@ def _refusal(
 # %% ../../nbs/training/30_upstreams.ipynb #d75ba17d
 _SHORTEST = RATE // 20  # samples: less does not fill the first window of a network
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #adfcd302
 def _transformers_call(
     module: Any,  # transformers model
     sounds: list[Tensor],  # each (samples,)
@@ -226,13 +226,13 @@ def _through(
         hidden, frames = net.call(net.module, [torch.from_numpy(s).to(device) for s in sounds])
     return [h[:, :n] for h, n in zip(hidden, frames.tolist(), strict=True)]
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #cb71c69e
 def _noises() -> list[np.ndarray]:  # two sounds of different lengths
     "What networks are tried on."
     rng = np.random.default_rng(0)
     return [(0.1 * rng.standard_normal(n)).astype(np.float32) for n in (11_111, 20_000)]
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #429e2f08
 def _bears_padding(
     net: _Net,  # the network
     device: torch.device,  # where it lies
@@ -339,14 +339,14 @@ def _egemaps_mark() -> str:  # fingerprint
     except ImportError as e:  # PackageNotFoundError is one
         raise InputError("the package opensmile is missing", mend="pip install 'zsemo_kit[opensmile]'") from e
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #e05c9a66
 def _is_flat(
     hidden: Tensor,  # (layers, frames, width) of noise
 ) -> bool:
     "Whether every dimension averages to nothing: then the mean over time holds nothing that is said."
     return bool((hidden.mean(1).abs() < 0.1 * hidden.std(1).clamp(min=1e-6)).all())
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #1da04828
 def _layer(
     encoder: SpeechEncoder,  # with so many layers
     layer: int | str,  # what is asked for
@@ -363,7 +363,7 @@ def _layer(
 # %% ../../nbs/training/30_upstreams.ipynb #708fe2e9
 _VERSION = 1  # of what is computed: raise it when a value of the same key would differ
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #3d74a64f
 def _prepared(
     encoder: SpeechEncoder,  # who computes
     corpus: Corpus,  # with audio
@@ -408,7 +408,7 @@ def _eighty_eight(
         raise InputError("silent, or too short to be measured")
     return values
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #d20b4195
 def _functionals(
     encoder: SpeechEncoder,  # egemaps
     corpus: Corpus,  # what is to be measured
@@ -427,7 +427,7 @@ def _functionals(
 _BLOCK = 600 * RATE  # samples in memory at once, beside the batch
 _BATCH = 60 * RATE  # samples a forward pass, padding included
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #0c597771
 def _batched(
     lengths: Sequence[int],  # samples of each sound
     together: bool,  # whether batches are allowed
@@ -442,7 +442,7 @@ def _batched(
     if rows:
         yield rows
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #2e167ab4
 def _reduced(
     hidden: Tensor,  # (layers, frames, width)
     kind: str,  # "means", "frames all", "frames mean", "frames 3"
@@ -455,7 +455,7 @@ def _reduced(
         return hidden.transpose(0, 1).flatten(1)
     return hidden.mean(0) if layer == "mean" else hidden[int(layer)]
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #f6d066e7
 def _joined(
     parts: list[tuple[int, np.ndarray]],  # frames and value of each part of a sound
     kind: str,  # what the values are
@@ -486,7 +486,7 @@ def _blocks(
             ready = []
     yield ready
 
-
+# %% ../../nbs/training/30_upstreams.ipynb #d16563df
 def _hidden(
     encoder: SpeechEncoder,  # with a network
     corpus: Corpus,  # what is to be read
