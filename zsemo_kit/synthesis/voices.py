@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from ..corpora.table import InputError
-from .casting import Engine, Voice, cast  # all of these are also to be had from here
+from .casting import Engine, EngineError, Voice, cast  # all of these are also to be had from here
 from .spoken import spoken_text, unspeakable
 
 # %% ../../nbs/synthesis/20_voices.ipynb #66e1708d
