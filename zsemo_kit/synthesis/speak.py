@@ -116,12 +116,12 @@ def _tried_reading(engine: Engine, task: _Task) -> tuple[float | None, str]:
 def _read(engine: Engine, tasks: Sequence[_Task], jobs: int | None, progress: bool) -> Iterator[tuple[float | None, str]]:
     "All readings, in order, in the way that suits the engine."
     if engine.parallel == "processes":
-        yield from in_order(partial(_read_one, engine), tasks, jobs=jobs, progress=progress, title="read")
+        yield from in_order(partial(_read_one, engine), tasks, jobs=jobs, progress=progress and bool(tasks), title="read")
         return
     workers = (jobs or 8) if engine.parallel == "threads" else 1
     with ThreadPoolExecutor(workers) as pool:
         found = pool.map(partial(_tried_reading, engine), tasks)
-        yield from tqdm(found, total=len(tasks), desc="read", unit="file", disable=not progress)
+        yield from tqdm(found, total=len(tasks), desc="read", unit="file", disable=not progress or not tasks)
 
 # %% ../../nbs/synthesis/25_speak.ipynb #20a523d0
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def _make(
     problems |= {i: why for i, why in needed.items() if why}
     people = [_person(row) for row in table.itertuples()]
     lines = list(zip(files.reading, files.file, table.utterance, table.emotion, people, table.gender, strict=True))
-    return _step(lambda some: in_order(partial(_say_one, how), some, jobs=jobs, progress=progress, title="say"),
+    return _step(lambda some: in_order(partial(_say_one, how), some, jobs=jobs, progress=progress and bool(some), title="say"),
                  files.file, lines, problems)
 
 
