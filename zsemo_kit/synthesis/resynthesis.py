@@ -183,7 +183,7 @@ def _contour(
     tones = tones + manner.jitter * rng.standard_normal(len(times))
     return np.clip(2 ** (tones / 12), _LOWEST, _HIGHEST)
 
-
+# %% ../../nbs/synthesis/22_resynthesis.ipynb #a34185d5
 def _retimed(
     sound: Any,  # parselmouth Sound
     manner: Manner,  # tempo and rhythm
@@ -250,7 +250,7 @@ def _moved(
     uneven = np.interp(np.arange(len(samples)), np.linspace(0, len(samples), knots), rng.standard_normal(knots))
     return samples * gain * 10 ** (manner.shimmer * uneven / 20)
 
-
+# %% ../../nbs/synthesis/22_resynthesis.ipynb #e549a180
 def _breathy(
     samples: np.ndarray,  # (samples,)
     decibels: float,  # noise relative to the voice

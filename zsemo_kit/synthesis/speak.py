@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from ..corpora.audio import RATE, in_order, load_audio, save_audio
 from ..corpora.table import Corpus, InputError
 from ..generation.cards import cards, load_card
-from .casting import Engine, Voice, cast
+from .casting import Engine, EngineError, Voice, cast
 from .conditions import conditions_of, randomised
 from .injection import Profile, inject, load_profile
 from .resynthesis import Speaker
@@ -109,6 +109,8 @@ def _read_one(engine: Engine, task: _Task) -> float:
 def _tried_reading(engine: Engine, task: _Task) -> tuple[float | None, str]:
     try:
         return _read_one(engine, task), ""
+    except EngineError:  # every other text would fail in the same way
+        raise
     except Exception as e:  # one text must not end the corpus
         return None, " ".join(str(e).split()) or type(e).__name__
 
@@ -225,7 +227,8 @@ def speak(
     table = pd.concat([t for t, _ in pairs], ignore_index=True)
     voices = [v for _, some in pairs for v in some]
     said = [spoken_text(text, code) for text, code in zip(table.text, table.language, strict=True)]
-    problems = {i: why for i, text in zip(table.index, said, strict=True) if (why := unspeakable(text))}
+    lines = zip(table.index, said, table.language, strict=True)
+    problems = {i: why for i, text, code in lines if (why := unspeakable(text, code))}
     files = _lines(table, said, voices, engine, how, out)
     made = _make(engine, how, table, said, voices, files, problems, jobs, progress)
     audio = [f.relative_to(out).as_posix() if i not in problems else "" for i, f in files.file.items()]
