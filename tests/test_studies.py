@@ -23,6 +23,7 @@ KEYS = {
     "uar", "uar_low", "uar_high", "wa", "macro_f1", "weighted_f1", "recall", "seconds",
 }
 PAIR = {"source": "meld_synthetic", "target": "iemocap_synthetic", "seed": "0"}
+HEARD = {"takes": "1", "seed": "0", "size": "120"}
 SMALL: dict[str, dict[str, str]] = {
     "zero_shot_text": {  # this sample has all seven classes in train and dev
         **PAIR, "target": "msp_podcast_synthetic", "space": "seven", "size": "300", "second_reading": "none",
@@ -35,7 +36,9 @@ SMALL: dict[str, dict[str, str]] = {
         "strategy": "conversations", "second_reading": "agreed",
     },
     "zero_shot_text_heads": {**PAIR, "classifier": "conv", "size": "200", "epochs": "2"},
-    "corpus_datasheet": {"source": "meld_synthetic", "target": "none", "space": "four"},
+    "corpus_datasheet": {
+        "source": "meld_synthetic", "target": "none", "space": "four", "real": "none", "heard": "40", "listened": "8",
+    },
 }
 ELSEWHERE = {"demo"}  # has tests of its own below
 

@@ -204,7 +204,7 @@ def report(
     *,
     baseline: str | Mapping[str, Any] | None = None,  # source (or column -> value) that all rows are held against
     order: Mapping[str, Sequence[Any]] | None = None,  # the study's grid, for the order of rows
-    cluster: str = "dialogue",  # unit of intervals and tests: "dialogue" or "speaker"
+    cluster: str = "",  # unit of intervals and tests: dialogue or speaker; by default speakers for speech, else dialogues
     ids: Collection[str] | None = None,  # run ids that belong to the study as it stands; None takes all
 ) -> Report:  # frames, page and files
     "Write results.csv, report.md and figures to the study's folder; refuses a study without a finished run."
@@ -214,7 +214,8 @@ def report(
     if results.empty:
         failed = left_out(results)["why"].value_counts().to_dict()
         raise InputError(f"study {study} has no finished run", found=", ".join(f"{n} {w}" for w, n in failed.items()))
-    rows = table(results, order, cluster)
+    heard = set(results["modality"]) == {"speech"}  # a speech corpus has more takes than people: they are what was sampled
+    rows = table(results, order, cluster or ("speaker" if heard else "dialogue"))
     found = comparisons(rows, baseline) if baseline else comparisons(rows.iloc[:0], "")
     drawn = figures_of(rows, baseline)
     pictures = [save_figure(figure, study, what, folder) for what, figure in drawn.items()]
