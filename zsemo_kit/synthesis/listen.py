@@ -57,7 +57,7 @@ def edits(
     wrong = table.substitutions + table.deletions + table.insertions
     return table.assign(wer=wrong / table.words.where(table.words > 0))
 
-
+# %% ../../nbs/synthesis/23_listen.ipynb #3a509ce8
 def _counted(
     reference: str,  # normalised
     hypothesis: str,  # normalised
@@ -98,7 +98,7 @@ class Listener(Protocol):
     def texts(self, corpus: Corpus, jobs: int | None = None) -> Iterator[tuple[int, str | None, str]]:
         "Row, words and problem (\"\" if none) of every utterance, in any order."
 
-
+# %% ../../nbs/synthesis/23_listen.ipynb #25a97580
 _QUIET = 1e-4  # largest sample of a sound that is silence (-80 dB of full scale)
 
 
@@ -121,7 +121,7 @@ def _decoder() -> Any:  # pocketsphinx.Decoder
         raise InputError("the package pocketsphinx is missing", mend="pip install 'zsemo_kit[listen]'") from e
     return pocketsphinx.Decoder(loglevel="FATAL", cmn="batch", maxhmmpf=_BEAM)
 
-
+# %% ../../nbs/synthesis/23_listen.ipynb #97a20802
 def _sphinx(
     samples: np.ndarray,  # float32 (samples,) at RATE
 ) -> str:  # words; "" if it hears none
@@ -184,7 +184,7 @@ def _fetched(
     raise InputError(f"the listener {name!r} cannot be fetched from the Hugging Face hub ({why})",
                      mend="give a local folder that save_pretrained of transformers wrote, or use 'pocketsphinx'") from error
 
-
+# %% ../../nbs/synthesis/23_listen.ipynb #d44ad11e
 def _folder(
     name: str,  # a folder, or a model on the hub
 ) -> Path:  # with configuration and weights
@@ -216,7 +216,7 @@ def _quiet() -> Iterator[None]:  # while the context lasts
         if bar:
             logging.enable_progress_bar()
 
-
+# %% ../../nbs/synthesis/23_listen.ipynb #5e963d06
 def _read(
     folder: Path,  # model in Hugging Face layout
 ) -> tuple[Any, Any, Any]:  # model in float32 and evaluation mode, feature extractor, tokenizer
@@ -307,7 +307,7 @@ class Recogniser:
                 waiting = []
         yield from _tried(self, waiting)
 
-
+# %% ../../nbs/synthesis/23_listen.ipynb #dc152398
 _HELD = 600 * RATE  # samples in memory at once
 
 # %% ../../nbs/synthesis/23_listen.ipynb #f1702996
@@ -329,7 +329,7 @@ def _decoded(
         frames = model._get_feat_extract_output_lengths(torch.tensor(n)).tolist()  # what is heard in the padding is not said
     return [listener.tokenizer.decode(b[:k]).strip() for b, k in zip(best, frames, strict=True)]
 
-
+# %% ../../nbs/synthesis/23_listen.ipynb #86c6a21f
 def _tried(
     listener: Recogniser,  # the model
     sounds: list[tuple[int, np.ndarray]],  # rows and their sounds
@@ -364,7 +364,7 @@ def _settings(
         raise InputError(f"this Whisper does not know the language {language!r}", expected=expected)
     return out | {"language": code, "task": "transcribe"}
 
-
+# %% ../../nbs/synthesis/23_listen.ipynb #42863b37
 def _device(
     name: str,  # "auto", "cpu", "cuda", …
 ) -> Any:  # torch.device
@@ -445,7 +445,7 @@ def _keys(
             problems[str(i).encode()] = str(e).replace(f"{corpus.root}/", "")
     return keys, problems
 
-
+# %% ../../nbs/synthesis/23_listen.ipynb #c4926385
 def _known(
     compute: Callable[[list[int]], Iterator[tuple[int, np.ndarray]]],  # hears rows
     keys: list[bytes],  # of those rows
@@ -454,7 +454,7 @@ def _known(
     "The same without the rows that are known to be problems: they are not tried twice."
     return lambda places: compute([p for p in places if keys[p] not in problems])
 
-
+# %% ../../nbs/synthesis/23_listen.ipynb #bf3a01b4
 def _as_numbers(
     text: str,  # any text
 ) -> np.ndarray:  # (characters, 1) float32: code points, which are exact below 2 ** 24
