@@ -211,6 +211,15 @@ def test_rearranged_labels_keep_their_counts_and_their_runs() -> None:
     assert (rearranged(labels, blocks, 5, 1) == rearranged(labels, blocks, 5, 1)).all()
 
 
+def test_sentences_in_every_emotion_in_one_order_hide_no_leak() -> None:
+    """Rearranging such dialogues whole would only rename the labels, and every renaming scores alike."""
+    corpus, measures = acted(6)
+    sentences = Corpus("sentences", corpus.table.assign(dialogue=corpus.table["speaker"] + corpus.table["script"]))
+    loud = measures.assign(intensity_mean=measures["intensity_mean"] + 3 * corpus.table["emotion"].eq("sad"))
+    words = confounds(sentences, loud, "none", n_permutations=300, n_boot=5).set_index(["nuisance", "probe"])["verdict"]
+    assert words["level", "linear"] == words["level", "kernel"] == "leak" and words["voice", "linear"] == "at chance"
+
+
 def test_missing_measures_are_a_nuisance_too() -> None:
     """A measure that fails on one emotion only gives the label away."""
     corpus, measures = acted(7)

@@ -267,13 +267,17 @@ def rearranged(
     n: int,  # arrangements
     seed: int,  # draws them
 ) -> np.ndarray:  # labels in n arrangements, shape (rows, n)
-    "Shuffle whole blocks, then turn the sequence by a random step: runs of labels stay runs. Lone rows are shuffled freely."
+    """Shuffle within blocks and whole blocks, then turn the sequence by a random step.
+
+    A block of one label stays one, so labels that go together keep going together; where every block holds every label,
+    and where rows are blocks of their own, labels are dealt freely.
+    """
     rng, made = np.random.default_rng(seed), np.empty((len(labels), n), labels.dtype)
     codes, names = pd.factorize(blocks)
     by_block = np.argsort(codes, kind="stable")
     for i in range(n):
         place = rng.permutation(len(names))
-        order = np.argsort(place[codes], kind="stable")
+        order = np.lexsort((rng.random(len(labels)), place[codes]))  # a fixed order within blocks would only rename labels
         made[by_block, i] = np.roll(labels[order], rng.integers(len(labels)))
     return made
 
