@@ -207,7 +207,7 @@ def _readings(corpus: Corpus, cache: FeatureCache, progress: bool) -> pd.DataFra
     for i in range(len(corpus)):
         try:
             keys.append(sha256(f"reading 1 {audio_digest(corpus, i, digest)}".encode()).digest())
-        except InputError:  # a missing file is a NaN row, counted by fit_profile
+        except (InputError, OSError):  # a missing file is left out, as one that cannot be measured is
             keys.append(b"")
     there = cache.get(sorted({k for k in keys if k}), len(_MEASURED))
     missing = [i for i, k in enumerate(keys) if k and k not in there]

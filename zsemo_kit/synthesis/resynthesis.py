@@ -183,7 +183,12 @@ def _contour(
     tones = tones + manner.jitter * rng.standard_normal(len(times))
     return np.clip(2 ** (tones / 12), _LOWEST, _HIGHEST)
 
-# %% ../../nbs/synthesis/22_resynthesis.ipynb #a34185d5
+# %% ../../nbs/synthesis/22_resynthesis.ipynb #54c72dd8
+def _seed_praat(seed: int) -> None:
+    "Praat's resynthesis fills voiceless stretches at random, from a generator of its own."
+    import_module("parselmouth.praat").run(f"random_initializeWithSeedUnsafelyButPredictably: {seed}")
+
+
 def _retimed(
     sound: Any,  # parselmouth Sound
     manner: Manner,  # tempo and rhythm
@@ -192,8 +197,7 @@ def _retimed(
 ) -> np.ndarray:  # (samples,)
     "Overlap-add resynthesis with a new contour and a new tempo."
     call = import_module("parselmouth.praat").call
-    # Praat fills voiceless stretches at random: its own generator gets its seed from ours
-    import_module("parselmouth.praat").run(f"random_initializeWithSeedUnsafelyButPredictably: {int(rng.integers(2**31))}")
+    _seed_praat(int(rng.integers(2**31)))
     manipulation = call(sound, "To Manipulation", _STEP, _LOWEST, 600)
     if len(contour[0]):
         tier = call("Create PitchTier", "pitch", 0, sound.duration)
@@ -292,11 +296,12 @@ def resynthesised(
                          found=f"{len(samples) / RATE:.2f} s" if len(samples) < RATE // 10 else "silence or bad samples")
     manner = manner.bounded()
     sound = praat_sound(_as_speaker(samples, speaker))
+    times, hertz = pitch_track(sound)
     formants = manner.formants * (speaker.formants if speaker else 1.0)
-    if abs(formants - 1) > 0.004:
+    if len(times) and abs(formants - 1) > 0.004:
+        _seed_praat(0)
         call = import_module("parselmouth.praat").call
         sound = call(sound, "Change gender", _LOWEST, 600, float(np.clip(formants, 0.8, 1.25)), 0, 1, 1)
-    times, hertz = pitch_track(sound)
     contour = (times, _contour(times, hertz, manner, speaker, rng)) if len(times) else (times, hertz)
     said = _moved(_retimed(sound, manner, contour, rng), manner, rng)
     said = _paused(shaped(said, effort_gains(manner.effort)), manner.pauses, rng)

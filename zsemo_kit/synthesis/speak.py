@@ -153,7 +153,10 @@ def _say_one(how: _How, line: _Line) -> float:
     save_audio(path, samples)
     return len(samples) / RATE
 
-# %% ../../nbs/synthesis/25_speak.ipynb #a632686a
+# %% ../../nbs/synthesis/25_speak.ipynb #7d6e973f
+_VERSION = "line 2"  # of how an utterance is made from its reading: raise it when the same settings would sound different
+
+
 def _lines(
     table: pd.DataFrame, said: Sequence[str], voices: Sequence[Voice], engine: Engine, how: _How, out: Path
 ) -> pd.DataFrame:
@@ -164,7 +167,7 @@ def _lines(
     for row, text, voice in zip(table.itertuples(), said, voices, strict=True):
         reading = _key("reading 1", engine.fingerprint, voice, text)
         own = (row.utterance, row.emotion, _person(row), row.gender) if how.inject == "prosody" else ()
-        line = _key("line 1", reading, *manner, *own, row.utterance if how.conditions != "none" else "")
+        line = _key(_VERSION, reading, *manner, *own, row.utterance if how.conditions != "none" else "")
         rows.append((out / "readings" / reading[:2] / f"{reading}.flac", out / "audio" / line[:2] / f"{line}.flac"))
     return pd.DataFrame(rows, columns=["reading", "file"], index=table.index)
 
