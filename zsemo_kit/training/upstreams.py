@@ -33,8 +33,9 @@ from transformers import AutoFeatureExtractor, AutoModel
 from ..corpora.audio import OWN_TERMS, RATE, audio_digest, own_terms, stream_audio
 from ..corpora.cache import Compute, FeatureCache, default_cache, file_digest
 from ..corpora.table import Corpus, InputError
-from ..synthesis.acoustics import EGEMAPS, egemaps
+from ..synthesis.acoustics import EGEMAPS
 from .encoders import Frames, fingerprint, model_folder, pick_device, quiet, room_for, weights_state
+from .functionals import functionals
 
 # %% ../../nbs/training/30_upstreams.ipynb #60b2a404
 @contextlib.contextmanager
@@ -397,17 +398,6 @@ def _prepared(
 
     return keys, compute
 
-# %% ../../nbs/training/30_upstreams.ipynb #d9418a09
-def _eighty_eight(
-    samples: np.ndarray,  # (samples,)
-    how: str,  # own terms
-) -> np.ndarray:  # (88,)
-    "One utterance, in whatever process."
-    values = egemaps(own_terms(samples, how))
-    if not np.isfinite(values).all():
-        raise InputError("silent, or too short to be measured")
-    return values
-
 # %% ../../nbs/training/30_upstreams.ipynb #d20b4195
 def _functionals(
     encoder: SpeechEncoder,  # egemaps
@@ -416,7 +406,7 @@ def _functionals(
     note: Callable[[int, str], None],  # remembers a problem
 ) -> Iterator[tuple[int, np.ndarray]]:  # place and (1, 88)
     "eGeMAPS on all cores."
-    done = stream_audio(corpus, partial(_eighty_eight, how=encoder.own_terms)) if len(corpus) else ()
+    done = stream_audio(corpus, partial(functionals, how=encoder.own_terms)) if len(corpus) else ()
     for i, (values, why) in zip(places, done, strict=True):
         if why:
             note(i, why)
