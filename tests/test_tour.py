@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
+import soundfile as sf
 from nbclient import NotebookClient
 
 LINES = {  # a wording for each label of the card that the tour writes
@@ -135,6 +137,48 @@ def test_a_corpus_is_explored_without_real_ones(project: Path, alone: Path) -> N
     text = told(walk(project, alone, "explore_corpus"))
     assert "row 1" in text and "joyful" in text, "the refused table says which row"
     assert "near_text" in text
+
+
+@pytest.fixture(scope="module")
+def speech_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store of synthetic speech for the walks of this file."""
+    for needed in ("parselmouth", "opensmile", "espeakng_loader"):
+        pytest.importorskip(needed)
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_recordings_are_spoken_guessed_and_measured(
+    project: Path, alone: Path, speech_cache: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ZSEMO_CACHE", str(speech_cache))
+    text = told(walk(project, alone, "your_own_audio"))
+    assert "GPL-3" in text and "no real corpus was named" in text
+    assert "zz_damaged.wav: " not in text, "what cannot be used is listed, and guessed nothing"
+    emotion = "(?:neutral|happy|sad|angry)"
+    assert len(re.findall(rf"_{emotion}\.wav: a? ?\w+ speaks with .* guessed {emotion}", text)) == 8
+    found = re.search(r"UAR on the synthetic dev part ([0-9.]+)", text)
+    assert found and 0.3 < float(found[1]) < 0.95
+    assert (alone / "runs" / "out" / "tour" / "audio" / "recordings" / "keys_sad.wav").is_file()
+
+
+def test_any_folder_of_recordings_will_do(
+    project: Path, alone: Path, speech_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ZSEMO_CACHE", str(speech_cache))
+    folder, rng, t = tmp_path / "my recordings", np.random.default_rng(0), np.arange(96_000) / 48_000
+    (folder / "more").mkdir(parents=True)
+    buzz = 0.1 * np.sign(np.sin(2 * np.pi * 130 * t)) * np.clip(np.sin(2 * np.pi * 3 * t), 0, 1)
+    sf.write(folder / "stereo.wav", np.stack([buzz, 0.5 * buzz], 1), 48_000, subtype="PCM_24")
+    sf.write(folder / "more" / "hiss.flac", 0.01 * rng.standard_normal(16_000), 16_000)
+    sf.write(folder / "silent.wav", np.zeros(16_000), 16_000)
+    sf.write(folder / "click.wav", 0.1 * rng.standard_normal(500), 16_000)
+    (folder / "empty.wav").touch()
+    (folder / "notes.txt").write_text("not audio")
+    text = told(walk(project, alone, "your_own_audio", folder=str(folder), rooms=1))
+    assert "your folder" in text and "empty.wav" in text and "notes.txt" not in text
+    assert "silent.wav: somebody speaks; guessed nothing" in text
+    assert "click.wav: somebody speaks; guessed nothing" in text
+    assert re.search(r"stereo\.wav: a man speaks with .*; guessed \w+ \(strange\)", text)
 
 
 def test_committed_outputs_are_small_and_show_what_was_not_there(project: Path) -> None:
