@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 import zsemo_kit
 from .corpora.table import InputError
-from .generation.cards import cards, load_card
+from .generation.sources import names_of
 
 # %% ../nbs/50_batch.ipynb #4605efc6
 _PACKAGE = Path(zsemo_kit.__file__).parent
@@ -353,9 +353,8 @@ def resolve_corpora(
 
 def _holds(source: str | None, target: str | None) -> bool:
     "Whether a source made of several corpora has the target among them."
-    several = (source or "").split("+")
-    members = {f"{c}_synthetic" for c in cards() if load_card(c).form == "conversation"} if "all_synthetic" in several else set()
-    return source != target and target in members.union(several)
+    several = {name for part in (source or "").split("+") for name in names_of(part)}
+    return source != target and target in several
 
 
 def _locate(
@@ -364,6 +363,9 @@ def _locate(
 ) -> str:
     if name in found:
         return found[name]
+    if "+" in name and not Path(name).exists():  # all of them, or the run is left out
+        parts = [_locate(part, study, find, fetch, found, told) for part in name.split("+")]
+        return name if parts == name.split("+") else ""
     found[name] = name
     if not _synthetic(name) and find(name) is None:
         try:
