@@ -25,6 +25,7 @@ from zsemo_kit.analysis.figures import (
     plot_training,
     save_figure,
 )
+from .across import across, shown_across
 from zsemo_kit.analysis.results import (
     baseline_of,
     caption,
@@ -160,6 +161,9 @@ def _page(
         said = f"All {len(found)} comparisons are one family for Holm's correction."
         parts += ["## Against the baseline", pipes(shown_comparisons(found)), said]
     parts += [f"Not compared: {line}." for line in found.attrs.get("told", [])]
+    if len(summed := across(results, cluster=rows.attrs["cluster"])):
+        parts += ["## Across targets", shown_across(summed), "Averaged over targets; the intervals draw "
+                  f"{rows.attrs['cluster']}s within each. The best real corpus of each target is picked on its test scores."]
     parts += ["## Time", pipes(stages(results))] if len(stages(results)) else []
     if len(odd := left_out(results)):
         parts += ["## Left out", "These folders are not in the table.", pipes(odd)]
