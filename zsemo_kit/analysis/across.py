@@ -114,7 +114,8 @@ def across(
             row |= {"uar": uars[0], "low": low, "high": high}
             if against in means and kind not in (against, BEST):
                 off = uars - means[against]
-                row |= {"difference": off[0]} | dict(zip(("diff_low", "diff_high"), np.quantile(off[1:], (0.025, 0.975)), strict=True))
+                low, high = np.quantile(off[1:], (0.025, 0.975))
+                row |= {"difference": off[0], "diff_low": low, "diff_high": high}
             rows.append(row)
     return pd.DataFrame(rows)
 
