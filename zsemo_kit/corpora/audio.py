@@ -15,6 +15,7 @@ import os
 import re
 import time
 import uuid
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -390,6 +391,8 @@ def _pool(workers: int) -> Any:
     "Processes started afresh (no fork of threads or of devices), kept for the next call, gone after a minute idle."
     key = os.getpid(), workers
     if key not in _POOLS:
+        # an idle worker that leaves just as work arrives is replaced; its results are whole, and the warning alarms for nothing
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor")
         _POOLS[key] = ProcessPoolExecutor(max_workers=workers, timeout=60, env=_WORKER)
     return _POOLS[key]
 
