@@ -191,3 +191,11 @@ def test_committed_outputs_are_small_and_show_what_was_not_there(project: Path) 
     card = nbformat.read(project / "nbs" / "tour" / "your_own_card.ipynb", as_version=4)
     text = told([cell for cell in card.cells if cell.cell_type == "code"])
     assert "No server was given" in text and "was not found" in text, "committed outputs hold nothing real"
+
+
+def test_every_emotion_is_heard_without_a_real_corpus(project: Path, alone: Path) -> None:
+    cells = walk(project, alone, "listen_and_compare", emotions=["neutral", "angry"])
+    text = told(cells)
+    assert "ravdess was not found" in text and "GPL" in text
+    pages = "".join(str(o.get("data", {}).get("text/html", "")) for cell in cells for o in cell.outputs)
+    assert pages.count("<audio") == 2 + 8, "two emotions of one voice, then four voices in two emotions"
