@@ -128,7 +128,12 @@ with ReplyStore(store) as kept, open(out, "a", buffering=1) as seen:
 
 def child(store: Path, server: Server, n: int, out: Path, concurrency: int = 16) -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", CHILD, str(store), server.url, str(n), str(out), str(concurrency)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # a background job of a shell ignores interrupts, and so would all its children
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=obey_interrupts)
+
+
+def obey_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def stored(path: Path) -> set[str]:

@@ -36,6 +36,13 @@ SMALL: dict[str, dict[str, str]] = {
         "strategy": "conversations", "second_reading": "agreed",
     },
     "zero_shot_text_heads": {**PAIR, "classifier": "conv", "size": "200", "epochs": "2"},
+    "zero_shot_speech": {"source": "nemo_synthetic", "target": "emodb_synthetic", "normalisation": "speaker", **HEARD},
+    "zero_shot_speech_ablation": {
+        "source": "ravdess_synthetic", "target": "nemo_synthetic", "inject": "prosody", "profile": "documented",
+        "conditions": "random", "own_terms": "trim+level+tilt", **HEARD,
+    },
+    "zero_shot_speech_upstreams": {"source": "nemo_synthetic", "target": "emodb_synthetic", "steps": "20", **HEARD},
+    "demo_speech": {"source": "nemo_synthetic", "target": "emodb_synthetic", "inject": "[none, prosody]", **HEARD},
     "corpus_datasheet": {
         "source": "meld_synthetic", "target": "none", "space": "four", "real": "none", "heard": "40", "listened": "8",
     },
@@ -75,7 +82,9 @@ def check_run(folder: Path, study: str, target: str) -> dict[str, Any]:
     assert all(0 <= metrics[k] <= 1 for k in ("uar", "wa", "macro_f1", "weighted_f1", *[f"uar_{s}" for s in ("low", "high")]))
     assert metrics["uar_low"] <= metrics["uar"] <= metrics["uar_high"]
     assert set(metrics["recall"]) <= set(labels) and all(s >= 0 for s in metrics["seconds"].values())
-    assert metrics["transductive"] is False and min(metrics["n_train"], metrics["n_dev"], metrics["n_test"]) > 0
+    params = json.loads((folder / "params.json").read_text())
+    assert metrics["transductive"] is (params.get("normalisation") in ("corpus", "speaker"))
+    assert min(metrics["n_train"], metrics["n_dev"], metrics["n_test"]) > 0
     table = pd.read_parquet(folder / "predictions.parquet")
     chances = table[[f"p_{label}" for label in labels]].to_numpy()
     assert {"utterance", "dialogue", "speaker", "truth", "guess"} <= set(table) and len(table) == metrics["n_test"]
