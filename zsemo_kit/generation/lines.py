@@ -324,12 +324,14 @@ def _contrast_lines(items: list[_Item], card: Card) -> list[Line]:
             heading = label
             continue
         text, tag, status = _tagged(rest if item.label is None and label else bare, words)
-        lines.append(_contrast_line(item, text, label or tag or heading, status))
+        known = label or (tag if status == "kept" else "") or heading
+        lines.append(_contrast_line(item, text, known or tag, "kept" if known and status == "unknown_label" else status))
     return lines
 
 # %% ../../nbs/generation/12_lines.ipynb #ca033ab9
 def _contrast_line(item: _Item, text: str, label: str, status: str) -> Line:
-    status = "two_labels" if _TWO in (label, status) or status == "two_labels" else "kept" if label else "no_label"
+    if status != "unknown_label" or label == _TWO:
+        status = "two_labels" if _TWO in (label, status) or status == "two_labels" else "kept" if label else "no_label"
     odd = re.match(r"^([a-z]+):\s+\S", text)
     if status != "two_labels" and odd and odd[1] in _EMOTION_WORDS:
         status, label = "unknown_label", odd[1]
