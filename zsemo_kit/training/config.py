@@ -35,7 +35,7 @@ _STRENGTHS = {"unit": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0), "standard": (0.0001, 0.0
               "none": (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)}  # scale: C to try where none are given
 _SCALES = {"text": "unit", "speech": "standard"}  # what scale "auto" stands for
 _CHOICES = {"classifier": tuple(CLASSIFIERS), "balance": ("none", "weights", "sampling", "shares"),
-            "scale": ("auto", *_STRENGTHS), "select": ("uar", "wa", "loss"), "normalisation": NORMALISATIONS,
+            "scale": ("auto", *_STRENGTHS), "select": ("uar", "wa", "weighted_f1", "loss"), "normalisation": NORMALISATIONS,
             "precision": ("no", "bf16", "fp16")}
 _RANGES = {"epochs": (1, 10**6), "steps": (0, 10**8), "layer": (-1000, 1000),
            "batch": (1, 10**6), "lr": (0, 10), "warmup": (0, 1), "weight_decay": (0, 10),
@@ -75,7 +75,7 @@ class FitConfig:
     clip: float | None = None  # largest norm of a gradient; 0 does not clip
     dropout: float | None = None  # before the linear layer
     patience: int | None = None  # epochs without gain before training stops; 0 never stops
-    select: str | None = None  # what picks epoch and strength on the source dev set: uar | wa | loss
+    select: str | None = None  # what picks epoch and strength on the source dev set: uar | wa | weighted_f1 | loss
     balance: str = "weights"  # none | weights | sampling | shares
     shares: Mapping[str, float] | None = None  # documented share of each label, for balance "shares"
     soft_labels: bool = False  # mean of writer's tag and second reading where both are there

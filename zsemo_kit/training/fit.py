@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import recall_score
+from sklearn.metrics import f1_score, recall_score
 from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
@@ -181,22 +181,23 @@ def _dev_scores(
     targets: np.ndarray,  # (n, classes)
     truth: np.ndarray,  # (n,) class of each utterance
     weights: np.ndarray,  # (classes,)
-) -> dict[str, Any]:  # dev_loss, dev_uar, dev_wa, collapsed
+) -> dict[str, Any]:  # dev_loss, dev_uar, dev_wa, dev_weighted_f1, collapsed
     "What an epoch is judged by; `collapsed` if one class is all that is ever guessed."
     guess = probabilities.argmax(1)
     with np.errstate(divide="ignore"):
         loss = weighted_loss(torch.from_numpy(np.log(probabilities + 1e-12)), torch.from_numpy(targets),
                              torch.from_numpy(weights))
     return {"dev_loss": float(loss), "dev_uar": float(recall_score(truth, guess, average="macro", zero_division=0)),
-            "dev_wa": float((truth == guess).mean()), "collapsed": len(np.unique(guess)) == 1}
+            "dev_wa": float((truth == guess).mean()), "dev_weighted_f1": float(f1_score(truth, guess, average="weighted")),
+            "collapsed": len(np.unique(guess)) == 1}
 
 # %% ../../nbs/training/32_fit.ipynb #b62bad07
 def _best(
     rows: Sequence[dict[str, Any]],  # scores so far
-    select: str | None,  # "uar", "wa" or "loss"
+    select: str | None,  # "uar", "wa", "weighted_f1" or "loss"
 ) -> int:  # place of the best one
-    "Higher recall or accuracy, then lower loss; or lower loss. The earliest wins a draw."
-    by = f"dev_{select}" if select in ("uar", "wa") else ""
+    "Higher recall, accuracy or F1, then lower loss; or lower loss. The earliest wins a draw."
+    by = f"dev_{select}" if select != "loss" else ""
     return max(range(len(rows)), key=lambda i: (rows[i].get(by, 0.0), -rows[i]["dev_loss"], -i))
 
 # %% ../../nbs/training/32_fit.ipynb #5800ffb8
@@ -382,7 +383,7 @@ def _train(
     config, accelerator = job.config, _accelerator(job.device, job.config.precision)
     rank, world = accelerator.process_index, accelerator.num_processes
     trained = [p for p in model.to(job.device).parameters() if p.requires_grad]
-    adam = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)  # type: ignore[arg-type]
+    adam = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)  # type: ignore[arg-type]
     wrapped, optimiser = accelerator.prepare(model, adam)
     rng, kept, history = np.random.default_rng(config.seed), {}, []
     plan = _plan(job, rng, rank, world)
