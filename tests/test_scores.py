@@ -220,3 +220,11 @@ def test_thousands_of_resamples_take_well_under_a_second() -> None:
     start = time.perf_counter()
     assert bootstrap(counts, 5000)["uar"].shape == (5000, 5)
     assert time.perf_counter() - start < 3  # about .2 s on an idle core; room for a busy machine
+
+
+def test_the_floor_is_what_the_most_frequent_class_reaches() -> None:
+    rows = made()
+    found, most = over_seeds([rows], LABELS), rows["truth"].mode()[0]
+    for metric, floor in reference(rows["truth"].tolist(), [most] * len(rows)).items():
+        assert found[f"{metric}_floor"] == pytest.approx(floor)
+    assert found["uar_floor"] == pytest.approx(found["chance"])
