@@ -8,10 +8,12 @@ __all__ = ['AUDIO', 'mend_text', 'read_text', 'read_rows', 'refuse', 'whole', 'c
 
 # %% ../../nbs/corpora/02_files.ipynb #674046f6
 import csv
+import gzip
 import io
 import json
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,13 +50,14 @@ def mend_text(
 
 # %% ../../nbs/corpora/02_files.ipynb #ecbc2445
 def read_text(
-    path: Path,  # a text file, UTF-8 or nearly so
+    path: Path,  # a text file, UTF-8 or nearly so; packed if its name ends in .gz
 ) -> str:  # its text, mended, with plain line ends
     "Read a text file; a file that cannot be opened is an `InputError` with the system's reason."
     try:
-        data = path.read_bytes()
-    except OSError as e:
-        raise InputError(f"cannot read {path}", found=e.strerror or str(e), mend="check the path and its permissions") from e
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as e:
+        found = getattr(e, "strerror", None) or str(e)
+        raise InputError(f"cannot read {path}", found=found, mend="check the path and its permissions") from e
     return mend_text(data.decode("utf-8-sig", errors="surrogateescape")).replace("\r\n", "\n").replace("\r", "\n")
 
 # %% ../../nbs/corpora/02_files.ipynb #9e40b79e
