@@ -1,15 +1,21 @@
-"""Zero-shot means it: what trains and chooses is the same whatever the target is."""
+"""Zero-shot means it: what trains and chooses is the same whatever the target is; folds are the published ones."""
 
 import ast
+import warnings
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit.corpora.parts import parts
+from zsemo_kit.corpora.labels import in_space
+from zsemo_kit.corpora.parts import fold, parts, published_folds
+from zsemo_kit.corpora.readers import read
 from zsemo_kit.corpora.table import Corpus, InputError
 from zsemo_kit.generation.sources import open_corpus, strategies_of
 
@@ -83,3 +89,183 @@ def test_a_run_notebook_gives_fit_nothing_of_the_target(path: Path) -> None:
     users = {c.func.id for c in ast.walk(tree) if isinstance(c, ast.Call) and isinstance(c.func, ast.Name)
              and any("data.test" in ast.unparse(a) for a in c.args)}
     assert users <= {"predictions", "leaks", "len", "print"}, users
+
+
+# Published folds
+
+
+def put(root: Path, name: str, text: str) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(text)
+
+
+def yaml_of(name: str) -> dict[str, Any]:
+    return yaml.safe_load(files("zsemo_kit").joinpath(f"data/{name}.yaml").read_text(encoding="utf-8"))
+
+
+def made_iemocap(root: Path) -> Corpus:
+    "Two dialogues of three turns in each of five sessions, in the layout of the release."
+    codes = ["neu", "exc", "ang", "sad", "hap", "neu"]
+    for session in range(1, 6):
+        for d, kind in enumerate(["impro01", "script01_1"]):
+            name = f"Ses{session:02}F_{kind}"
+            turns = [(t, f"{name}_{'FM'[t % 2]}00{t}") for t in range(3)]
+            lines = "".join(f"[{t}.0 - {t + 1}.0]\t{turn}\t{codes[3 * d + t]}\t[2.5, 2.5, 2.5]\n" for t, turn in turns)
+            said = "".join(f"{turn} [{t}.0-{t + 1}.0]: Words {session} {d} {t}.\n" for t, turn in turns)
+            put(root, f"Session{session}/dialog/EmoEvaluation/{name}.txt", lines)
+            put(root, f"Session{session}/dialog/transcriptions/{name}.txt", said)
+    return read("iemocap", root)
+
+
+def made_mosi(root: Path, layout: str) -> Corpus:
+    "Two opinions in each of the ninety-three videos, in either layout."
+    folds = yaml_of("published")["cmu_mosi"]["folds"]
+    rows = [(v, part, c, s) for part, ids in folds.items() for v in ids for c, s in ((1, -0.4), (2, 0.0))]
+    if layout == "raw":
+        put(root, "Raw/OpinionLevelSentiment.csv", "".join(f"1,2,{v},{c},{s}\n" for v, _, c, s in rows))
+        for v, *_ in rows:
+            put(root, f"Raw/Transcript/Segmented/{v}.annotprocessed", "1_DELIM_OH\n2_DELIM_WELL\n")
+    else:
+        mode = {"train": "train", "dev": "valid", "test": "test"}
+        head = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\n"
+        put(root, "label.csv", head + "".join(f"{v},{c},OH,{s},,,,,{mode[p]}\n" for v, p, c, s in rows))
+    return read("cmu_mosi", root)
+
+
+def told(corpus: Corpus, name: str) -> tuple[Corpus, list[str]]:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        return fold(corpus, name), [str(w.message) for w in said]
+
+
+def sessions_of(corpus: Corpus, part: str) -> set[int]:
+    return set(corpus.table.loc[corpus.table["split"] == part, "session"])
+
+
+@pytest.mark.parametrize(("name", "train", "dev", "test"), [
+    ("merits_l", {2, 3, 4}, {1}, {5}), *((f"loso_{k}", {1, 2, 3, 4, 5} - {k}, set(), {k}) for k in range(1, 6)),
+])
+def test_iemocap_is_dealt_by_session(tmp_path: Path, name: str, train: set[int], dev: set[int], test: set[int]) -> None:
+    whole = made_iemocap(tmp_path)
+    for source in (whole, in_space(whole, "four")):
+        made, said = told(source, name)
+        assert [sessions_of(made, p) for p in ("train", "dev", "test")] == [train, dev, test]
+        assert bool(said) == (source.space == "four")  # thirty utterances are not 5,531
+        pd.testing.assert_frame_equal(made.table.drop(columns="split"), source.table.drop(columns="split"))
+        assert source.table["split"].eq("").all()
+
+
+@pytest.mark.parametrize("name", ["merits_l", "loso_2"])
+def test_a_published_fold_makes_a_ceiling_whose_test_session_nobody_sees(tmp_path: Path, name: str) -> None:
+    corpus, _ = told(in_space(made_iemocap(tmp_path), "four"), name)
+    made = parts(corpus, corpus)
+    held = sessions_of(corpus, "test")
+    assert made.role == "ceiling" and set(made.test.table["session"]) == held and len(made.dev)
+    assert not held & (set(made.train.table["session"]) | set(made.dev.table["session"]))
+    assert not set(made.train.table["speaker"]) & set(made.dev.table["speaker"])
+
+
+def test_without_a_fold_iemocap_cannot_be_its_own_test(tmp_path: Path) -> None:
+    corpus = in_space(made_iemocap(tmp_path), "four")
+    with pytest.raises(InputError, match="set its parts with `fold`"):
+        parts(corpus, corpus)
+
+
+@pytest.mark.parametrize("layout", ["raw", "mmsa"])
+def test_mosi_has_the_published_numbers_of_videos(tmp_path: Path, layout: str) -> None:
+    corpus = made_mosi(tmp_path, layout)
+    made, said = told(corpus, "merits_l")
+    assert made.table.groupby("split")["dialogue"].nunique().to_dict() == {"train": 49, "dev": 13, "test": 31} and not said
+    assert (made.table["split"] == "test").equals(corpus.table["split"] == "test")
+    assert made.table.loc[made.table["split"] != corpus.table["split"], "split"].eq("dev").all()
+
+
+@pytest.mark.parametrize("layout", ["raw", "mmsa"])
+def test_mosi_is_negative_below_nought_and_positive_from_nought_on(tmp_path: Path, layout: str) -> None:
+    scores = {"-3.0": "negative", "-0.2": "negative", "-1e-9": "negative", "-0.0": "positive", "0": "positive", "3.0": "positive"}
+    if layout == "raw":
+        put(tmp_path, "OpinionLevelSentiment.csv", "".join(f"1,2,v,{i},{s}\n" for i, s in enumerate(scores)))
+        put(tmp_path, "Transcript/Segmented/v.annotprocessed", "".join(f"{i}_DELIM_OH\n" for i in range(len(scores))))
+    else:
+        head = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\n"
+        put(tmp_path, "label.csv", head + "".join(f"v,{i},OH,{s},,,,,train\n" for i, s in enumerate(scores)))
+    corpus = read("cmu_mosi", tmp_path)
+    assert corpus.table["emotion"].tolist() == in_space(corpus, "polarity").table["emotion"].tolist() == list(scores.values())
+
+
+def test_folds_agree_with_what_is_published_elsewhere() -> None:
+    known = published_folds().set_index(["corpus", "fold"])
+    published = yaml_of("published")
+    sizes = known[["train", "dev", "test"]]
+    assert sizes.loc["iemocap"].sum(axis=1).eq(5531).all()
+    loso = [int(sizes.loc[("iemocap", f"loso_{k}"), "test"]) for k in range(1, 6)]
+    assert sum(loso) == 5531
+    assert sizes.loc[("iemocap", "merits_l")].tolist() == [sum(loso[1:4]), loso[0], loso[4]]
+    meld = {c["where"]["split"]: c["n"] for c in published["meld"]["releases"][0]["counts"]
+            if set(c["where"]) == {"split"} and "unique" not in c}
+    assert sizes.loc[("meld", "merits_l")].to_dict() == meld
+    moved = yaml_of("folds")["cmu_mosi"]["merits_l"]["parts"]["dev"]
+    assert moved == published["cmu_mosi"]["folds"]["train"][-3:]
+    assert known["citation"].str.len().gt(0).all() and known["note"].str.len().gt(0).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=30), st.sampled_from(["merits_l", "loso_1", "loso_4"]), st.randoms())
+def test_a_fold_does_not_depend_on_order_or_number_of_rows(extra: list[int], name: str, random: Any) -> None:
+    order = [1, 2, 3, 4, 5, *extra]
+    rows = [{"utterance": f"u{i}", "dialogue": f"d{i}", "turn": 0, "text": "Oh.", "session": s, "emotion": "sad"}
+            for i, s in enumerate(order)]
+    one = fold(Corpus("iemocap", pd.DataFrame(rows)), name).table
+    random.shuffle(rows)
+    two = fold(Corpus("iemocap", pd.DataFrame(rows)), name).table
+    assert dict(zip(one["utterance"], one["split"], strict=True)) == dict(zip(two["utterance"], two["split"], strict=True))
+    assert one.groupby("session")["split"].nunique().eq(1).all() and one["split"].isin(["train", "dev", "test"]).all()
+
+
+def test_official_is_the_corpus_itself() -> None:
+    for made in (corpus("anything", 4), corpus("real", 6, splits=("train", "test"))):
+        assert fold(made, "official") is made
+
+
+def test_a_second_fold_replaces_the_first(tmp_path: Path) -> None:
+    whole = made_iemocap(tmp_path)
+    again = fold(fold(whole, "loso_5"), "merits_l")
+    assert again.table["split"].tolist() == fold(whole, "merits_l").table["split"].tolist()
+
+
+def test_a_folded_corpus_keeps_its_parts_when_saved(tmp_path: Path) -> None:
+    made = fold(made_iemocap(tmp_path / "raw"), "merits_l")
+    again = Corpus.load(made.save(tmp_path / "saved"))
+    assert fold(again, "merits_l").table["split"].tolist() == again.table["split"].tolist() == made.table["split"].tolist()
+
+
+@pytest.mark.parametrize(("name", "wrong", "message"), [
+    ("card_synthetic", {}, "has no fold 'merits_l'; expected one of official; folds are known for iemocap"),
+    ("iemocap", {"session": None}, "expected a column session"),
+    ("iemocap", {"session": 6}, "no place for 20 utterances of iemocap; expected session of 2, 3, 4, 1, 5; found session '6'"),
+    ("iemocap", {"session": 1}, "leaves train empty; expected 3,205"),
+    ("meld", {"split": ""}, "no place for 20 utterances of meld; expected a part of its own"),
+    ("meld", {"split": "train"}, "leaves dev empty"),
+    ("cmu_mosi", {"split": "test"}, "leaves train empty; expected 49"),
+])
+def test_a_corpus_that_a_fold_does_not_fit_is_refused(name: str, wrong: dict[str, Any], message: str) -> None:
+    table = corpus(name, 4).table
+    for column, value in wrong.items():
+        table = table.drop(columns=column, errors="ignore") if value is None else table.assign(**{column: value})
+    with pytest.raises(InputError, match=message) as caught:
+        fold(Corpus(name, table), "merits_l")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "merits", "loso_0", "loso_6", "Official"])
+def test_unknown_folds_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="expected one of official, merits_l, loso_1"):
+        fold(corpus("iemocap", 4), name)
+
+
+def test_real_meld_is_the_published_fold(corpora_dir: Path) -> None:
+    meld = in_space(read("meld", corpora_dir / "meld"), "seven")
+    made, said = told(meld, "merits_l")
+    assert made.table["split"].equals(meld.table["split"]) and not said
+    _, said = told(meld.where(meld.table["turn"] > 0), "merits_l")
+    assert len(said) == 1 and "differ from the published ones" in said[0]
