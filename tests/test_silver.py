@@ -58,7 +58,7 @@ def silver(made: Corpus) -> list[tuple[str, str]]:
 
 # --- asking
 
-SAID = st.sampled_from(["positive", "negative", "neutral", "not", "happy", "sad", "or", "Answer:", ".", "\n", "joy", "never", "["])
+SAID = st.sampled_from(["positive", "negative", "neutral", "not", "happy", "sad", "or", "Answer:", ".", "\n", "joy", "[not]"])
 WORDS = st.sampled_from(["Yes.", "No way!", "yes.", "It\u2019s me.", "It's me.", "", "…", "  ", "Oh,  no!", "不行"])
 
 
