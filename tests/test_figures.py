@@ -18,18 +18,17 @@ from zsemo_kit.analysis.figures import (
     EMOTION_COLOURS,
     ink,
     plot_ablation,
-    plot_confounds,
     plot_confusion,
-    plot_durations,
+    plot_disagreement,
     plot_forest,
     plot_heat_map,
     plot_label_shares,
     plot_learning_curve,
-    plot_prosody_shift,
+    plot_stages,
     plot_training,
-    plot_wer,
     save_figure,
 )
+from zsemo_kit.analysis.speech_figures import plot_confounds, plot_durations, plot_prosody_shift, plot_wer
 from zsemo_kit.corpora.table import EMOTIONS, SPACES, InputError
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB
@@ -104,8 +103,18 @@ def every_figure() -> dict[str, Figure]:
             pd.DataFrame({"sad": [0.2, 40], "neutral": [0.8, 60]}, ["documented", "card"]), reference="documented"
         ),
         "training": plot_training([epochs, epochs]),
+        "stages": plot_stages(staged(), metric="uar"),
+        "one_stage": plot_stages(staged().head(1), metric="uar", note="A note."),
+        "many_stages": plot_stages(pd.concat([staged().assign(variant=f"variant number {i}") for i in range(5)]), metric="uar"),
+        "disagreement": plot_disagreement([*"aabb", "sad"], [*"abb", "", "c"], ["a", "b", "sad"]),
         **speech_figures(),
     }
+
+
+def staged() -> pd.DataFrame:
+    rows = pd.DataFrame({"stage": ["text_1", "text_2", "audio_1", "audio_2", "fusion"], "uar": [0.6, 0.63, 0.4, 0.42, 0.64]})
+    rows = rows.assign(n_test=2610, seeds=5, chance=0.25, transductive=rows.stage == "audio_1")
+    return rows.assign(uar_low=rows.uar - 0.02, uar_high=rows.uar + 0.02)
 
 
 def speech_figures() -> dict[str, Figure]:
@@ -140,11 +149,64 @@ def test_every_figure_has_title_and_named_axes(drawn: dict[str, Figure]) -> None
         assert all(ax.get_xlabel() or ax.get_ylabel() or ax.get_title() for ax in fig.axes), name  # panels share labels
 
 
-@pytest.mark.parametrize("name", ["forest", "long", "curve", "heat", "ablation"])
+@pytest.mark.parametrize("name", ["forest", "long", "curve", "heat", "ablation", "stages"])
 def test_figures_of_scores_say_n_seeds_chance_and_transductive(drawn: dict[str, Figure], name: str) -> None:
     said = words(drawn[name])
     for needed in ("2,610", "5 seeds", "chance", ".250", "transductive", "95 %", "UAR"):
         assert needed in said.replace("\n", " "), needed
+
+
+def test_another_score_is_not_held_against_the_chance_of_uar() -> None:
+    rows = results().rename(columns=lambda name: name.replace("uar", "weighted_f1")).assign(weighted_f1_floor=0.31)
+    drawn = [plot_forest(rows, metric="weighted_f1"), plot_ablation(rows, metric="weighted_f1"),
+             plot_learning_curve(rows, metric="weighted_f1"), plot_heat_map(rows, metric="weighted_f1")]  # fmt: skip
+    for fig in drawn:
+        said = words(fig)
+        assert "most frequent class" in said and ".310" in said and "weighted F1" in said
+        assert "chance" not in said and "UAR" not in said
+    assert "most frequent" not in words(plot_forest(rows.drop(columns="weighted_f1_floor"), metric="weighted_f1"))
+
+
+def test_stages_keep_the_order_given_and_show_every_number(drawn: dict[str, Figure]) -> None:
+    axes = drawn["stages"].axes[0]
+    assert [t.get_text().split(",")[0] for t in axes.get_xticklabels()] == ["text", "text", "audio", "audio", "fusion"]
+    assert {".600", ".630", ".400 †", ".420", ".640"} <= {t.get_text() for t in axes.texts}
+    title = drawn["stages"].get_suptitle().replace("\n", " ")
+    assert "text +.030" in title and "audio +.020" in title and "fusion +.010 over text 2" in title
+    turned = plot_stages(staged().iloc[::-1], metric="uar")
+    assert turned.axes[0].get_xticklabels()[0].get_text() == "fusion"
+    with pytest.raises(InputError, match="several rows for one stage"):
+        plot_stages(pd.concat([staged(), staged()]), metric="uar")
+
+
+def test_stages_join_within_a_modality_and_into_the_fusion_only() -> None:
+    axes = plot_stages(staged(), metric="uar").axes[0]
+    ours = [line for line in axes.lines if line.get_transform() == axes.transData]
+    joins = [line.get_linestyle() for line in ours if np.ptp([0, *np.diff(line.get_xdata())]) > 0]
+    assert joins.count("-") == 2 and joins.count(":") == 2
+
+
+def test_stages_without_intervals_floor_or_some_variants() -> None:
+    bare = pd.concat([staged().assign(variant="a"), staged().tail(1).assign(variant="b")])[["stage", "variant", "uar"]]
+    said = words(plot_stages(bare, metric="uar"))
+    assert "nan" not in said and said.count(".640") >= 2 and "chance" not in said
+
+
+def test_disagreement_counts_what_both_have_read() -> None:
+    human, silver = ["sad"] * 8 + ["angry"] * 4, ["sad"] * 4 + ["angry"] * 2 + ["odd", ""] + ["angry"] * 4
+    fig = plot_disagreement(human, silver, ["sad", "angry"], note="Made.")
+    said = words(fig).replace("\n", " ")
+    assert "n = 11 utterances" in said and "1 more have no silver label" in said and "Made." in said
+    assert {"57%", "29%", "14%", "100%"} <= {t.get_text() for t in fig.axes[0].texts} and "(outside)" in said
+    kappa = (8 / 11 - (7 * 4 + 4 * 6) / 121) / (1 - (7 * 4 + 4 * 6) / 121)
+    assert f"73% the same, kappa {kappa:.3f}".replace("0.", ".") in said
+    assert "human sad, silver angry (29% of the row)" in said
+    assert "kappa -" in words(plot_disagreement(["sad"], ["sad"], ["sad"]))
+    for odd in (([], []), (["sad"], [""])):
+        with pytest.raises(InputError, match="nothing to draw"):
+            plot_disagreement(*odd, ["sad"])
+    with pytest.raises(InputError, match="not in the label space"):
+        plot_disagreement(["bored"], ["sad"], ["sad"])
 
 
 def test_ceiling_is_named(drawn: dict[str, Figure]) -> None:
@@ -166,7 +228,7 @@ def test_confusion_shows_share_and_count(drawn: dict[str, Figure]) -> None:
 def test_no_text_leaves_the_figure_and_title_and_legend_do_not_overlap(drawn: dict[str, Figure], tmp_path: Path) -> None:
     for name, fig in drawn.items():
         save_figure(fig, "study", name, tmp_path)
-        with figures._style():
+        with figures.style():
             fig.canvas.draw()
             box = fig.bbox.padded(2)
             for text in fig.findobj(matplotlib.text.Text):
@@ -219,7 +281,7 @@ def test_bare_and_odd_data() -> None:
 @pytest.mark.parametrize(
     "draw",
     [plot_forest, plot_learning_curve, plot_heat_map, plot_ablation, plot_label_shares, plot_training, plot_confusion,
-     plot_prosody_shift, plot_confounds, plot_durations, plot_wer],
+     plot_stages, plot_prosody_shift, plot_confounds, plot_durations, plot_wer],
 )
 def test_no_data_is_refused_in_one_line(draw) -> None:
     with pytest.raises(InputError, match="nothing to draw") as caught:

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from zsemo_kit.analysis import speech_audit
-from zsemo_kit.analysis.figures import plot_confounds, plot_durations, plot_prosody_shift, plot_wer
 from zsemo_kit.analysis.speech_audit import (
     NUISANCES,
     UNITS,
@@ -22,6 +21,7 @@ from zsemo_kit.analysis.speech_audit import (
     shift_agreement,
     spoken_summary,
 )
+from zsemo_kit.analysis.speech_figures import plot_confounds, plot_durations, plot_prosody_shift, plot_wer
 from zsemo_kit.corpora.table import Corpus, InputError
 
 EMOTIONS = ["neutral", "happy", "sad", "angry"]
