@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsemo_kit.corpora.audio import RATE, save_audio
+from zsemo_kit.corpora.cues import CUES
 from zsemo_kit.corpora.table import Corpus, InputError
 from zsemo_kit.synthesis import acoustics
 from zsemo_kit.synthesis.acoustics import (
-    EGEMAPS, MEASURES, SPOKEN, Thresholds, egemaps, in_words, measure, measures, nuclei, sentence, sentences,
+    EGEMAPS, MEASURES, SPOKEN, Thresholds, cues, egemaps, in_words, measure, measures, nuclei, sentence, sentences,
 )
 
 opensmile = pytest.importorskip("opensmile")
@@ -237,6 +238,61 @@ def test_another_rate_gives_the_same_numbers() -> None:
     m, n = measure(sine(200, rate=44_100), 44_100), measure(sine(200))
     assert m["pitch_mean"] == pytest.approx(n["pitch_mean"], rel=0.001)
     assert m["intensity_mean"] == pytest.approx(n["intensity_mean"], abs=0.01)
+
+
+# the eight cues
+
+def cue(samples: np.ndarray, rate: int = RATE) -> dict[str, float]:
+    return dict(zip(CUES, cues(samples, rate).tolist(), strict=True))
+
+
+def test_cues_are_praat_s_with_its_defaults() -> None:
+    """Beside calls of Praat's own commands, with every setting that Praat offers first."""
+    x = beats(voice(180 + 40 * np.sin(np.arange(3 * RATE) / 4000), 3), 4) + noise(3, 0.002)
+    sound = parselmouth.Sound(x.astype(np.float64), float(RATE))
+    call = parselmouth.praat.call
+    pitch = call(sound, "To Pitch (ac)", 0.01, 75, 15, "no", 0.03, 0.45, 0.01, 0.35, 0.14, 600)
+    level = call(sound, "To Intensity", 100, 0, "yes")
+    hnr = call(sound, "To Harmonicity (cc)", 0.01, 75, 0.1, 1.0)
+    low, high = (call(pitch, f"Get {what}", 0, 0, "Hertz", "none") for what in ("minimum", "maximum"))
+    n = call(pitch, "Count voiced frames")
+    expected = [3.0, call(level, "Get mean", 0, 0, "dB"), call(level, "Get standard deviation", 0, 0),
+                call(pitch, "Get mean", 0, 0, "Hertz"), call(pitch, "Get standard deviation", 0, 0, "Hertz") * (1 - 1 / n) ** 0.5,
+                high - low, len(nuclei(x)) / 3, call(hnr, "Get mean", 0, 0)]
+    found = cues(x)
+    assert found.dtype == np.float32 and found.shape == (8,)
+    assert np.allclose(found, expected, rtol=0.01, atol=0.05), dict(zip(CUES, zip(found, expected, strict=True), strict=True))
+
+
+def test_cues_know_no_second_pass_and_count_in_hertz() -> None:
+    low, high = voice(120 + 20 * np.sin(np.arange(2 * RATE) / 3000), 2), voice(240 + 40 * np.sin(np.arange(2 * RATE) / 3000), 2)
+    a, b = cue(low), cue(high)
+    assert abs(b["pitch_sd"] / a["pitch_sd"] - 2) < 0.05 and abs(b["pitch_range"] / a["pitch_range"] - 2) < 0.05
+
+
+@pytest.mark.parametrize(("sound", "known"), [
+    (np.zeros(RATE), {"duration"}), (np.zeros(0), {"duration"}), (voice(200, 0.1), {"duration"}),
+    (np.full(RATE, np.nan), {"duration"}), (noise(1), {"duration", "intensity_mean", "intensity_sd", "hnr"}),
+])
+def test_what_has_no_cue_has_nan(sound: np.ndarray, known: set[str]) -> None:
+    found = cue(sound)
+    assert found["duration"] == pytest.approx(len(sound) / RATE)
+    assert {c for c, v in found.items() if not math.isnan(v)} == known
+
+
+def test_digital_silence_has_no_level() -> None:
+    """Praat gives it -300 dB, which would drown every other frame; a synthesiser makes much of it."""
+    x = voice(200, 1)
+    alone, padded = cue(x), cue(np.concatenate([np.zeros(RATE), x, np.zeros(RATE)]))
+    assert padded["duration"] == 3 and abs(padded["intensity_mean"] - alone["intensity_mean"]) < 3
+    assert abs(padded["pitch_mean"] - alone["pitch_mean"]) < 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.integers(0, 9000), st.sampled_from([0.0, 1e-6, 1.0, 1e6]))
+def test_cues_never_fail(seed: int, n: int, gain: float) -> None:
+    found = cues(gain * np.random.default_rng(seed).normal(size=n))
+    assert found.shape == (8,) and not np.isinf(found).any()
 
 
 # a corpus

@@ -6,7 +6,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,8 +25,9 @@ from transformers import (
 
 from zsemo_kit.corpora.audio import RATE, load_audio, save_audio
 from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.turns import remember, texts_of
 from zsemo_kit.synthesis import listen
-from zsemo_kit.synthesis.listen import Recogniser, edits, normalised, open_listener, transcribe, wer
+from zsemo_kit.synthesis.listen import Recogniser, edits, normalised, open_listener, transcribe, transcribed, wer
 from zsemo_kit.synthesis.voices import open_engine
 
 pytest.importorskip("jiwer")
@@ -393,6 +394,62 @@ def test_an_empty_corpus(corpus: Corpus, ctc: Recogniser, tmp_path: Path) -> Non
 @given(st.text())
 def test_the_cache_keeps_any_text(text: str) -> None:
     assert listen._as_text(listen._as_numbers(text)) == text
+
+
+class Parrot:
+    """Says the row's number and its length in tenths of a second."""
+
+    name = fingerprint = "parrot"
+
+    def texts(self, corpus: Corpus, jobs: int | None = None) -> Iterator[tuple[int, str | None, str]]:
+        for row, audio in enumerate(corpus.table.audio):
+            try:
+                yield row, f"heard {len(load_audio(corpus.root / audio)) // 1600}", ""
+            except InputError as e:
+                yield row, None, str(e)
+
+
+def test_a_corpus_in_the_words_that_are_heard(corpus: Corpus, tmp_path: Path) -> None:
+    said = replace(corpus, table=corpus.table.assign(text=[f"Line {i}." for i in range(8)], mine=range(8)))
+    with pytest.warns(UserWarning, match=r"3 of 8 utterances of 'c' could not be heard, 'u1' first \(column text_problem"):
+        made = transcribed(said, Parrot(), cache=tmp_path / "c")
+    t = made.table
+    assert t.text.tolist() == ["heard 5", "", "heard 8", "", "heard 11", "", "heard 14", "heard 17"]
+    assert t.text_problem.ne("").tolist() == t.text.eq("").tolist() and t.text_reference.tolist() == said.table.text.tolist()
+    others = [c for c in said.table if c != "text"]
+    pd.testing.assert_frame_equal(t[others], said.table[others])
+    assert said.table.text[0] == "Line 0." and (made.name, made.root, made.space) == (said.name, said.root, said.space)
+    assert wer(t.text_reference[[0, 2]], t.text[[0, 2]]) == 1
+
+
+def test_a_second_listener_keeps_the_first_reference(corpus: Corpus, tmp_path: Path) -> None:
+    said = replace(corpus, table=corpus.table.assign(text="Oh.")).where({"utterance": ["u0", "u2"]})
+    once = transcribed(said, Parrot(), cache=tmp_path / "c")
+    twice = transcribed(once, Parrot(), cache=tmp_path / "c")
+    pd.testing.assert_frame_equal(twice.table, once.table)
+    assert twice.table.text_reference.tolist() == ["Oh.", "Oh."]
+    folder = once.save(tmp_path / "saved")
+    assert Corpus.load(folder).table.text_reference.tolist() == ["Oh.", "Oh."]
+
+
+def test_the_past_is_in_the_same_words(corpus: Corpus, tmp_path: Path) -> None:
+    rows = corpus.table.assign(dialogue=list("aaaabbbb"), turn=list(range(8)), text="as written")
+    whole = remember(replace(corpus, table=rows).where({"utterance": ["u0", "u2", "u4", "u6"]}), 2)
+    made = transcribed(whole, Parrot(), cache=tmp_path / "c")
+    assert made.table.history.tolist() == ["", "heard 5", "", "heard 11"]
+    assert not any("written" in t for t in texts_of(made, 2))
+    alone = replace(whole, table=whole.table.assign(history=""))
+    assert transcribed(alone, Parrot(), cache=tmp_path / "c").table.history.eq("").all(), "single lines stay single"
+
+
+def test_a_corpus_that_cannot_be_heard_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no utterance of 'c' could be heard; found u1:") as e:
+        transcribed(corpus.where({"utterance": ["u1", "u5"]}), Parrot(), cache=tmp_path)
+    assert str(corpus.root) not in str(e.value)
+    none = transcribed(corpus.where({"utterance": "nobody"}), Parrot(), cache=tmp_path)
+    assert len(none) == 0 and {"text_reference", "text_problem"} <= set(none.table)
+    empty = remember(corpus.where({"utterance": "nobody"}))
+    assert len(transcribed(empty, Parrot(), cache=tmp_path)) == 0
 
 
 # pocketsphinx

@@ -20,7 +20,9 @@ from transformers import (
 )
 
 from zsemo_kit.corpora.audio import own_terms, save_audio, utterance_audio
+from zsemo_kit.corpora.cues import CUES
 from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.synthesis.acoustics import cues
 from zsemo_kit.training import upstreams as module
 from zsemo_kit.training.heads import WeightedSumHead
 from zsemo_kit.training.upstreams import SpeechEncoder, upstream_names
@@ -208,7 +210,7 @@ def test_a_sound_past_the_window_is_read_in_parts(models: dict[str, Path], tmp_p
 
 # the cache
 
-NAMES = ["egemaps", "fbank_no_cmvn", "hubert layer"]
+NAMES = ["egemaps", "fbank_no_cmvn", "hubert layer"]  # cues, which a sound may lack, have tests of their own
 
 
 def opened(name: str, models: dict[str, Path], cache: Path, **more: str) -> SpeechEncoder:
@@ -290,6 +292,97 @@ def test_two_processes_share_a_cache(models: dict[str, Path], tmp_path: Path) ->
     for w in workers:
         w.join(30)
     assert [w.exitcode for w in workers] == [0, 0] and np.abs(a - b).max() < 1e-6 and np.isfinite(a).all()
+
+
+# cues
+
+def voices(folder: Path, hertz: list[float], name: str = "voices") -> Corpus:
+    "Four syllables a second, two seconds; none for a pitch of 0."
+    folder.mkdir(parents=True, exist_ok=True)
+    t = np.arange(2 * 16_000) / 16_000
+    for i, hz in enumerate(hertz):
+        swell = 1 - 0.9 * np.cos(2 * np.pi * 4 * t)
+        harmonics = sum(np.sin(2 * np.pi * hz * k * t + k * k) / k for k in range(1, 12)) if hz else 0 * t
+        hiss = np.random.default_rng(i).standard_normal(len(t))
+        save_audio(folder / f"{i}.wav", 0.05 * swell * harmonics + (0.0005 if hz else 0.05) * hiss)
+    return Corpus(name, pd.DataFrame({"utterance": [f"u{i}" for i in range(len(hertz))], "emotion": "neutral",
+                                      "audio": [f"{i}.wav" for i in range(len(hertz))]}), root=folder)
+
+
+def on_record(folder: Path, **clips: list[float]) -> Path:
+    columns = "filename,duration,avg_intensity,intensity_variation,avg_pitch,pitch_std,pitch_range,articulation_rate,mean_hnr"
+    rows = [",".join([f"{c}.wav", *("" if np.isnan(x) else str(x) for x in v)]) for c, v in clips.items()]
+    (folder / "meld_acoustic").mkdir(parents=True)
+    (folder / "meld_acoustic" / "meld_dev_audio_features.csv").write_text("\n".join([columns, *rows]) + "\n")
+    return folder
+
+
+def lines(*ids: str) -> Corpus:
+    return Corpus("meld", pd.DataFrame({"utterance": list(ids), "text": "Oh.", "emotion": "neutral"}))
+
+
+KNOWN = [1.5, 60.0, 7.0, 210.0, 40.0, 180.0, 4.0, 6.5]
+
+
+def test_cues_of_sound_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = voices(tmp_path / "s", [120, 0, 210])
+    encoder = SpeechEncoder.load("cues", cache=tmp_path / "c")
+    assert (encoder.layers, encoder.width, encoder.flat, encoder.own_terms) == (1, 8, False, "none")
+    found = encoder.means(corpus)
+    assert found.dtype == np.float32 and found.shape == (3, 1, 8) and np.isnan(found[1]).all(), "missing as a whole"
+    assert all(np.array_equal(found[i, 0], cues(utterance_audio(corpus, i))) for i in (0, 2))
+    problem = encoder.problems.set_index("utterance").problem
+    assert list(problem.index) == ["u1"] and problem["u1"].startswith("no pitch_mean")
+    monkeypatch.setattr(module, "stream_audio", lambda *_a, **_k: pytest.fail("read again"))
+    again = SpeechEncoder.load("cues", cache=tmp_path / "c")
+    assert np.array_equal(again.means(corpus), found, equal_nan=True)
+    assert again.problems.problem.tolist() == problem.tolist(), "told from the cache too"
+
+
+def test_cues_on_the_utterance_s_own_terms(tmp_path: Path) -> None:
+    corpus = voices(tmp_path / "s", [120])
+    levelled = SpeechEncoder.load("cues", cache=tmp_path / "c", own_terms="trim+level").means(corpus)[0, 0]
+    assert np.allclose(levelled, cues(own_terms(utterance_audio(corpus, 0), "trim+level")), equal_nan=True)
+    assert SpeechEncoder.load("fbank", cache=tmp_path / "c", device="cpu").own_terms == "trim+level"
+
+
+def test_cues_on_record_are_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    incomplete = [0.1, 50.0, 1.0, np.nan, 0.0, 0.0, np.nan, -4.0]
+    monkeypatch.setenv("ZSEMO_CORPORA", str(on_record(tmp_path / "corpora", dia0_utt0=KNOWN, dia0_utt1=incomplete)))
+    encoder = SpeechEncoder.load("cues", cache=tmp_path / "c")
+    found = encoder.means(lines("dev_dia0_utt1", "dev_dia0_utt0", "dev_dia9_utt9"))
+    assert np.isnan(found[[0, 2]]).all() and np.allclose(found[1, 0], KNOWN) and encoder.problems.empty
+
+
+def test_sound_comes_before_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZSEMO_CORPORA", str(on_record(tmp_path / "corpora", dia0_utt0=KNOWN, dia0_utt1=KNOWN)))
+    table = voices(tmp_path / "s", [120]).table.assign(utterance="dev_dia0_utt0")
+    rest = lines("dev_dia0_utt1").table
+    corpus = Corpus("meld", pd.concat([table, rest], ignore_index=True), root=tmp_path / "s")
+    encoder = SpeechEncoder.load("cues", cache=tmp_path / "c")
+    found = encoder.means(corpus)
+    assert abs(found[0, 0, list(CUES).index("pitch_mean")] - 120) < 2 and np.allclose(found[1, 0], KNOWN)
+    assert encoder.problems.empty
+
+
+def test_a_modality_that_is_all_missing_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ZSEMO_CORPORA", raising=False)
+    encoder = SpeechEncoder.load("cues", cache=tmp_path / "c")
+    text = replace(lines("u1", "u2"), name="text")
+    assert np.isnan(encoder.means(text)).all() and list(encoder.problems.utterance) == ["u1", "u2"]
+    assert encoder.means(text.where({"utterance": "none"})).shape == (0, 1, 8)
+    with pytest.raises(InputError, match="not found"):
+        encoder.means(lines("dev_dia0_utt0"))
+    some = voices(tmp_path / "s", [120])
+    mixed = Corpus("meld", pd.concat([some.table, lines("dev_dia0_utt0").table], ignore_index=True), root=some.root)
+    with pytest.warns(UserWarning, match="1 rows of 'meld' without audio have no cues"):
+        found = encoder.means(mixed)
+    assert np.isfinite(found[0]).all() and np.isnan(found[1]).all() and "dev_dia0_utt0" in set(encoder.problems.utterance)
+
+
+def test_cues_have_no_frames(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cues has one vector"):
+        SpeechEncoder.load("cues", cache=tmp_path).frames(lines("u1"))
 
 
 # bad input
