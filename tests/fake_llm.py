@@ -2,6 +2,7 @@
 
 Run it as a process: ``python tests/fake_llm.py --log FILE [--latency S] [--key K] [--model M]``; it prints its port.
 The last message may hold ``#do:NAME``; NAME says how to misbehave. ``NAME-once`` does so on the first attempt only.
+``#say:WORDS#`` is answered with these words. Who asks for one label is answered ``neutral``.
 Each log line is ``R <body hash> <last message>`` on arrival and ``A <body hash>`` once the answer has left.
 """
 
@@ -90,7 +91,9 @@ def application(options: argparse.Namespace) -> web.Application:
         if bad is not None:
             return bad
         finish = {"filtered": "content_filter", "length": "length"}.get(kind, "stop")
-        text = "neutral" if last.startswith("Somebody says") else TEXTS.get(kind, GOOD)
+        said = re.search(r"#say:([^#]*)#", last)
+        one_label = last.startswith(("Somebody says", "Utterance:"))
+        text = said[1] if said else "neutral" if one_label else TEXTS.get(kind, GOOD)
         if kind == "length":
             text = text[:-10]
         answer = web.json_response(body(text, finish, asked["model"], usage=kind != "nousage"))

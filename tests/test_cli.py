@@ -468,6 +468,127 @@ def test_ctrl_c_says_how_to_go_on(serve: Callable[..., Server], tmp_path: Path) 
     assert f"{stored} from the store" in out and server.asked() == 20 and len(Corpus.load(tmp_path / "made")) == 60
 
 
+# --- silver labels
+
+SAID = ["Great! #say:positive#", "Great!  #say:positive#", "Awful. #say:Not positive#", "Well. #say:positive or negative#", "…",
+        "Filtered #do:filtered#", "Broken #do:400#", "Secret. #say:positive#"]
+SPLIT = ["train", "train", "train", "dev", "train", "train", "train", "test"]
+
+
+def to_label(folder: Path, said: list[str] = SAID, split: list[str] = SPLIT) -> Path:
+    "A saved corpus named mine."
+    table = pd.DataFrame({"utterance": [f"u{i}" for i in range(len(said))], "text": said, "split": split, "emotion": "happy"})
+    return Corpus("mine", table).save(folder)
+
+
+def silver_words(server: Server, *more: Any) -> tuple[Any, ...]:
+    return ("generate", "--silver", "mine", "--model", "fake", "--base-url", server.url, *more)
+
+
+def test_generate_silver(call: Call, serve: Callable[..., Server], tmp_path: Path) -> None:
+    server = serve()
+    to_label(tmp_path / "mine")
+    code, out, err = call(*silver_words(server))
+    assert code == 0 and "kept" in err, err  # the bar
+    assert server.asked() == 5 and "Secret" not in server.log.read_text()  # equal words once, no words never, test never
+    made = Corpus.load(tmp_path / "runs/out/corpora/mine_silver_sentiment")
+    reasons = ["no_label", "two_labels", "no_text", "refused", "no_reply", "not_asked"]
+    assert list(made.table["silver_status"]) == ["kept", "kept", *reasons]
+    assert list(made.table["silver"]) == ["positive", "positive", "", "", "", "", "", ""]
+    assert "mine: 2 of 8 utterances labelled in runs/out/corpora/mine_silver_sentiment" in out
+    assert "human labels (rows) against silver (columns): 2 utterances, 100.0% equal" in out
+    assert "4 replies asked for now, 0 from the store, 1 failed" in out and "asks again for what failed" in out
+    told = json.loads(call(*silver_words(server, "--json"))[1])
+    assert (told["utterances"], told["labelled"]) == (8, 2) and told["human"] == {"n": 2, "share": 1.0, "kappa": None}
+    assert told["statuses"] == {"kept": 2, **dict.fromkeys(reasons, 1)}
+    assert "4 from the store" in told["told"] and server.asked() == 6  # what failed is asked again
+
+
+def test_generate_silver_for_emotion_goes_elsewhere(call: Call, serve: Callable[..., Server], tmp_path: Path) -> None:
+    to_label(tmp_path / "mine", ["Great! #say:Joy#", "Awful. #say:frustration#"], ["", ""])
+    told = json.loads(call(*silver_words(serve(), "--task", "emotion", "--json"))[1])
+    assert told["folder"] == "runs/out/corpora/mine_silver_emotion" and told["statuses"] == {"kept": 1, "unknown_label": 1}
+    assert list(Corpus.load(tmp_path / told["folder"]).table["silver"]) == ["happy", ""]
+
+
+def test_generate_silver_with_labels_on_record(call: Call, tmp_path: Path) -> None:
+    to_label(tmp_path / "mine")
+    (tmp_path / "labels.csv").write_text("utterance,label,text\nu0,joy,Great! #say:positive#\nu1,anger,Other.\nu7,joy,\nx,joy,\n")
+    code, out, err = call("generate", "--silver", "mine", "--labels", "labels.csv", "--out", "made")
+    assert (code, err) == (0, "") and "nothing was sent; mine: of 4 recorded labels left out: 1 of utterances" in out
+    made = Corpus.load(tmp_path / "made").table
+    assert list(made["silver"]) == ["happy", *[""] * 7] and made["silver_status"][7] == "not_asked"
+    again = json.loads(call("generate", "--silver", "mine", "--labels", "made", "--out", "more", "--json")[1])
+    assert again["labelled"] == 1 and made.equals(Corpus.load(tmp_path / "more").table)
+    one_line(call("generate", "--silver", "mine", "--labels", "made", "--task", "sentiment"), "another task")
+    one_line(call("generate", "--silver", "mine", "--labels", "melt"), "MELT's labels were not found", "ZSEMO_CORPORA")
+    assert files(tmp_path / "runs") == [] if (tmp_path / "runs").exists() else True
+
+
+@pytest.mark.parametrize(("words", "parts"), [
+    (("--silver", "mine", "--recorded"), ("--recorded", "--labels melt")),
+    (("--silver", "mine", "--second-reading"), ("do not go with --silver",)),
+    (("--silver", "mine", "--json-mode"), ("do not go with --silver",)),
+    (("--silver", "mine", "--labels", "melt", "--model", "m"), ("leave out --model",)),
+    (("--silver", "mine", "--labels", "melt", "--transcripts", "pocketsphinx"), ("leave out --model and --transcripts",)),
+    (("meld", "--task", "emotion"), ("add --silver",)),
+    (("meld", "--labels", "melt"), ("add --silver",)),
+    (("--silver", "mine", "--task", "mood", "--model", "m"), ("unknown task 'mood'", "sentiment, emotion")),
+    (("--silver", "nowhere"), ("no corpus 'nowhere'",)),
+    (("--silver", "mute"), ("has no text", "--transcripts pocketsphinx")),
+    (("--silver", "mine"), ("no model given", "--model")),
+    (("--silver", "mine", "--model", "m", "--base-url", DEAD), (f"no server answers at {DEAD}",)),
+    (("--silver", "mine", "--model", "m", "--base-url", DEAD, "--max-cost", "1"), ("needs a price",)),
+    (("--silver", "mine", "--model", "m", "--out", "thesis"), ("will not write over thesis", "--out")),
+])
+def test_bad_words_for_silver(call: Call, tmp_path: Path, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    to_label(tmp_path / "mine")
+    Corpus("mute", pd.DataFrame({"utterance": ["a"], "emotion": "happy", "text": ""})).save(tmp_path / "mute")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("precious")
+    one_line(call("generate", *words), *parts)
+    assert not list(tmp_path.rglob("*silver*/table.parquet")) and files(tmp_path / "thesis") == ["chapter.txt"]
+
+
+def test_silver_stops_at_max_cost_and_goes_on(call: Call, serve: Callable[..., Server], tmp_path: Path) -> None:
+    server = serve()
+    to_label(tmp_path / "mine", [f"Line {i}." for i in range(30)], ["train"] * 30)
+    priced = silver_words(server, "--price", 10, 10, "--concurrency", 2, "--json", "--max-cost")
+    one_line(call(*priced, "0.000001"), "no utterance got a label", "'no_reply': 30", "--max-cost")
+    assert server.asked() == 0
+    first = json.loads(call(*priced, 0.025)[1])
+    assert 0 < first["labelled"] < 30 and "stopped at --max-cost" in first["told"]
+    assert first["statuses"] == {"kept": first["labelled"], "no_reply": 30 - first["labelled"]}
+    second = json.loads(call(*priced, 9)[1])
+    assert second["labelled"] == 30 == server.asked() and f"{first['labelled']} from the store" in second["told"]
+
+
+def test_silver_survives_kill_9(serve: Callable[..., Server], tmp_path: Path) -> None:
+    server = serve("--latency", "0.2")
+    to_label(tmp_path / "mine", [f"Line {i}." for i in range(20)], [""] * 20)
+    words = silver_words(server, "--concurrency", 2, "--json", "--out", tmp_path / "made")
+    process = start(*words)
+    server.until_asked(8, process)
+    process.send_signal(signal.SIGKILL)
+    assert finish(process)[0] == -signal.SIGKILL and not (tmp_path / "made").exists()
+    with ReplyStore(tmp_path / "made.replies.sqlite") as store:
+        stored = len(store)
+    asked = server.asked()
+    assert 0 < stored < 20
+    code, out, err = finish(start(*words))
+    assert code == 0, err
+    assert server.asked() - asked == 20 - stored and json.loads(out)["labelled"] == 20
+
+
+def test_silver_of_meld_by_melt(call: Call, corpora_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (corpora_dir / "melt").is_dir():
+        pytest.skip("no folder melt in ZSEMO_CORPORA")
+    monkeypatch.setenv("ZSEMO_CORPORA", str(corpora_dir))
+    told = json.loads(call("generate", "--silver", "meld", "--labels", "melt", "--json")[1])
+    assert told["folder"] == "runs/out/corpora/meld_silver_emotion" and told["labelled"] == 7019
+    assert told["statuses"]["not_asked"] == 2610 and told["human"]["kappa"] == pytest.approx(0.392, abs=1e-3)
+
+
 def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
     process = start("corpora", PYTHONUNBUFFERED="1")
     assert process.stdout is not None and process.stderr is not None

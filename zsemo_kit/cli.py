@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zsemo_kit.corpora.table import Corpus
     from zsemo_kit.generation.cards import Card
     from zsemo_kit.generation.chat import Chat
+    from zsemo_kit.generation.silver import Agreement
     from zsemo_kit.synthesis.speak import Spoken
 
 # %% ../nbs/51_cli.ipynb #2701e226
@@ -266,9 +267,10 @@ def fetch(
 
 # %% ../nbs/51_cli.ipynb #a3450a4f
 @app.command(epilog="Examples: zsemo generate meld --recorded · zsemo generate my_card.yaml --n 200 --model llama3 "
-                    "--base-url http://localhost:11434/v1 --second-reading")
+                    "--base-url http://localhost:11434/v1 --second-reading · zsemo generate --silver meld --model llama3 "
+                    "--base-url http://localhost:11434/v1 · zsemo generate --silver meld --labels melt")
 def generate(
-    card: Annotated[str, typer.Argument(help="A packaged card (see zsemo corpora) or a path to a YAML file.")],
+    card: Annotated[str, typer.Argument(help="A packaged card or a YAML file; with --silver a corpus, by name or path.")],
     n: Annotated[int, typer.Option(min=1, help="How many replies to ask for.")] = 200,
     model: Annotated[str, typer.Option(help="The server's name of the model.")] = "",
     base_url: Annotated[str | None, typer.Option(help="Any OpenAI-compatible server; OPENAI_BASE_URL by default.")] = None,
@@ -283,10 +285,21 @@ def generate(
     timeout: Annotated[float, typer.Option(help="Seconds for one attempt.")] = 120.0,
     json_mode: Annotated[bool, typer.Option("--json-mode", help="Ask for JSON, where the server can be held to it.")] = False,
     seed: Annotated[int, typer.Option(help="Order of scenarios; 0 is the card's.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the corpus; runs/out/corpora/<card>_synthetic by default.")] = None,
+    silver: Annotated[bool, typer.Option("--silver", help="Label a corpus by its words; its test part is left alone.")] = False,
+    task: Annotated[str, typer.Option(help="--silver: sentiment, or emotion (the default with --labels).")] = "",
+    labels: Annotated[str, typer.Option(help="--silver: recorded labels, no server: melt, a CSV, or a saved folder.")] = "",
+    transcripts: Annotated[str, typer.Option(help="--silver: own, pocketsphinx, or a model by name or folder.")] = "own",
+    out: Annotated[Path | None, typer.Option(
+        help="Folder of the corpus; runs/out/corpora/<card>_synthetic or <corpus>_silver_<task> by default.")] = None,
     as_json: Json = False,
 ) -> None:
-    "Write a corpus from a card with a language model, or from the recorded replies."
+    "Write a corpus from a card with a language model, or from the recorded replies; or label a corpus: --silver."
+    server = {"model": model, "base_url": base_url, "concurrency": concurrency, "timeout": timeout, "price": price,
+              "max_cost": max_cost, "temperature": temperature, "max_tokens": max_tokens}
+    _refuse_mixed(silver, recorded or second_reading or json_mode, labels, model, task, transcripts)
+    if silver:
+        _silver(card, task or ("emotion" if labels else "sentiment"), labels, transcripts, out, server, as_json)
+        return
     from zsemo_kit.generation.cards import load_card
     chosen = load_card(card)
     folder = out or Path("runs/out/corpora") / f"{chosen.id}_synthetic"
@@ -296,8 +309,7 @@ def generate(
         return
     from zsemo_kit.generation.chat import Chat, ReplyStore
     with ReplyStore(folder.with_name(f"{folder.name}.replies.sqlite")) as store:
-        chat = Chat(model, base_url, store, concurrency=concurrency, timeout=timeout, price=price, max_cost=max_cost,
-                    temperature=temperature, max_tokens=max_tokens, response_format="json" if json_mode else None)
+        chat = Chat(store=store, response_format="json" if json_mode else None, **server)  # type: ignore[arg-type]
         _keep(*_from_server(chosen, strategy, n, chat, second_reading, seed, json_mode, not as_json), folder, as_json)
 
 # %% ../nbs/51_cli.ipynb #07a488f8
@@ -354,6 +366,108 @@ def _keep(lines: "pd.DataFrame", made: "Corpus", told: str, folder: Path, as_jso
         return
     _say(counts.to_string())
     _say(f"\n{told}\n{made.name}: {len(made):,} utterances in {_near(folder)}")
+
+# %% ../nbs/51_cli.ipynb #799b5bf0
+def _refuse_mixed(silver: bool, for_cards: bool, labels: str, model: str, task: str, transcripts: str) -> None:
+    from zsemo_kit.corpora.table import InputError
+    if not silver and (task or labels or transcripts != "own"):
+        raise InputError("--task, --labels and --transcripts label a corpus", mend="add --silver, or leave them out")
+    if silver and for_cards:
+        mend = "for recorded silver labels give --labels melt, a CSV, or a saved folder"
+        raise InputError("--recorded, --second-reading and --json-mode do not go with --silver", mend=mend)
+    if labels and (model or transcripts != "own"):
+        raise InputError("--labels are there already", mend="leave out --model and --transcripts")
+
+
+def _to_label(corpus: str, transcripts: str, progress: bool) -> "Corpus":
+    "The corpus as it was read, with its own words or with what is heard."
+    import warnings
+
+    from zsemo_kit.corpora.readers import read
+    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.generation.silver import PARTS
+    from zsemo_kit.generation.sources import open_corpus
+    chosen = open_corpus(corpus, "all", second_reading="none") if corpus.endswith("_synthetic") else read(corpus)
+    if transcripts != "own":
+        from zsemo_kit.synthesis.listen import open_listener, transcribed
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what could not be heard is told at the end
+            return transcribed(chosen.where({"split": list(PARTS)}), open_listener(transcripts), progress=progress)
+    if not chosen.table["text"].ne("").any():
+        mend = "have it transcribed: --transcripts pocketsphinx, or a Whisper model by name"
+        raise InputError(f"{corpus} has no text", mend=mend)
+    return chosen
+
+# %% ../nbs/51_cli.ipynb #1015534a
+def _silver(
+    corpus: str, task: str, labels: str, transcripts: str, out: Path | None, server: dict[str, Any], as_json: bool,
+) -> None:
+    import warnings
+
+    from zsemo_kit.generation.chat import Chat, ReplyStore
+    from zsemo_kit.generation.silver import human_labels, label_silver, read_silver
+    _absolute_corpora()
+    chosen = _to_label(corpus, transcripts, not as_json)
+    people = human_labels(chosen, task)  # refuses an unknown task before anything is written
+    folder = out or Path("runs/out/corpora") / f"{chosen.name}_silver_{task}"
+    _refuse_taken(folder)
+    if labels:
+        with warnings.catch_warnings(record=True) as lost:
+            warnings.simplefilter("always")
+            made = read_silver(labels, chosen, task)
+        told = "; ".join(["recorded labels: nothing was sent", *(str(w.message) for w in lost)])
+        _keep_silver(made, people, told, folder, as_json)
+        return
+    with ReplyStore(folder.with_name(f"{folder.name}.replies.sqlite")) as store:
+        chat = Chat(store=store, **server)
+        made = label_silver(chosen, chat, task, progress=not as_json)
+        _keep_silver(made, people, _sums(chat), folder, as_json)
+
+# %% ../nbs/51_cli.ipynb #16301443
+def _keep_silver(made: "Corpus", people: list[str], told: str, folder: Path, as_json: bool) -> None:
+    import pandas as pd
+
+    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.generation.silver import SILVER_STATUSES, TASKS, agreement
+    table, silver = made.table, list(made.table["silver"])
+    counts = pd.crosstab(table["silver_status"], table["split"].replace("", "(none)")).rename_axis(index="status", columns=None)
+    counts = counts.reindex([s for s in SILVER_STATUSES if s in counts.index])
+    if not any(silver):
+        raise InputError("no utterance got a label", found=f"{counts.sum(axis=1).to_dict()}; {told}")
+    own = made.root.resolve() == folder.resolve()  # labelled where it lies: its audio stays
+    (made if own else replace(made, table=table.assign(audio=""))).save(folder)
+    both = any(h and s for h, s in zip(people, silver, strict=True))
+    held = agreement(people, silver, TASKS[table["silver_task"].iloc[0]].labels) if both else None
+    _tell_silver(made, counts, held, told, folder, as_json)
+
+# %% ../nbs/51_cli.ipynb #fa943551
+def _tell_silver(
+    made: "Corpus", counts: "pd.DataFrame", held: "Agreement | None", told: str, folder: Path, as_json: bool,
+) -> None:
+    kept, heard = int(made.table["silver"].ne("").sum()), _heard(made)
+    if as_json:
+        human = {"n": held.n, "share": held.share, "kappa": None if held.kappa != held.kappa else held.kappa} if held else None
+        _say(json.dumps({"folder": _near(folder), "utterances": len(made), "labelled": kept, **heard,
+                         "statuses": counts.sum(axis=1).to_dict(), "human": human, "told": told}))
+        return
+    _say(counts.to_string())
+    if held:
+        _say(f"\nhuman labels (rows) against silver (columns): {held.n:,} utterances, {held.share:.1%} equal, "
+             f"Cohen's kappa {held.kappa:.2f}\n{held.confusion.to_string()}")
+    if heard:
+        rate = "" if heard["wer"] is None else f"; word error rate {heard['wer']:.1%} where there is a reference"
+        _say(f"\ntranscripts: {heard['not_heard']:,} utterances could not be heard{rate}")
+    _say(f"\n{told}\n{made.name}: {kept:,} of {len(made):,} utterances labelled in {_near(folder)}")
+
+
+def _heard(made: "Corpus") -> dict[str, Any]:
+    "How the transcripts are, where there are any."
+    if "text_problem" not in made.table:
+        return {}
+    from zsemo_kit.synthesis.listen import wer
+    rows = made.table[(made.table["text_problem"] == "") & (made.table["text_reference"] != "")]
+    rate = wer(list(rows["text_reference"]), list(rows["text"])) if len(rows) else None
+    return {"not_heard": int((made.table["text_problem"] != "").sum()), "wer": None if rate != rate else rate}
 
 # %% ../nbs/51_cli.ipynb #732802f3
 @app.command(epilog="Examples: zsemo speak ravdess_synthetic · zsemo speak emodb_synthetic --takes 8 --conditions random · "
