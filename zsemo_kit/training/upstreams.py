@@ -275,7 +275,8 @@ class SpeechEncoder:
         their own licence. cues are measured, or, for MELD without its clips, those of `recorded_cues`, which
         are of the clips as they are whatever the own terms.
         """
-        own_terms = own_terms or ("none" if name == "cues" else "trim+level")
+        if own_terms is None:
+            own_terms = "none" if name == "cues" else "trim+level"
         if own_terms not in OWN_TERMS:
             raise InputError(f"unknown own terms {own_terms!r}", expected=f"one of {', '.join(OWN_TERMS)}")
         store, where = FeatureCache(Path(cache or default_cache())), pick_device(device)
