@@ -53,6 +53,14 @@ def go(root: Path, workers: int = 1):
     ("notebook: toy\ngrid: {seed: [true]}", "expected int"),
     ("notebook: toy\nparameters: {out: /etc}", "unknown parameter 'out'"),
     ("notebook: toy\nparameters: {name: 3}", "expected str"),
+    ("notebook: toy\nmetric: accuracy", "unknown metric; expected one of uar, wa"),
+    ("notebook: toy\nmetric: [uar]", "bad field 'metric'"),
+    ("notebook: toy\ncompare: {against: {seed: 0}}", "bad field 'compare'"),
+    ("notebook: toy\ncompare: [{row: {seed: 1}}]", "bad pair in 'compare'"),
+    ("notebook: toy\ncompare: [{row: {seed: 1}, against: 0}]", "bad pair in 'compare'"),
+    ("notebook: toy\ncompare: [{rows: {seed: 1}, against: {seed: 0}}]", "bad pair in 'compare'"),
+    ("notebook: toy\ncompare: [seed]", "bad pair in 'compare'"),
+    ("notebook: toy\ncompare: [{row: {sead: 1}, against: {seed: 0}}]", "'compare' names 'sead'"),
     ("notebook: nowhere", "no notebook 'nowhere'"),
     ("notebook: [toy", "cannot read the study"),
     ("- toy", "expected a mapping"),
@@ -63,6 +71,15 @@ def test_a_bad_study_is_refused_before_any_kernel_starts(root: Path, study: str,
     with pytest.raises(InputError, match=message.replace("[", r"\[")):
         go(root)
     assert not (root / "runs/out").exists()
+
+
+def test_a_study_says_what_its_report_is_about(root: Path) -> None:
+    write_study(root, "notebook: toy\nmetric: weighted_f1\ncompare: [{row: {name: b}, against: {name: a}}, {against: {wait: 0}}]")
+    study = load_study("toy", root)
+    assert study.metric == "weighted_f1" and study.compare[1] == {"against": {"wait": 0}}
+    assert go(root).finished == 1
+    write_study(root, "notebook: toy")
+    assert (load_study("toy", root).metric, load_study("toy", root).compare) == ("uar", [])
 
 
 def test_a_notebook_without_the_parameters_tag_is_refused(root: Path) -> None:

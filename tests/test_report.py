@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from zsemo_kit.analysis.compare import NOISE
+from zsemo_kit.analysis.comparisons import comparisons, counterpart_of
 from zsemo_kit.analysis.report import Report, figures_of, report
-from zsemo_kit.analysis.results import comparisons, gather, left_out, markdown, ordered, pipes, table
+from zsemo_kit.analysis.results import gather, left_out, markdown, ordered, pipes, table
 from zsemo_kit.analysis.scores import over_seeds, scores
 from zsemo_kit.corpora.table import InputError
 
@@ -200,6 +201,83 @@ def test_the_baseline_with_the_same_settings_is_taken(study: Path) -> None:
     found = comparisons(table(gather(study)), "zebra", n=100)
     assert dict(zip(found["name"], found["baseline"], strict=True))["apple, finetune"] == "zebra, finetune"
     assert dict(zip(found["name"], found["baseline"], strict=True))["apple, linear"] == "zebra, linear"
+
+
+def staged(study: Path) -> Path:
+    """Two sources, three stages, with and without silver labels."""
+    for seed in (0, 1):
+        for k, (stage, modality) in enumerate((("text_1", "text"), ("audio_1", "speech"), ("fusion", "both"))):
+            for silver in ("none", "melt") if modality != "speech" else ("none",):
+                right = 0.3 + 0.15 * k + 0.05 * (silver == "melt")
+                run(study, "card", right, seed + 2 * k, stage=stage, silver=silver, metrics={"modality": modality})
+    return study
+
+
+KINDS = [{"row": {"stage": "fusion"}, "against": {"stage": "text_1"}}, {"against": {"silver": "none"}}]
+
+
+def test_each_row_is_held_against_its_own_counterpart(tmp_path: Path) -> None:
+    rows = table(gather(staged(tmp_path / "s")))
+    found = comparisons(rows, n=100, compare=KINDS)
+    pairs = {(r["name"].split(", ", 2)[2], r["baseline"].split(", ", 2)[2]) for r in found.to_dict("records")}
+    assert pairs == {("fusion, none", "text_1, none"), ("fusion, melt", "text_1, melt"),  # modality differs with the stage
+                     ("text_1, melt", "text_1, none"), ("fusion, melt", "fusion, none")}  # fmt: skip
+    assert not found.attrs["told"]
+    assert found["p_holm"].max() <= 1 and (found["p_holm"] >= found["p"]).all()
+    smallest = found["p"].min()
+    assert found["p_holm"].min() == pytest.approx(min(1, smallest * len(found)))  # one family
+    twice = comparisons(rows, n=100, compare=[*KINDS, {"row": {"stage": "text_1"}, "against": {"stage": "fusion"}}])
+    assert len(twice) == len(found)  # the same pair the other way round is no new test
+
+
+def test_what_has_no_counterpart_is_told(tmp_path: Path) -> None:
+    study = staged(tmp_path / "s")
+    rows = table(gather(study))
+    absent = [{"row": {"stage": "text_2"}, "against": {"stage": "text_1"}},
+              {"row": {"stage": "audio_1"}, "against": {"silver": "melt"}}]  # fmt: skip
+    told = comparisons(rows, n=50, compare=absent).attrs["told"]
+    assert told[0] == "no row with stage=text_2 to hold against stage=text_1"
+    assert len(told) == 2 and "card" in told[1] and told[1].endswith("no single row with silver=melt and all else equal")
+    for folder in gather(study).query("stage == 'fusion'")["folder"]:
+        predictions = pd.read_parquet(study / folder / "predictions.parquet")
+        predictions.iloc[:150].to_parquet(study / folder / "predictions.parquet")
+    found = comparisons(table(gather(study)), n=50, compare=KINDS[:1])
+    assert found.empty and all("not over the same test" in line for line in found.attrs["told"])
+
+
+def test_a_constant_setting_may_be_named_and_several_fits_are_none(tmp_path: Path) -> None:
+    rows = table(gather(staged(tmp_path / "s")))
+    named = [{"row": {"stage": "fusion", "encoder": "minilm"}, "against": {"stage": "text_1", "encoder": "minilm"}}]
+    assert len(comparisons(rows, n=50, compare=named)) == 2
+    first = rows.iloc[0].to_dict()
+    assert counterpart_of(first, pd.concat([rows, rows]), {"stage": "fusion"}) is None
+    assert comparisons(rows).empty and comparisons(rows.iloc[:0], "x", compare=KINDS).attrs["told"]
+
+
+def test_the_headline_decides_columns_caption_figures_and_tests(tmp_path: Path) -> None:
+    study = staged(tmp_path / "out" / "s")
+    found = report("s", study.parent, metric="weighted_f1", compare=KINDS, order={"stage": ["text_1", "audio_1", "fusion"]})
+    head = found.text.split("\n")[2]
+    assert head.index("weighted F1") < head.index("UAR") and "weighted F1 std over seeds" in head
+    assert "weighted F1 of the most frequent class alone ." in found.text and "Differences of weighted F1" in found.text
+    assert set(found.comparisons["metric"]) == {"weighted_f1"}
+    assert found.figures["forest_drama_four"].axes[0].get_xlabel().startswith("weighted F1")
+    stages = found.figures["stages_drama_four"]
+    assert stages.get_suptitle().startswith("weighted F1")
+    assert [t.get_text() for t in stages.axes[0].get_xticklabels()] == ["text,\nutterance", "audio,\nutterance", "fusion"]
+    assert {t.get_text() for t in stages.axes[0].get_legend().get_texts()} >= {"none", "melt"}
+    usual = report("s", study.parent)
+    assert usual.table["weighted_f1_low"].equals(found.table["weighted_f1_low"])
+    assert usual.text.split("\n")[2].index("UAR") < usual.text.split("\n")[2].index("weighted F1")
+    with pytest.raises(InputError, match="unknown metric"):
+        report("s", study.parent, metric="f1")
+
+
+def test_stages_fall_into_their_own_order_and_need_two(study: Path, tmp_path: Path) -> None:
+    drawn = figures_of(table(gather(staged(tmp_path / "s"))))
+    ticks = drawn["stages_drama_four"].axes[0].get_xticklabels()
+    assert [t.get_text().split(",")[0] for t in ticks] == ["text", "audio", "fusion"]
+    assert "stages_drama_four" not in figures_of(table(gather(study)))
 
 
 def test_report_writes_page_table_and_figures(study: Path, tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ import yaml
 from tqdm import tqdm
 
 import zsemo_kit
+from .analysis.results import KEYS
+from .analysis.scores import METRICS
 from .corpora.table import InputError
 from .generation.sources import names_of
 
@@ -57,7 +59,8 @@ def project_root(
 # %% ../nbs/50_batch.ipynb #1e664e6d
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "notebook": str, "parameters": dict, "grid": (dict, list), "skip": list,
-    "baseline": dict, "fallback": dict, "fetch": list, "publish": bool, "scored": bool, "about": str,
+    "baseline": dict, "compare": list, "metric": str, "fallback": dict, "fetch": list, "publish": bool, "scored": bool,
+    "about": str,
 }
 
 
@@ -70,6 +73,8 @@ class Study:
     grid: list[dict[str, list[Any]]] = field(default_factory=list)  # each: every combination of its values
     skip: list[dict[str, Any]] = field(default_factory=list)  # combinations to leave out
     baseline: dict[str, Any] = field(default_factory=dict)  # the row that the report compares the others with
+    compare: list[dict[str, dict[str, Any]]] = field(default_factory=list)  # kinds of rows, each against its own counterpart
+    metric: str = "uar"  # headline of the report, one of METRICS
     fallback: dict[str, str] = field(default_factory=dict)  # corpus to use when a real one cannot be had
     fetch: list[str] = field(default_factory=list)  # corpora to download when they are not found
     publish: bool = False  # whether its figures also go to figures/
@@ -105,7 +110,18 @@ def _study(path: Path) -> Study:
     grid = raw.get("grid", [])
     grids = [grid] if isinstance(grid, dict) else grid
     raw["grid"] = [{k: v if isinstance(v, list) else [v] for k, v in g.items()} for g in grids]
+    _check_report(raw, f"study {path}")
     return Study(name=path.stem, **raw)
+
+
+def _check_report(raw: Mapping[str, Any], where: str) -> None:
+    if raw.get("metric", "uar") not in METRICS:
+        raise InputError(f"{where}: unknown metric", expected=f"one of {', '.join(METRICS)}", found=repr(raw["metric"]))
+    for kind in raw.get("compare", []):
+        sound = isinstance(kind, dict) and set(kind) <= {"row", "against"} and all(isinstance(v, dict) for v in kind.values())
+        if not sound or not kind.get("against"):
+            form = "{row: {column: value}, against: {column: value}}, where `row` may be left out"
+            raise InputError(f"{where}: bad pair in 'compare'", expected=form, found=repr(kind)[:60])
 
 
 def _expected(key: str) -> str:
@@ -175,6 +191,13 @@ def check_parameters(
         wanted = type(defaults[name])
         if type(value) is not wanted and not (wanted is float and type(value) is int):
             raise InputError(f"study {where!r}: parameter {name!r}", expected=wanted.__name__, found=repr(value))
+
+
+def _check_pairs(study: Study, defaults: Mapping[str, Any]) -> None:
+    known = [*(p for p in defaults if p not in _SUPPLIED), *(k for k in KEYS if k not in defaults)]
+    for column in {c: None for kind in study.compare for part in kind.values() for c in part}:
+        if column not in known:
+            raise InputError(f"study {study.name!r}: 'compare' names {column!r}", expected=f"one of {', '.join(known)}")
 
 # %% ../nbs/50_batch.ipynb #9eff8208
 @cache
@@ -407,6 +430,7 @@ def jobs_of(
     "Turn parameters into jobs; every run is checked before the first one starts."
     notebook = notebook_path(study, root)
     defaults = parameters_of(notebook)
+    _check_pairs(study, defaults)
     runs = list(runs)
     for run in runs:
         check_parameters(run, defaults, study.name)

@@ -520,7 +520,7 @@ def _adds(
         branches.setdefault(_branch(stage), []).append(stage)
     said = [f"{name} {scores[s[-1]] - scores[s[0]]:+.3f} in conversation" for name, s in branches.items() if len(s) > 1]
     last, ends = list(scores)[-1], [s[-1] for s in list(branches.values())[:-1]]
-    if said and len(branches[_branch(last)]) == 1:
+    if ends and len(branches[_branch(last)]) == 1:
         best = max(ends, key=lambda stage: scores[stage])
         said.append(f"{last} {scores[last] - scores[best]:+.3f} over {best.replace('_', ' ')}")
     return re.sub(r"([+-])0\.", r"\1.", "; ".join(said))

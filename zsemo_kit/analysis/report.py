@@ -16,40 +16,41 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from .comparisons import baseline_of, comparisons, is_baseline, shown_comparisons
 from zsemo_kit.analysis.figures import (
     plot_ablation,
     plot_confusion,
     plot_forest,
     plot_heat_map,
     plot_learning_curve,
+    plot_stages,
     plot_training,
     save_figure,
 )
 from .across import across, shown_across
 from zsemo_kit.analysis.results import (
-    baseline_of,
     caption,
-    comparisons,
     gather,
-    is_baseline,
+    headline,
     left_out,
     markdown,
+    ordered,
     parameters,
     pipes,
     predictions_of,
     records,
     shown,
-    shown_comparisons,
     stages,
     table,
     varying,
     write_text,
 )
-from .scores import OUTSIDE, counted
+from .scores import METRIC_NAMES, OUTSIDE, counted
 from ..corpora.table import SPACES, InputError
 
 # %% ../../nbs/analysis/45_report.ipynb #f62caaea
 _SIZES = ("n", "size", "limit", "n_source", "max_utterances", "utterances")  # parameters that set the training size
+_STAGES = ("text_1", "text_2", "audio_1", "audio_2", "fusion")  # order of a staged system, where the study lists no other
 _STRATEGIES = ("strategy", "strategies", "second_reading")  # parameters of an ablation
 
 # %% ../../nbs/analysis/45_report.ipynb #d459cefb
@@ -85,7 +86,8 @@ def _curves(
     part: pd.DataFrame,  # rows of one target and space
 ) -> Iterator[tuple[str, Figure]]:  # name, figure
     "Learning curve where a size varies; ablation where a strategy does."
-    apart, ceiling = part.attrs.get("varying", []), part.loc[part["role"] == "ceiling", "uar"]
+    apart, metric = part.attrs.get("varying", []), headline(part)
+    ceiling = part.loc[part["role"] == "ceiling", metric]
     top = float(ceiling.iloc[0]) if len(ceiling) == 1 else None
     free = part[part["role"] != "ceiling"]
     if any(c in _SIZES for c in apart):
@@ -93,12 +95,28 @@ def _curves(
         named = free.assign(source=[", ".join(str(r[c]) for c in series if r[c] != "") for r in records(free)])
         points = named[named.groupby("source")["n_train"].transform("nunique") > 1]
         if len(points):
-            yield "learning_curve", plot_learning_curve(points, ceiling=top)
+            yield "learning_curve", plot_learning_curve(points, metric=metric, ceiling=top)
     for source, rows in free.groupby("source", sort=False):
         if any(c in _STRATEGIES and rows[c].nunique() > 1 for c in apart):
             short = [n.removeprefix(f"{source}, ") for n in rows["name"]]
             title = f"{source}: what each variant contributes"
-            yield f"ablation_{source}", plot_ablation(rows.assign(name=short), title=title, ceiling=top)
+            yield f"ablation_{source}", plot_ablation(rows.assign(name=short), title=title, metric=metric, ceiling=top)
+
+# %% ../../nbs/analysis/45_report.ipynb #91a96ef7
+def _by_stage(
+    part: pd.DataFrame,  # rows of one target and space
+) -> Iterator[tuple[str, Figure]]:  # name, figure
+    "What each stage adds, where the study varies `stage`: a line for each setting of everything else that stages do not fix."
+    apart = part.attrs.get("varying", [])
+    if "stage" not in apart or part["stage"].nunique() < 2:
+        return
+    rows = ordered(part[part["stage"] != ""], ["stage"], {"stage": part.attrs.get("listed", {}).get("stage", _STAGES)})
+    rows.attrs = part.attrs
+    others = [c for c in ("source", *apart) if c != "stage" and rows.groupby("stage")[c].nunique().max() > 1]
+    said = [[str(r[c]) if isinstance(r[c], str) else f"{c} {r[c]}" for c in others if r[c] != ""] for r in records(rows)]
+    rows = rows.assign(variant=[", ".join(words) or "as it is" for words in said])
+    if not rows.duplicated(["stage", "variant"]).any():
+        yield "stages", plot_stages(rows, metric=headline(part))
 
 # %% ../../nbs/analysis/45_report.ipynb #843dd201
 def _training(
@@ -124,7 +142,7 @@ def _heat_maps(
         once = not part.duplicated(["source", "target"]).any()
         if once and part["source"].nunique() > 1 and part["target"].nunique() > 1:
             said = [str(v) for c, v in zip(others, values, strict=True) if v != "" and (c == "space" or rows[c].nunique() > 1)]
-            yield f"heat_map_{'_'.join(said)}", plot_heat_map(part, note=f"{', '.join(said)}.")
+            yield f"heat_map_{'_'.join(said)}", plot_heat_map(part, metric=headline(rows), note=f"{', '.join(said)}.")
 
 # %% ../../nbs/analysis/45_report.ipynb #51329525
 def figures_of(
@@ -136,9 +154,10 @@ def figures_of(
     for (target, space), part in rows.groupby(["target", "space"], sort=False):
         part.attrs = rows.attrs
         role = [row["role"] or ("baseline" if is_baseline(row, baseline) else "") for row in records(part)]
-        title = f"UAR on {target}, space {space}, by training source"
-        drawn[f"forest_{target}_{space}"] = plot_forest(part.assign(role=role), title=title)
-        for more in (_curves(part), _confusions(part, baseline), _training(part, baseline)):
+        metric = headline(rows)
+        title = f"{METRIC_NAMES[metric]} on {target}, space {space}, by training source"
+        drawn[f"forest_{target}_{space}"] = plot_forest(part.assign(role=role), title=title, metric=metric)
+        for more in (_by_stage(part), _curves(part), _confusions(part, baseline), _training(part, baseline)):
             drawn |= {f"{name}_{target}_{space}": figure for name, figure in more}
     return drawn | dict(_heat_maps(rows))
 
@@ -158,8 +177,8 @@ def _page(
         count = results["code"].nunique()
         parts.append(f"These runs come from {count} versions of the code: run the study again before comparing.")
     if len(found):
-        said = f"All {len(found)} comparisons are one family for Holm's correction."
-        parts += ["## Against the baseline", pipes(shown_comparisons(found)), said]
+        said = f"Differences of {METRIC_NAMES[headline(rows)]}; all {len(found)} comparisons are one family (Holm)."
+        parts += ["## Paired comparisons", pipes(shown_comparisons(found)), said]
     parts += [f"Not compared: {line}." for line in found.attrs.get("told", [])]
     if len(summed := across(results, cluster=rows.attrs["cluster"])):
         parts += ["## Across targets", shown_across(summed), "Averaged over targets; the intervals draw "
@@ -179,7 +198,7 @@ class Report:
     folder: Path  # where its runs and the report are
     results: pd.DataFrame  # one row a run
     table: pd.DataFrame  # one row a system, source, target
-    comparisons: pd.DataFrame  # paired tests against the baseline; empty without one
+    comparisons: pd.DataFrame  # paired tests against the baseline and of `compare`; empty without either
     left_out: pd.DataFrame  # folders that do not count, and why
     text: str  # report.md
     figures: dict[str, Figure] = field(default_factory=dict)  # name -> figure
@@ -208,6 +227,8 @@ def report(
     *,
     baseline: str | Mapping[str, Any] | None = None,  # source (or column -> value) that all rows are held against
     order: Mapping[str, Sequence[Any]] | None = None,  # the study's grid, for the order of rows
+    metric: str = "uar",  # headline of table, captions, figures and comparisons: one of METRICS
+    compare: Sequence[Mapping[str, Mapping[str, Any]]] = (),  # pairs of kinds of rows, as `comparisons` takes them
     cluster: str = "",  # unit of intervals and tests: dialogue or speaker; by default speakers for speech, else dialogues
     ids: Collection[str] | None = None,  # run ids that belong to the study as it stands; None takes all
 ) -> Report:  # frames, page and files
@@ -219,8 +240,8 @@ def report(
         failed = left_out(results)["why"].value_counts().to_dict()
         raise InputError(f"study {study} has no finished run", found=", ".join(f"{n} {w}" for w, n in failed.items()))
     heard = set(results["modality"]) == {"speech"}  # a speech corpus has more takes than people: they are what was sampled
-    rows = table(results, order, cluster or ("speaker" if heard else "dialogue"))
-    found = comparisons(rows, baseline) if baseline else comparisons(rows.iloc[:0], "")
+    rows = table(results, order, cluster or ("speaker" if heard else "dialogue"), metric)
+    found = comparisons(rows, baseline, compare=compare)
     drawn = figures_of(rows, baseline)
     pictures = [save_figure(figure, study, what, folder) for what, figure in drawn.items()]
     copies = [save_figure(figure, study, what, Path(figures)) for what, figure in drawn.items()] if figures else []
