@@ -496,10 +496,10 @@ def test_generate_silver(call: Call, serve: Callable[..., Server], tmp_path: Pat
     assert list(made.table["silver_status"]) == ["kept", "kept", *reasons]
     assert list(made.table["silver"]) == ["positive", "positive", "", "", "", "", "", ""]
     assert "mine: 2 of 8 utterances labelled in runs/out/corpora/mine_silver_sentiment" in out
-    assert "human labels (rows) against silver (columns): 2 utterances, 100.0% equal" in out
+    assert "labels of the corpus (rows) against silver (columns): 2 utterances, 100.0% equal" in out
     assert "4 replies asked for now, 0 from the store, 1 failed" in out and "asks again for what failed" in out
     told = json.loads(call(*silver_words(server, "--json"))[1])
-    assert (told["utterances"], told["labelled"]) == (8, 2) and told["human"] == {"n": 2, "share": 1.0, "kappa": None}
+    assert (told["utterances"], told["labelled"]) == (8, 2) and told["agreement"] == {"n": 2, "share": 1.0, "kappa": None}
     assert told["statuses"] == {"kept": 2, **dict.fromkeys(reasons, 1)}
     assert "4 from the store" in told["told"] and server.asked() == 6  # what failed is asked again
 
@@ -580,13 +580,34 @@ def test_silver_survives_kill_9(serve: Callable[..., Server], tmp_path: Path) ->
     assert server.asked() - asked == 20 - stored and json.loads(out)["labelled"] == 20
 
 
+def test_silver_from_transcripts(
+    call: Call, serve: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("espeakng_loader")
+    pytest.importorskip("pocketsphinx")
+    monkeypatch.setenv("ZSEMO_CACHE", str(tmp_path / "cache"))
+    said = ["The weather is very good today.", "I do not want to go home.", "Nobody may hear this sentence."]
+    to_label(tmp_path / "mine", said, ["train", "dev", "test"])
+    assert call("speak", "mine", "--inject", "none", "--takes", 1, "--out", "spoken", "--jobs", 1)[0] == 0
+    server, words = serve(), ("--transcripts", "pocketsphinx", "--out", "made")
+    ask = ("generate", "--silver", "spoken", "--model", "fake", "--base-url", server.url, *words)
+    told = json.loads(call(*ask, "--json")[1])
+    made = Corpus.load(tmp_path / "made").table
+    assert list(made["text_reference"]) == said[:2] and server.asked() == 2  # the test part is not even heard
+    assert list(made["silver"]) == ["neutral"] * 2 and made["audio"].eq("").all()
+    assert told["labelled"] == 2 and told["not_heard"] == 0 and 0 <= told["wer"] <= 1
+    out = call(*ask)[1]
+    assert "transcripts: 0 utterances could not be heard; word error rate" in out and "2 from the store" in out
+    one_line(call("generate", "--silver", "mine", "--model", "fake", "--base-url", server.url, *words), "audio")
+
+
 def test_silver_of_meld_by_melt(call: Call, corpora_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not (corpora_dir / "melt").is_dir():
         pytest.skip("no folder melt in ZSEMO_CORPORA")
     monkeypatch.setenv("ZSEMO_CORPORA", str(corpora_dir))
     told = json.loads(call("generate", "--silver", "meld", "--labels", "melt", "--json")[1])
     assert told["folder"] == "runs/out/corpora/meld_silver_emotion" and told["labelled"] == 7019
-    assert told["statuses"]["not_asked"] == 2610 and told["human"]["kappa"] == pytest.approx(0.392, abs=1e-3)
+    assert told["statuses"]["not_asked"] == 2610 and told["agreement"]["kappa"] == pytest.approx(0.392, abs=1e-3)
 
 
 def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:

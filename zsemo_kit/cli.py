@@ -408,7 +408,7 @@ def _silver(
     from zsemo_kit.generation.silver import human_labels, label_silver, read_silver
     _absolute_corpora()
     chosen = _to_label(corpus, transcripts, not as_json)
-    people = human_labels(chosen, task)  # refuses an unknown task before anything is written
+    own = human_labels(chosen, task)  # refuses an unknown task before anything is written
     folder = out or Path("runs/out/corpora") / f"{chosen.name}_silver_{task}"
     _refuse_taken(folder)
     if labels:
@@ -416,15 +416,15 @@ def _silver(
             warnings.simplefilter("always")
             made = read_silver(labels, chosen, task)
         told = "; ".join(["recorded labels: nothing was sent", *(str(w.message) for w in lost)])
-        _keep_silver(made, people, told, folder, as_json)
+        _keep_silver(made, own, told, folder, as_json)
         return
     with ReplyStore(folder.with_name(f"{folder.name}.replies.sqlite")) as store:
         chat = Chat(store=store, **server)
         made = label_silver(chosen, chat, task, progress=not as_json)
-        _keep_silver(made, people, _sums(chat), folder, as_json)
+        _keep_silver(made, own, _sums(chat), folder, as_json)
 
 # %% ../nbs/51_cli.ipynb #16301443
-def _keep_silver(made: "Corpus", people: list[str], told: str, folder: Path, as_json: bool) -> None:
+def _keep_silver(made: "Corpus", own: list[str], told: str, folder: Path, as_json: bool) -> None:
     import pandas as pd
 
     from zsemo_kit.corpora.table import InputError
@@ -434,10 +434,10 @@ def _keep_silver(made: "Corpus", people: list[str], told: str, folder: Path, as_
     counts = counts.reindex([s for s in SILVER_STATUSES if s in counts.index])
     if not any(silver):
         raise InputError("no utterance got a label", found=f"{counts.sum(axis=1).to_dict()}; {told}")
-    own = made.root.resolve() == folder.resolve()  # labelled where it lies: its audio stays
-    (made if own else replace(made, table=table.assign(audio=""))).save(folder)
-    both = any(h and s for h, s in zip(people, silver, strict=True))
-    held = agreement(people, silver, TASKS[table["silver_task"].iloc[0]].labels) if both else None
+    in_place = made.root.resolve() == folder.resolve()  # labelled where it lies: its audio stays
+    (made if in_place else replace(made, table=table.assign(audio=""))).save(folder)
+    both = any(h and s for h, s in zip(own, silver, strict=True))
+    held = agreement(own, silver, TASKS[table["silver_task"].iloc[0]].labels) if both else None
     _tell_silver(made, counts, held, told, folder, as_json)
 
 # %% ../nbs/51_cli.ipynb #fa943551
@@ -446,13 +446,13 @@ def _tell_silver(
 ) -> None:
     kept, heard = int(made.table["silver"].ne("").sum()), _heard(made)
     if as_json:
-        human = {"n": held.n, "share": held.share, "kappa": None if held.kappa != held.kappa else held.kappa} if held else None
+        agreed = {"n": held.n, "share": held.share, "kappa": None if held.kappa != held.kappa else held.kappa} if held else None
         _say(json.dumps({"folder": _near(folder), "utterances": len(made), "labelled": kept, **heard,
-                         "statuses": counts.sum(axis=1).to_dict(), "human": human, "told": told}))
+                         "statuses": counts.sum(axis=1).to_dict(), "agreement": agreed, "told": told}))
         return
     _say(counts.to_string())
     if held:
-        _say(f"\nhuman labels (rows) against silver (columns): {held.n:,} utterances, {held.share:.1%} equal, "
+        _say(f"\nlabels of the corpus (rows) against silver (columns): {held.n:,} utterances, {held.share:.1%} equal, "
              f"Cohen's kappa {held.kappa:.2f}\n{held.confusion.to_string()}")
     if heard:
         rate = "" if heard["wer"] is None else f"; word error rate {heard['wer']:.1%} where there is a reference"
