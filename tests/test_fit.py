@@ -17,11 +17,11 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTo
 
 from zsemo_kit.corpora.table import Corpus, InputError
 from zsemo_kit.training import fit as module
+from zsemo_kit.training import loop
 from zsemo_kit.corpora.turns import texts_of
 from zsemo_kit.training.encoders import TextEncoder
-from zsemo_kit.training.fit import (
-    FitConfig, Model, check_labels, class_weights, fit, predictions, targets_of, weighted_loss,
-)
+from zsemo_kit.training.fit import FitConfig, Model, check_labels, class_weights, fit, predictions, targets_of
+from zsemo_kit.training.targets import weighted_loss
 
 CUES = {"neutral": "table chair", "happy": "great lovely", "sad": "gone alone", "angry": "hate stop"}
 LABELS = list(CUES)
@@ -150,7 +150,7 @@ def test_sampling_draws_equal_classes(encoder: TextEncoder) -> None:
     job = module._job_of(skewed, DEV, LABELS, encoder, config("linear", balance="sampling"), False)
     assert job.draw is not None and (job.weights == 1).all()
     assert np.allclose([job.draw[(skewed.table.emotion == e).to_numpy()].sum() for e in LABELS], 0.25)
-    assert len(np.concatenate(module._epoch_batches(job, np.random.default_rng(0), 0, 1))) == len(skewed)
+    assert len(np.concatenate(loop._epoch_batches(job, np.random.default_rng(0), 0, 1))) == len(skewed)
 
 
 # bad data
@@ -198,9 +198,9 @@ def test_learns_the_toy_and_repeats_itself(classifier: str, encoder: TextEncoder
 @pytest.mark.parametrize("classifier", ["linear", "conv", "finetune"])
 def test_gradients_reach_exactly_what_trains(classifier: str, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, set[str]] = {}
-    real = module._train
+    real = module.optimise
 
-    def watched(model: torch.nn.Module, job: module._Job) -> pd.DataFrame:
+    def watched(model: torch.nn.Module, job: loop.Job) -> pd.DataFrame:
         before = {k: v.clone() for k, v in model.state_dict().items()}
         history = real(model, job)
         seen["moved"] = {k for k, v in model.named_parameters() if not torch.equal(v, before[k])}
@@ -208,7 +208,7 @@ def test_gradients_reach_exactly_what_trains(classifier: str, encoder: TextEncod
         seen["all"] = {k for k, _ in model.named_parameters()}
         return history
 
-    monkeypatch.setattr(module, "_train", watched)
+    monkeypatch.setattr(module, "optimise", watched)
     fit(TRAIN, DEV, LABELS, encoder, config(classifier, balance="none", patience=0), progress=False)
     assert seen["moved"] == seen["trains"]
     assert seen["all"] - seen["trains"] == (
@@ -248,7 +248,7 @@ def test_a_diverged_model_is_one_clear_line(encoder: TextEncoder) -> None:
     job = module._job_of(TRAIN, DEV, LABELS, bad, config("linear"), False)
     job.targets[:] = np.nan
     with pytest.raises(InputError, match="diverged"):
-        module._train(module.LinearHead(encoder.width, 4), job)
+        loop.optimise(module.LinearHead(encoder.width, 4), job)
 
 
 def test_logistic_is_scikit_learns(encoder: TextEncoder) -> None:

@@ -15,7 +15,7 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
 from zsemo_kit.corpora.audio import save_audio
 from zsemo_kit.corpora.table import Corpus, InputError
-from zsemo_kit.training import fit as module
+from zsemo_kit.training import loop
 from zsemo_kit.training.config import CLASSIFIERS, NORMALISATIONS, FitConfig
 from zsemo_kit.training.encoders import Frames
 from zsemo_kit.training.fit import Model, fit, predictions
@@ -24,9 +24,9 @@ from zsemo_kit.training.normalise import Normaliser, groups_of
 from zsemo_kit.training.upstreams import SpeechEncoder
 
 LABELS = ["neutral", "happy", "sad", "angry"]
-SPEECH = ("logistic", "svm", "linear", "weighted_sum", "attentive")
+SPEECH = ("logistic", "svm", "linear", "weighted_sum", "attentive", "mlp")
 FAST = {"logistic": {}, "svm": {}, "linear": {"epochs": 20, "lr": 2e-2, "batch": 16},
-        "weighted_sum": {"steps": 150, "lr": 3e-3}, "attentive": {"steps": 60, "lr": 3e-3, "batch": 16, "dropout": 0.0}}
+        "weighted_sum": {"steps": 150, "lr": 3e-3}, "attentive": {"steps": 60, "lr": 3e-3, "batch": 16, "dropout": 0.0}, "mlp": {"lr": 1e-2, "batch": 16, "dropout": 0.0}}
 
 
 def tones(folder: Path, name: str, n: int, seed: int, shift: float = 1.0) -> Corpus:
@@ -94,8 +94,8 @@ def test_training_is_adam_on_shuffled_batches(
     train, dev, _ = corpora
     chosen = config("weighted_sum", steps=40, balance="none", lr=1e-2)
     seen: list[list[np.ndarray]] = []
-    real = module._plan
-    monkeypatch.setattr(module, "_plan", lambda *a: seen.append(real(*a)) or seen[-1])
+    real = loop._plan
+    monkeypatch.setattr(loop, "_plan", lambda *a: seen.append(real(*a)) or seen[-1])
     model = fit(train, dev, LABELS, encoder, chosen, progress=False)
     rounds = seen[0]
     assert sum(map(len, rounds)) == 40 and len(rounds) == 20 and all(len(b) <= 32 for r in rounds for b in r)

@@ -32,8 +32,9 @@ from zsemo_kit.generation.dialogues import recorded
 from zsemo_kit.training import fit as training
 from zsemo_kit.corpora.turns import texts_of
 from zsemo_kit.training.encoders import TextEncoder, model_folder
-from zsemo_kit.training.fit import FitConfig, probabilities
+from zsemo_kit.training.fit import FitConfig
 from zsemo_kit.training.heads import ConvHead
+from zsemo_kit.training.loop import Data, Job, optimise, probabilities
 
 
 def bert_base(folder: Path) -> str:
@@ -44,7 +45,7 @@ def bert_base(folder: Path) -> str:
     return str(folder)
 
 
-def live(encoder: TextEncoder, texts: list[str]) -> training._Data:
+def live(encoder: TextEncoder, texts: list[str]) -> Data:
     """Input of the head that runs the frozen encoder for each batch that is asked for."""
     tokens = encoder.tokens(texts)
 
@@ -54,14 +55,14 @@ def live(encoder: TextEncoder, texts: list[str]) -> training._Data:
         with torch.no_grad():
             return {"x": encoder.model(**inputs).last_hidden_state, "mask": mask}
 
-    return training._Data([len(t) for t in tokens], batch)
+    return Data([len(t) for t in tokens], batch)
 
 
-def train(job: training._Job, width: int) -> np.ndarray:
+def train(job: Job, width: int) -> np.ndarray:
     """The head from the same start on either input; probabilities of the dev set."""
     torch.manual_seed(job.config.seed)
     head = ConvHead(width, job.targets.shape[1])
-    training._train(head, job)
+    optimise(head, job)
     return probabilities(head, job.dev, job.targets.shape[1], job.device)
 
 

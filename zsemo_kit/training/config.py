@@ -28,8 +28,17 @@ CLASSIFIERS: dict[str, dict[str, Any]] = {  # classifier: what `None` means for 
     "attentive": {"epochs": 1, "steps": 15_000, "batch": 32, "lr": 1e-4, "warmup": 0.0, "decay": False, "weight_decay": 0.0,
                   "clip": 1.0, "dropout": 0.4, "patience": 0, "select": "wa"},
 }
+_TURNS = {"warmup": 0.1, "decay": True, "weight_decay": 0.01, "clip": 1.0, "dropout": 0.5, "select": "weighted_f1"}
+CLASSIFIERS |= {  # of MERITS-L: stage I of speech, stage II, stage III, and all at once
+    "mlp": {"epochs": 50, "batch": 128, "lr": 1e-3, "warmup": 0.0, "decay": False, "weight_decay": 0.01, "clip": 0.0,
+            "dropout": 0.2, "patience": 10, "select": "weighted_f1"},
+    "context": {**_TURNS, "epochs": 20, "batch": 16, "lr": 1e-3, "patience": 6},
+    "fusion": {**_TURNS, "epochs": 20, "batch": 16, "lr": 1e-3, "patience": 6},
+    "joint": {**_TURNS, "epochs": 3, "batch": 4, "lr": 5e-5, "patience": 0},
+}
 CLASSIFIERS["svm"] = {**CLASSIFIERS["logistic"], "select": "uar"}
-_READS = {"conv": "text", "finetune": "text", "weighted_sum": "speech", "attentive": "speech"}  # the others read both
+_READS = {"conv": "text", "finetune": "text", "weighted_sum": "speech", "attentive": "speech", "mlp": "speech",
+          "context": "turns", "fusion": "turns", "joint": "turns"}  # the others read text and speech
 NORMALISATIONS = ("none", "source", "corpus", "speaker")
 _STRENGTHS = {"unit": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0), "standard": (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.1),
               "none": (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)}  # scale: C to try where none are given
@@ -39,7 +48,8 @@ _CHOICES = {"classifier": tuple(CLASSIFIERS), "balance": ("none", "weights", "sa
             "precision": ("no", "bf16", "fp16")}
 _RANGES = {"epochs": (1, 10**6), "steps": (0, 10**8), "layer": (-1000, 1000),
            "batch": (1, 10**6), "lr": (0, 10), "warmup": (0, 1), "weight_decay": (0, 10),
-           "clip": (0, 1e6), "dropout": (0, 0.99), "patience": (0, 10**6), "smoothing": (0, 0.99),
+           "clip": (0, 1e6), "dropout": (0, 0.99), "hidden": (1, 10**6), "heads": (1, 10**4),
+           "patience": (0, 10**6), "smoothing": (0, 0.99),
            "context": (0, 100), "max_tokens": (3, 10**6), "seed": (0, 2**32 - 1)}
 
 # %% ../../nbs/training/32_config.ipynb #06b541d0
@@ -64,7 +74,8 @@ def _fits(
 class FitConfig:
     "How a model is trained; unknown names, wrong types and values out of range raise InputError."
 
-    classifier: str = "logistic"  # logistic | svm | linear; of text: conv | finetune; of speech: weighted_sum | attentive
+    classifier: str = "logistic"  # logistic | svm | linear; of text: conv | finetune; of speech: weighted_sum | attentive | mlp;
+    # of conversations: context | fusion | joint
     epochs: int | None = None  # passes over the training data
     steps: int | None = None  # updates, in place of epochs; 0 counts epochs
     batch: int | None = None  # utterances a step
@@ -74,6 +85,9 @@ class FitConfig:
     weight_decay: float | None = None  # of AdamW
     clip: float | None = None  # largest norm of a gradient; 0 does not clip
     dropout: float | None = None  # before the linear layer
+    hidden: int = 128  # width between, of mlp, context, fusion and joint
+    heads: int = 4  # of attention, in conversations
+    causal: bool = False  # conversations: read earlier turns only
     patience: int | None = None  # epochs without gain before training stops; 0 never stops
     select: str | None = None  # what picks epoch and strength on the source dev set: uar | wa | weighted_f1 | loss
     balance: str = "weights"  # none | weights | sampling | shares
