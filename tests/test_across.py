@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import recall_score
+from sklearn.metrics import f1_score, recall_score
 
 from zsemo_kit.analysis.across import BEST, across, kind_of, shown_across
 
@@ -66,3 +66,14 @@ def test_missing_predictions_end_nothing(tmp_path: Path) -> None:
     for folder in results.folder[results.source == "nemo"]:
         (tmp_path / folder / "predictions.parquet").unlink()
     assert "| all real corpora |" in shown_across(across(results, n=50))
+
+
+def test_another_score_may_be_summed(tmp_path: Path) -> None:
+    results = study(tmp_path, RUNS)
+    found = across(results, n=200, metric="weighted_f1").set_index("kind")
+    frames = [pd.read_parquet(tmp_path / folder / "predictions.parquet") for folder in results.folder]
+    wanted = results.assign(kind=[kind_of(s, t) for s, t in zip(results.source, results.target, strict=True)],
+                            f1=[f1_score(f.truth, f.guess, average="weighted") for f in frames])  # fmt: skip
+    for kind, mean in wanted.groupby(["kind", "target"]).f1.mean().groupby("kind").mean().items():
+        assert found.weighted_f1[kind] == pytest.approx(mean)
+    assert "weighted F1" in shown_across(found.reset_index()) and "UAR" not in shown_across(found.reset_index())

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from .results import pipes, predictions_of, varying
+from .scores import METRIC_NAMES, METRICS, counted, from_counts
+from ..corpora.table import InputError
 from ..generation.sources import names_of
 
 # %% ../../nbs/analysis/45_across.ipynb #c2ef7b54
@@ -36,44 +38,42 @@ def kind_of(
 
 # %% ../../nbs/analysis/45_across.ipynb #7335e519
 def _counts(
-    frames: Sequence[pd.DataFrame],  # predictions of one row, a frame a seed
-    cluster: str,  # column of what is drawn
-) -> tuple[np.ndarray, np.ndarray, list[str]]:  # hits (seeds, clusters, classes), totals (clusters, classes), cluster names
-    "Everything that UAR needs of a row."
-    units, classes = sorted(frames[0][cluster].unique()), sorted(frames[0]["truth"].unique())
-    grid = pd.MultiIndex.from_product([units, classes])
-    shape = len(units), len(classes)
-
-    def summed(frame: pd.DataFrame, values: Any) -> np.ndarray:
-        made = pd.Series(np.asarray(values, float)).groupby([frame[cluster].to_numpy(), frame["truth"].to_numpy()]).sum()
-        return made.reindex(grid, fill_value=0.0).to_numpy().reshape(shape)
-
-    hits = np.stack([summed(f, f["truth"].to_numpy() == f["guess"].to_numpy()) for f in frames])
-    return hits, summed(frames[0], np.ones(len(frames[0]))), units
+    out: Path,  # folder that was gathered
+    folders: Sequence[str],  # runs of one row, one a seed
+    cluster: str,  # "speaker" or "dialogue"
+) -> np.ndarray | None:  # confusion counts, shape (seeds, clusters, K, K + 1); None without predictions over one test
+    frames = predictions_of(out, folders)
+    try:
+        return counted(frames, sorted(set(frames[0]["truth"].astype(str))), cluster) if frames else None
+    except InputError:  # the table's note says so
+        return None
 
 
-def _uars(hits: np.ndarray, totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    "UAR of each draw, meaned over seeds; weights (draws, clusters)."
-    drawn = weights @ totals
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recalls = np.stack([(weights @ h) / drawn for h in hits])
-    return np.nanmean(recalls, axis=(0, 2))
+def _drawn(
+    counts: np.ndarray,  # shape (seeds, clusters, K, K + 1)
+    weights: np.ndarray,  # how often each cluster is drawn, shape (draws, clusters)
+    metric: str,  # score
+) -> np.ndarray:  # score of each draw, averaged over seeds
+    seeds, clusters, k, width = counts.shape
+    flat = counts.transpose(1, 0, 2, 3).reshape(clusters, -1).astype(float)
+    return np.asarray(from_counts((weights @ flat).reshape(-1, seeds, k, width))[metric].mean(1))
 
 # %% ../../nbs/analysis/45_across.ipynb #627b1043
-def _draws(results: pd.DataFrame, out: Path, keys: Sequence[str], cluster: str, n: int, seed: int) -> pd.DataFrame:
-    "One row a target, source and setting: its kind, and `uars`, the score itself followed by those of the draws."
+def _draws(
+    results: pd.DataFrame, out: Path, keys: Sequence[str], cluster: str, n: int, seed: int, metric: str,
+) -> pd.DataFrame:
+    "One row a target, source and setting: its kind, and `drawn`, the score itself followed by those of the draws."
     rng, weights, rows = np.random.default_rng(seed), {}, []
     for values, group in results.groupby(["target", "source", *keys], sort=False, dropna=False):
-        frames = predictions_of(out, group["folder"].tolist())
-        if not frames:
+        counts = _counts(out, group["folder"].tolist(), cluster)
+        if counts is None:
             continue
-        hits, totals, units = _counts(frames, cluster)
         target, source = values[:2]
         if target not in weights:
-            drawn = rng.multinomial(len(units), np.full(len(units), 1 / len(units)), size=n)
-            weights[target] = np.vstack([np.ones(len(units)), drawn])
+            units = counts.shape[1]
+            weights[target] = np.vstack([np.ones(units), rng.multinomial(units, np.full(units, 1 / units), size=n)])
         rows.append(dict(zip(("target", "source", *keys), values, strict=True)) | {
-            "kind": kind_of(str(source), str(target)), "uars": _uars(hits, totals, weights[target])})
+            "kind": kind_of(str(source), str(target)), "drawn": _drawn(counts, weights[target], metric)})
     return pd.DataFrame(rows)
 
 
@@ -83,10 +83,10 @@ def _means(rows: pd.DataFrame) -> dict[str, np.ndarray]:
     for kind in KINDS:
         own = rows[rows["kind"] == kind]
         if set(own["target"]) == set(targets):
-            out[kind] = np.mean([np.mean(list(g["uars"]), axis=0) for _, g in own.groupby("target")], axis=0)
+            out[kind] = np.mean([np.mean(list(g["drawn"]), axis=0) for _, g in own.groupby("target")], axis=0)
     real = rows[rows["kind"] == "one real corpus"]
     if set(real["target"]) == set(targets):
-        out[BEST] = np.mean([max(g["uars"], key=lambda u: u[0]) for _, g in real.groupby("target")], axis=0)
+        out[BEST] = np.mean([max(g["drawn"], key=lambda u: u[0]) for _, g in real.groupby("target")], axis=0)
     return out
 
 # %% ../../nbs/analysis/45_across.ipynb #971c78dc
@@ -97,23 +97,24 @@ def across(
     cluster: str = "speaker",  # what is drawn: speaker or dialogue
     n: int = 2000,  # draws
     seed: int = 0,  # of the draws
-) -> pd.DataFrame:  # setting, kind, targets, uar, low, high, and difference, diff_low, diff_high against `against`
-    """UAR of each kind of source averaged over targets, with 95 % percentile intervals; empty for fewer than two targets.
+    metric: str = "uar",  # one of METRICS
+) -> pd.DataFrame:  # setting, kind, targets, <metric>, low, high, and difference, diff_low, diff_high against `against`
+    """Score of each kind of source averaged over targets, with 95 % percentile intervals; empty for fewer than two targets.
 
     The difference is paired: both sides are scored on the same drawn speakers.
     """
     out = Path(results.attrs.get("out", "."))
     keys = [c for c in varying(results) if c not in ("source", "target", "seed")]
-    drawn = _draws(results, out, keys, cluster, n, seed) if results["target"].nunique() > 1 else pd.DataFrame()
+    drawn = _draws(results, out, keys, cluster, n, seed, metric) if results["target"].nunique() > 1 else pd.DataFrame()
     rows = []
     for values, group in drawn.groupby(keys, sort=False, dropna=False) if keys and len(drawn) else [((), drawn)]:
         means = _means(group) if len(group) else {}
-        for kind, uars in means.items():
-            low, high = np.quantile(uars[1:], (0.025, 0.975))
+        for kind, scores in means.items():
+            low, high = np.quantile(scores[1:], (0.025, 0.975))
             row = dict(zip(keys, values, strict=True)) | {"kind": kind, "targets": group["target"].nunique()}
-            row |= {"uar": uars[0], "low": low, "high": high}
+            row |= {metric: scores[0], "low": low, "high": high}
             if against in means and kind not in (against, BEST):
-                off = uars - means[against]
+                off = scores - means[against]
                 low, high = np.quantile(off[1:], (0.025, 0.975))
                 row |= {"difference": off[0], "diff_low": low, "diff_high": high}
             rows.append(row)
@@ -124,9 +125,11 @@ def shown_across(
     found: pd.DataFrame,  # as `across` gives it
 ) -> str:  # a Markdown table
     "What a reader sees of it."
-    head = [c for c in found if c not in ("uar", "low", "high", "difference", "diff_low", "diff_high")]
+    metric = next(m for m in METRICS if m in found)
+    head = [c for c in found if c not in (metric, "low", "high", "difference", "diff_low", "diff_high")]
     seen = found[head].astype(str)
-    seen["UAR"] = [f"{_short(u)} [{_short(a)}, {_short(b)}]" for u, a, b in found[["uar", "low", "high"]].to_numpy()]
+    scores = found[[metric, "low", "high"]].to_numpy()
+    seen[METRIC_NAMES[metric]] = [f"{_short(u)} [{_short(a)}, {_short(b)}]" for u, a, b in scores]
     if "difference" in found:
         sides = found[["difference", "diff_low", "diff_high"]].to_numpy()
         seen["against one real corpus"] = [f"{_signed(d)} [{_signed(a)}, {_signed(b)}]" if d == d else "" for d, a, b in sides]

@@ -180,7 +180,7 @@ def _page(
         said = f"Differences of {METRIC_NAMES[headline(rows)]}; all {len(found)} comparisons are one family (Holm)."
         parts += ["## Paired comparisons", pipes(shown_comparisons(found)), said]
     parts += [f"Not compared: {line}." for line in found.attrs.get("told", [])]
-    if len(summed := across(results, cluster=rows.attrs["cluster"])):
+    if len(summed := across(results, cluster=rows.attrs["cluster"], metric=headline(rows))):
         parts += ["## Across targets", shown_across(summed), "Averaged over targets; the intervals draw "
                   f"{rows.attrs['cluster']}s within each. The best real corpus of each target is picked on its test scores."]
     parts += ["## Time", pipes(stages(results))] if len(stages(results)) else []
