@@ -15,6 +15,8 @@ from zsemo_kit.analysis.comparisons import comparisons, counterpart_of
 from zsemo_kit.analysis.report import Report, figures_of, report
 from zsemo_kit.analysis.results import gather, left_out, markdown, ordered, pipes, table
 from zsemo_kit.analysis.scores import over_seeds, scores
+from zsemo_kit.batch import Study
+from zsemo_kit.cli import _report
 from zsemo_kit.corpora.table import InputError
 
 LABELS = ["neutral", "happy", "sad", "angry"]
@@ -271,6 +273,16 @@ def test_the_headline_decides_columns_caption_figures_and_tests(tmp_path: Path) 
     assert usual.text.split("\n")[2].index("UAR") < usual.text.split("\n")[2].index("weighted F1")
     with pytest.raises(InputError, match="unknown metric"):
         report("s", study.parent, metric="f1")
+
+
+def test_the_command_line_hands_a_studys_choices_to_its_report(tmp_path: Path) -> None:
+    folder = staged(tmp_path / "out" / "s")
+    grid = [{"stage": ["fusion", "text_1"], "silver": ["none", "melt"]}, {"stage": ["audio_1"]}]
+    chosen = Study("s", "x", grid=grid, compare=KINDS, metric="weighted_f1")
+    made = _report(chosen, folder, tmp_path, [p.name for p in folder.iterdir()])
+    assert set(made.comparisons["metric"]) == {"weighted_f1"} and len(made.comparisons) == 4
+    ticks = made.figures["stages_drama_four"].axes[0].get_xticklabels()
+    assert [t.get_text().split(",")[0] for t in ticks] == ["fusion", "text", "audio"]  # as the study lists them
 
 
 def test_stages_fall_into_their_own_order_and_need_two(study: Path, tmp_path: Path) -> None:

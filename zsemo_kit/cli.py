@@ -177,7 +177,8 @@ def _report(study: "Study", folder: Path, root: Path, ids: list[str]) -> "Report
     from zsemo_kit.analysis.report import report
     order = {k: list(dict.fromkeys(v for g in study.grid for v in g.get(k, []))) for k in {k for g in study.grid for k in g}}
     return report(
-        study.name, folder, root / "figures" if study.publish else None, baseline=study.baseline or None, order=order, ids=ids,
+        study.name, folder, root / "figures" if study.publish else None, baseline=study.baseline or None, compare=study.compare,
+        metric=study.metric, order=order, ids=ids,
     )
 
 # %% ../nbs/51_cli.ipynb #d8751cf9
