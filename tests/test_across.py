@@ -77,3 +77,10 @@ def test_another_score_may_be_summed(tmp_path: Path) -> None:
     for kind, mean in wanted.groupby(["kind", "target"]).f1.mean().groupby("kind").mean().items():
         assert found.weighted_f1[kind] == pytest.approx(mean)
     assert "weighted F1" in shown_across(found.reset_index()) and "UAR" not in shown_across(found.reset_index())
+
+
+def test_a_setting_that_some_runs_do_not_state_is_left_blank(tmp_path: Path) -> None:
+    results = study(tmp_path, RUNS)
+    results["profile"] = [None if source.endswith("_synthetic") else "fitted" for source in results.source]
+    lines = shown_across(across(results, n=50)).splitlines()
+    assert lines[2].startswith("|  | written, its own card |") and any(line.startswith("| fitted |") for line in lines)

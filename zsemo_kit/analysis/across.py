@@ -127,7 +127,7 @@ def shown_across(
     "What a reader sees of it."
     metric = next(m for m in METRICS if m in found)
     head = [c for c in found if c not in (metric, "low", "high", "difference", "diff_low", "diff_high")]
-    seen = found[head].astype(str)
+    seen = found[head].astype(object).fillna("").astype(str)  # a setting that a run does not state
     scores = found[[metric, "low", "high"]].to_numpy()
     seen[METRIC_NAMES[metric]] = [f"{_short(u)} [{_short(a)}, {_short(b)}]" for u, a, b in scores]
     if "difference" in found:
