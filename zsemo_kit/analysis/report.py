@@ -53,12 +53,22 @@ _SIZES = ("n", "size", "limit", "n_source", "max_utterances", "utterances")  # p
 _STAGES = ("text_1", "text_2", "audio_1", "audio_2", "fusion")  # order of a staged system, where the study lists no other
 _STRATEGIES = ("strategy", "strategies", "second_reading")  # parameters of an ablation
 
+# %% ../../nbs/analysis/45_report.ipynb #7a866b61
+def _staged(
+    part: pd.DataFrame,  # rows of one target and space
+) -> pd.DataFrame:  # the rows of a staged system in the order of its stages; any other's as they are
+    if "stage" not in part.attrs.get("varying", []) or part["stage"].eq("").all():
+        return part
+    listed = part.attrs.get("listed", {}).get("stage", _STAGES)
+    return ordered(part[part["stage"] != ""], ["stage"], {"stage": listed})
+
 # %% ../../nbs/analysis/45_report.ipynb #d459cefb
 def _detailed(
     part: pd.DataFrame,  # rows of one target and space
     baseline: str | Mapping[str, Any] | None,  # named baseline
 ) -> list[dict[str, Any]]:  # rows that get a figure of their own
-    every = records(part)
+    every = records(_staged(part))
+    every = [r for r in every if r.get("stage") == every[-1].get("stage")]  # of a staged system, what its last stage says
     first = [r for r in every if r["role"] != "ceiling"][:1] or every[:1]
     named = [baseline_of(r, part, baseline) for r in first] if baseline else []
     return first + [r for r in named if r and r["folders"] != first[0]["folders"]]
@@ -107,14 +117,15 @@ def _by_stage(
     part: pd.DataFrame,  # rows of one target and space
 ) -> Iterator[tuple[str, Figure]]:  # name, figure
     "What each stage adds, where the study varies `stage`: a line for each setting of everything else that stages do not fix."
-    apart = part.attrs.get("varying", [])
-    if "stage" not in apart or part["stage"].nunique() < 2:
+    rows = _staged(part)
+    if "stage" not in rows or rows["stage"].nunique() < 2:
         return
-    rows = ordered(part[part["stage"] != ""], ["stage"], {"stage": part.attrs.get("listed", {}).get("stage", _STAGES)})
-    rows.attrs = part.attrs
-    others = [c for c in ("source", *apart) if c != "stage" and rows.groupby("stage")[c].nunique().max() > 1]
-    said = [[str(r[c]) if isinstance(r[c], str) else f"{c} {r[c]}" for c in others if r[c] != ""] for r in records(rows)]
-    rows = rows.assign(variant=[", ".join(words) or "as it is" for words in said])
+    others = [c for c in ("source", *part.attrs["varying"]) if c != "stage" and rows.groupby("stage")[c].nunique().max() > 1]
+    first, named = records(rows)[0], []
+    for row in records(rows):  # the first line in full, the others by what they do differently
+        own = [c for c in others if row[c] != first[c]] or others
+        named.append(", ".join(f"{c} {row[c]}" if row[c] != "" else f"{c} not stated" for c in own) or "as it is")
+    rows = rows.assign(variant=named)
     if not rows.duplicated(["stage", "variant"]).any():
         yield "stages", plot_stages(rows, metric=headline(part))
 

@@ -249,6 +249,14 @@ def _averaged(
     sizes = {"seeds": len(group), "n_test": group["n_test"].max() if "n_test" in group else np.nan}
     return bare | sizes | {"chance": 1 / seen if seen else np.nan, "note": note}
 
+# %% ../../nbs/analysis/44_results.ipynb #5744fa22
+def _sorting(
+    apart: Sequence[str],  # parameters that vary
+) -> list[str]:  # columns to sort rows by
+    "The keys, then what varies; a stage stands before modality and system, which follow from it."
+    early = [c for c in ("target", "space", "source", "stage") if "stage" in apart]
+    return list(dict.fromkeys([*early, *KEYS, *apart]))
+
 # %% ../../nbs/analysis/44_results.ipynb #f54b0b9e
 def table(
     results: pd.DataFrame,  # as `gather` gives it
@@ -272,7 +280,7 @@ def table(
         about["transductive"] = bool(group["transductive"].any())
         about["folders"] = tuple(group["folder"])
         rows.append(dict(zip(keys, values, strict=True)) | _averaged(group, out, cluster) | about)
-    done = ordered(pd.DataFrame(rows), keys[:5] + apart, order)
+    done = ordered(pd.DataFrame(rows), _sorting(apart), order)
     if "name" not in done:
         done.insert(0, "name", _names(done, apart))
     same = {c: results[c].iloc[0] for c in parameters(results) if c not in apart}
