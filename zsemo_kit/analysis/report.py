@@ -127,7 +127,8 @@ def _by_stage(
         named.append(", ".join(f"{c} {row[c]}" if row[c] != "" else f"{c} not stated" for c in own) or "as it is")
     rows = rows.assign(variant=named)
     if not rows.duplicated(["stage", "variant"]).any():
-        yield "stages", plot_stages(rows, metric=headline(part))
+        note = "Lines after the first are as it but for what they name." if len(set(named)) > 1 else ""
+        yield "stages", plot_stages(rows, metric=headline(part), note=note)
 
 # %% ../../nbs/analysis/45_report.ipynb #843dd201
 def _training(
