@@ -26,7 +26,8 @@ from zsemo_kit.training.upstreams import SpeechEncoder
 LABELS = ["neutral", "happy", "sad", "angry"]
 SPEECH = ("logistic", "svm", "linear", "weighted_sum", "attentive", "mlp")
 FAST = {"logistic": {}, "svm": {}, "linear": {"epochs": 20, "lr": 2e-2, "batch": 16},
-        "weighted_sum": {"steps": 150, "lr": 3e-3}, "attentive": {"steps": 60, "lr": 3e-3, "batch": 16, "dropout": 0.0}, "mlp": {"lr": 1e-2, "batch": 16, "dropout": 0.0}}
+        "weighted_sum": {"steps": 150, "lr": 3e-3}, "attentive": {"steps": 60, "lr": 3e-3, "batch": 16, "dropout": 0.0},
+        "mlp": {"lr": 1e-2, "batch": 16, "dropout": 0.0}}
 
 
 def tones(folder: Path, name: str, n: int, seed: int, shift: float = 1.0) -> Corpus:
