@@ -50,7 +50,7 @@ from ..corpora.table import SPACES, InputError
 
 # %% ../../nbs/analysis/45_report.ipynb #f62caaea
 _SIZES = ("n", "size", "limit", "n_source", "max_utterances", "utterances")  # parameters that set the training size
-_STAGES = ("text_1", "text_2", "audio_1", "audio_2", "fusion")  # order of a staged system, where the study lists no other
+_STAGES = ("text_1", "text_2", "audio_1", "audio_2", "fusion")  # order of a staged system; other names follow as listed
 _STRATEGIES = ("strategy", "strategies", "second_reading")  # parameters of an ablation
 
 # %% ../../nbs/analysis/45_report.ipynb #7a866b61
@@ -59,8 +59,8 @@ def _staged(
 ) -> pd.DataFrame:  # the rows of a staged system in the order of its stages; any other's as they are
     if "stage" not in part.attrs.get("varying", []) or part["stage"].eq("").all():
         return part
-    listed = part.attrs.get("listed", {}).get("stage", _STAGES)
-    return ordered(part[part["stage"] != ""], ["stage"], {"stage": listed})
+    listed = part.attrs.get("listed", {}).get("stage", [])  # grids list stages as they are best run, not as they are read
+    return ordered(part[part["stage"] != ""], ["stage"], {"stage": [*_STAGES, *listed]})
 
 # %% ../../nbs/analysis/45_report.ipynb #d459cefb
 def _detailed(
