@@ -49,7 +49,7 @@ def defaults(
     unknown = set(changes) - {"silver", "finetune", *rest}
     if unknown:
         raise InputError(f"no part of MERITS-L is called {min(unknown)!r}", expected=", ".join(["silver", "finetune", *rest]))
-    return {"silver": tuned, "finetune": tuned, **rest, **changes}
+    return {"silver": replace(tuned, epochs=2), "finetune": tuned, **rest, **changes}
 
 # %% ../../nbs/training/33_merits.ipynb #8b8f4039
 @dataclass(frozen=True, eq=False)

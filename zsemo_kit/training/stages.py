@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['Part', 'Stage', 'Kept', 'stage_name', 'Stages']
 
-# %% ../../nbs/training/33_stages.ipynb #88627e81
+# %% ../../nbs/training/33_stages.ipynb #bb64c55d
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -89,6 +90,6 @@ class Stages:
                 try:
                     return load(place)
                 except InputError:
-                    pass  # cut off by a full disk, or of an older format
+                    shutil.rmtree(place)  # cut off by a full disk, or of an older format
             make().save(place)
             return load(place)
