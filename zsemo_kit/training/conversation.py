@@ -85,7 +85,7 @@ def _known(
     "A row with any number missing is missing: what was not measured is not made up."
     return np.isfinite(values).all(tuple(range(1, values.ndim)))
 
-
+# %% ../../nbs/training/33_conversation.ipynb #37b7d634
 def _read(
     corpus: Corpus,  # whose turns these are
     values: Sequence[np.ndarray],  # one or two arrays (n, k), NaN where a modality is missing
@@ -230,7 +230,7 @@ def _net_of(
         context.out.requires_grad_(False)  # the fusion answers
     return JointNet(trainable(below[0]), body, *contexts, FusionNet((config.hidden, config.hidden), *shape))
 
-
+# %% ../../nbs/training/33_conversation.ipynb #bb052034
 def _widths(
     config: FitConfig,  # which stage
     below: Sequence[Any],  # what it reads
@@ -252,7 +252,7 @@ def _device(
 _BELOW = {"context": "one fitted Model", "fusion": "two fitted context stages, of text and of speech",
           "joint": "a TextEncoder and a speech Model with classifier mlp"}
 
-
+# %% ../../nbs/training/33_conversation.ipynb #63b4efa0
 def _check_below(
     config: FitConfig,  # which stage
     below: Sequence[Any],  # what it is to read
@@ -327,7 +327,7 @@ def _job(
 # %% ../../nbs/training/33_conversation.ipynb #2b5eed66
 _MANIFEST = "conversation.json"  # marks a saved stage's folder
 
-
+# %% ../../nbs/training/33_conversation.ipynb #7d5e17ff
 def _save(
     stage: Conversation,  # what to write
     folder: Path,  # where
@@ -350,7 +350,7 @@ def _save(
         shutil.rmtree(staging, ignore_errors=True)
     return folder
 
-
+# %% ../../nbs/training/33_conversation.ipynb #fac26af9
 def _write(
     stage: Conversation,  # what to write
     folder: Path,  # empty
@@ -395,7 +395,7 @@ def _load(
                          found=f"{type(e).__name__}: {str(e).splitlines()[0]}") from e
     return Conversation(labels, config, below, net.to(_device(below)).eval().requires_grad_(False), history)
 
-
+# %% ../../nbs/training/33_conversation.ipynb #4d50144a
 def _load_below(
     kind: str,  # "Model", "Conversation", or the name of a text encoder
     folder: Path,  # where it lies

@@ -13,6 +13,21 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from ..corpora.table import InputError
 from .encoders import pooled
 
+# %% ../../nbs/training/31_dialogue_nets.ipynb #57a4f4aa
+def _zeroed(
+    x: Tensor,  # (batch, turns, width)
+    seen: Tensor,  # (batch, turns)
+) -> Tensor:  # the same, zeros where unseen
+    "What is not there is nothing."
+    return x * seen.unsqueeze(2)
+
+# %% ../../nbs/training/31_dialogue_nets.ipynb #516f3e11
+def _later(
+    x: Tensor,  # (batch, turns, width)
+) -> Tensor:  # (turns, turns), true where a key is after the turn that asks
+    "What has not been said yet."
+    return torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
+
 # %% ../../nbs/training/31_dialogue_nets.ipynb #16248ebe
 class AttentionBlock(nn.Module):
     "Multi-head attention, residual, layer norm; a query that may look at nothing is left as it was."
@@ -36,8 +51,7 @@ class AttentionBlock(nn.Module):
         seen: Tensor,  # (batch, turns), true where a key may be looked at
     ) -> Tensor:  # (batch, turns, width)
         "What each turn takes from the others, added to it."
-        turns = x.shape[1]
-        later = torch.ones(turns, turns, dtype=torch.bool, device=x.device).triu(1) if self.causal else None
+        later = _later(x) if self.causal else None
         taken, _ = self.attention(x, keys, keys, key_padding_mask=~seen, attn_mask=later, need_weights=False)
         return self.norm(x + self.dropout(taken))
 
@@ -78,10 +92,11 @@ class ContextNet(nn.Module):
         seen: Tensor,  # (batch, turns), true where the modality is there
     ) -> Tensor:  # (batch, turns, hidden), zeros where unseen
         "Each turn in its conversation."
-        x = self.dropout(self.project(x)) * seen.unsqueeze(2)
+        x = _zeroed(self.dropout(self.project(x)), seen)
         packed = pack_padded_sequence(x, real.sum(1).cpu(), batch_first=True, enforce_sorted=False)
         heard, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=x.shape[1])
-        return self.attention(*[self.norm(x + heard)] * 2, seen) * seen.unsqueeze(2)
+        h = self.norm(x + heard)
+        return _zeroed(self.attention(h, h, seen), seen)
 
     def forward(
         self,
@@ -122,9 +137,9 @@ class FusionNet(nn.Module):
     ) -> Tensor:  # (turns with either, classes), dialogue by dialogue
         "Logits."
         seen = (text_seen, speech_seen)
-        a, b = (layer(x) * s.unsqueeze(2) for layer, x, s in zip(self.project, (text, speech), seen, strict=True))
+        a, b = (_zeroed(layer(x), s) for layer, x, s in zip(self.project, (text, speech), seen, strict=True))
         crossed = self.cross[0](a, b, speech_seen), self.cross[1](b, a, text_seen)
-        halves = [block(x, x, s) * s.unsqueeze(2) for block, x, s in zip(self.own, crossed, seen, strict=True)]
+        halves = [_zeroed(block(x, x, s), s) for block, x, s in zip(self.own, crossed, seen, strict=True)]
         return self.out(self.dropout(torch.cat(halves, 2)))[text_seen | speech_seen]
 
 # %% ../../nbs/training/31_dialogue_nets.ipynb #0673ea6e
@@ -137,7 +152,7 @@ def _placed(
     out[seen] = vectors
     return out
 
-
+# %% ../../nbs/training/31_dialogue_nets.ipynb #f225439d
 class JointNet(nn.Module):
     "Stages I to III in one: token ids and speech features of dialogues to logits of their turns."
 

@@ -27,14 +27,14 @@ STAGES: dict[str, tuple[str, ...]] = {  # stage: the stages that it stands on
 }
 TRAININGS = ("hierarchical", "joint")  # stage by stage, or fusion and all below it at once
 
-
+# %% ../../nbs/training/33_merits.ipynb #921a1d6c
 def below_of(
     name: str,  # of STAGES
 ) -> list[str]:  # the stages that it stands on, lowest first
     "The way up to a stage."
     return [n for lower in STAGES.get(name, ()) for n in (*below_of(lower), lower)]
 
-
+# %% ../../nbs/training/33_merits.ipynb #95f031ca
 def defaults(
     **changes: FitConfig,  # settings of a classifier, in place of ours
 ) -> dict[str, FitConfig]:  # silver, finetune, mlp, context, fusion, joint
@@ -137,7 +137,7 @@ class _Lean:
     def save(self, folder: Path | str) -> Path:
         return self.stage.save(folder, below=False)
 
-
+# %% ../../nbs/training/33_merits.ipynb #966818db
 def _content(
     corpus: Corpus,  # of text
     config: FitConfig,  # how much context is read
@@ -145,14 +145,14 @@ def _content(
     "What a text stage learns from."
     return ["\n".join(texts_of(corpus, config.context)), " ".join(corpus.table.emotion)]
 
-
+# %% ../../nbs/training/33_merits.ipynb #9383e7fe
 def _with_words(
     corpus: Corpus,  # of text, with gaps
 ) -> Corpus:  # rows that say something
     "A turn without words teaches a text stage nothing."
     return corpus.where(corpus.table["text"].str.strip() != "")
 
-
+# %% ../../nbs/training/33_merits.ipynb #10885542
 def _heard(
     corpus: Corpus,  # with or without speech
     speech: SpeechEncoder,  # reads it
@@ -164,7 +164,7 @@ def _heard(
         raise InputError(f"{corpus.name} has no speech that can be read", mend="take a corpus with audio, or a text stage")
     return replace(corpus, table=corpus.table[known])
 
-
+# %% ../../nbs/training/33_merits.ipynb #c22ccfc9
 def _said(
     part: str,  # the stage above
     below: TextEncoder | Model | Conversation,  # what a stage stands on

@@ -49,7 +49,7 @@ def _mark(
         return f"{part.space}\n{table.to_csv(index=False)}".encode("utf-8", "surrogatepass")
     return str(part).encode("utf-8", "surrogatepass")
 
-
+# %% ../../nbs/training/33_stages.ipynb #148a00b1
 def stage_name(
     kind: str,  # what the stage is, in a word
     *parts: Part,  # all that decides it
