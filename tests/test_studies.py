@@ -24,6 +24,7 @@ KEYS = {
 }
 PAIR = {"source": "meld_synthetic", "target": "iemocap_synthetic", "seed": "0"}
 HEARD = {"takes": "1", "seed": "0", "size": "120"}
+CONVERSED = {**PAIR, "target": "msp_podcast_synthetic", "size": "200", "second_reading": "none", "epochs": "1", "precision": "no"}
 SMALL: dict[str, dict[str, str]] = {
     "zero_shot_text": {  # this sample has all seven classes in train and dev
         **PAIR, "target": "msp_podcast_synthetic", "space": "seven", "size": "300", "second_reading": "none",
@@ -42,6 +43,16 @@ SMALL: dict[str, dict[str, str]] = {
         "conditions": "random", "own_terms": "trim+level+tilt", **HEARD,
     },
     "zero_shot_speech_upstreams": {"source": "nemo_synthetic", "target": "emodb_synthetic", "steps": "20", **HEARD},
+    "merits_l": {
+        **CONVERSED, "stage": "text_2", "silver": "iemocap_synthetic", "training": "hierarchical", "space": "four",
+        "silver_epochs": "1",
+    },
+    "merits_l_ablation": {**CONVERSED, "stage": "text_2", "silver": "none", "causal": "true", "context": "0", "space": "four"},
+    "merits_l_zero_shot": {**CONVERSED, "stage": "[text_1, text_2]", "normalisation": "source"},
+    "merits_l_iemocap": {**CONVERSED, "stage": "text_1", "silver": "none", "training": "hierarchical", "fold": "official"},
+    "merits_l_mosi": {
+        **CONVERSED, "stage": "text_1", "silver": "none", "training": "hierarchical", "fold": "official", "space": "sentiment",
+    },
     "demo_speech": {"source": "nemo_synthetic", "target": "emodb_synthetic", "inject": "[none, prosody]", **HEARD},
     "corpus_datasheet": {
         "source": "meld_synthetic", "target": "none", "space": "four", "real": "none", "heard": "40", "listened": "8",

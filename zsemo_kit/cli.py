@@ -87,6 +87,8 @@ def _parsed(assignment: str) -> tuple[str, Any]:
     name, equals, value = assignment.partition("=")
     if not equals or not name:
         raise InputError(f"bad --set {assignment!r}", expected="NAME=VALUE")
+    if value.lower() in ("no", "yes", "on", "off", "y", "n"):
+        return name, value  # YAML 1.1 would make switches of these words, and precision=no a mistake
     try:
         read = yaml.safe_load(value)
     except yaml.YAMLError:
