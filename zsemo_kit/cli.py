@@ -440,7 +440,11 @@ def _keep_silver(made: "Corpus", own: list[str], told: str, folder: Path, as_jso
     in_place = made.root.resolve() == folder.resolve()  # labelled where it lies: its audio stays
     (made if in_place else replace(made, table=table.assign(audio=""))).save(folder)
     both = any(h and s for h, s in zip(own, silver, strict=True))
-    held = agreement(own, silver, TASKS[table["silver_task"].iloc[0]].labels) if both else None
+    labels = TASKS[table["silver_task"].iloc[0]].labels
+    held = agreement(own, silver, labels) if both else None
+    if held:
+        from zsemo_kit.analysis.figures import plot_disagreement, save_figure
+        save_figure(plot_disagreement(own, silver, labels, note=f"{made.name}."), "merits_l", f"silver_{made.name}", folder)
     _tell_silver(made, counts, held, told, folder, as_json)
 
 # %% ../nbs/51_cli.ipynb #fa943551
