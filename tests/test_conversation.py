@@ -23,6 +23,7 @@ from zsemo_kit.training.config import FitConfig
 from zsemo_kit.training.conversation import Conversation, dialogues_of, fit_conversation
 from zsemo_kit.training.encoders import TextEncoder
 from zsemo_kit.training.fit import Model, fit, predictions
+from zsemo_kit.training.heads import MLPHead
 from zsemo_kit.training.upstreams import SpeechEncoder
 
 pytest.importorskip("parselmouth")
@@ -194,6 +195,12 @@ def test_dialogues_of_joined_corpora_do_not_mix() -> None:
     assert groups(table(dialogue=["1"] * 4, turn=[0, 1, 2, 3], corpus=["a", "b", "a", "b"])) == [[0, 2], [1, 3]]
 
 
+@pytest.mark.parametrize("none", ["", None, float("nan")])
+def test_a_row_that_names_no_corpus_is_not_lost(none: object) -> None:
+    corpus = table(dialogue=["1", "2", "", ""], turn=[0, 1, 0, 0], corpus=["a", none, none, none])
+    assert groups(corpus) == [[0], [1], [2], [3]]
+
+
 def test_single_lines_are_read_alone(stages: dict[str, Conversation]) -> None:
     listed = changed(TARGET, strategy="utterances")
     for kind, stage in stages.items():
@@ -265,6 +272,13 @@ def test_causal_speech_is_blind_to_the_future(causal: dict[str, Conversation]) -
         assert np.abs(context.vectors(rows_of(TARGET, early)) - context.vectors(TARGET)[early]).max() < 1e-5
 
 
+def test_what_causal_stages_read_is_causal(stack: Stack, causal: dict[str, Conversation]) -> None:
+    "A fusion that is called causal would see the future through contexts that are not."
+    with pytest.raises(InputError, match="causal"):
+        fit_conversation(TRAIN, DEV, LABELS, stack.contexts, config("fusion", causal=True), progress=False)
+    assert all(c.config.causal for c in causal["fusion"].below)
+
+
 # what trains
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -296,6 +310,19 @@ def test_joint_training_moves_a_copy_of_the_encoder(stack: Stack, stages: dict[s
     own = stages["joint"].net.model.state_dict()
     assert any(not torch.equal(v, own[k]) for k, v in stack.encoder.model.state_dict().items())
     assert stages["joint"].below[0] is stack.encoder and stack.encoder.encode(["this is so"]).shape == (1, 16)
+
+
+def test_joint_speech_starts_afresh(stack: Stack) -> None:
+    "Nothing that stage I learnt is handed on: the weights of the layers are all alike again, the layers are drawn anew."
+    torch.manual_seed(0)
+    head = MLPHead(3, 8, 4, 6)
+    nn.init.constant_(head.weights, 2.0)
+    head.weights.data[0] = -2.0
+    before = {k: v.clone() for k, v in head.state_dict().items()}
+    net = module._net_of(config("joint"), (stack.encoder, replace(stack.speech, head=head)), [16, 6], 4)
+    assert not torch.equal(net.body.projector.weight, before["projector.weight"])
+    assert torch.equal(net.body.weights.softmax(0), torch.full((3,), 1 / 3))
+    assert all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -525,6 +552,17 @@ def test_bad_data_names_part_and_class(kind: str, part: str, stack: Stack) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("part", ["train", "dev"])
+def test_a_class_of_which_nothing_can_be_read_is_named(kind: str, part: str, stack: Stack) -> None:
+    "As in training on utterances: weights of a class without a turn would not be numbers."
+    good = TRAIN if part == "train" else DEV
+    holed = without(good, "both", np.flatnonzero(good.table.emotion == "angry"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        refused(f"{part} has no utterance of class angry", stack, kind, **{part: holed})
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_settings_that_do_not_fit_are_one_clear_line(kind: str, stack: Stack) -> None:
     refused("for single utterances", stack, kind, balance="sampling")
     refused("for single utterances", stack, kind, balance="shares", shares=dict.fromkeys(LABELS, 0.25))
@@ -593,6 +631,47 @@ def test_a_stage_on_other_stages_is_refused(stack: Stack, stages: dict[str, Conv
         Conversation.load(low, (replace(stack.text, labels=tuple(LABELS[::-1])),))
     with pytest.raises(InputError, match="other labels"):
         Conversation.load(whole, (stack.encoder, replace(stack.speech, labels=tuple(LABELS[::-1]))))
+
+
+def test_a_stage_on_a_context_of_other_weights_is_refused(
+    stack: Stack, stages: dict[str, Conversation], tmp_path: Path
+) -> None:
+    "Of the right shape but trained otherwise: it would answer, and wrongly."
+    folder = stages["fusion"].save(tmp_path / "stage", below=False)
+    other = made(replace(stack, text=stack.speech), "context", seed=8)
+    with pytest.raises(InputError, match="is not the one"):
+        Conversation.load(folder, (stack.contexts[0], other))
+
+
+def test_a_stage_on_a_model_of_other_weights_is_refused(
+    stack: Stack, stages: dict[str, Conversation], tmp_path: Path
+) -> None:
+    folder = stages["context"].save(tmp_path / "stage", below=False)
+    torch.manual_seed(3)
+    weights = BertModel(stack.encoder.model.config).eval().requires_grad_(False)
+    with pytest.raises(InputError, match="is not the one"):
+        Conversation.load(folder, (replace(stack.text, encoder=stack.encoder.with_model(weights, "other")),))
+
+
+def test_a_relative_encoder_is_found_from_anywhere(
+    stack: Stack, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    "As a saved Model, a saved joint stage names its encoder by its whole path."
+    monkeypatch.chdir(place)
+    encoder = TextEncoder.load("tiny", cache=stack.cache, device="cpu")
+    stage = made(replace(stack, encoder=encoder), "joint", epochs=1)
+    folder = stage.save(tmp_path / "stage")
+    monkeypatch.chdir(tmp_path)
+    again = Conversation.load(folder, cache=stack.cache, device="cpu")
+    assert np.abs(again.predict(TARGET) - stage.predict(TARGET)).max() < 1e-6
+
+
+def test_a_joint_stage_on_a_tuned_encoder_comes_back(stack: Stack, tmp_path: Path) -> None:
+    "Pre-training on silver labels gives an encoder that lies nowhere but in its model."
+    tuned = fit(TRAIN, DEV, LABELS, stack.encoder, FitConfig(classifier="finetune", epochs=1, lr=1e-3), progress=False)
+    stage = made(replace(stack, encoder=tuned.encoder), "joint", epochs=1)
+    again = Conversation.load(stage.save(tmp_path / "stage"), cache=stack.cache, device="cpu")
+    assert np.abs(again.predict(TARGET) - stage.predict(TARGET)).max() < 1e-6
 
 
 def damaged(folder: Path, name: str, damage: str) -> None:
