@@ -625,7 +625,7 @@ def test_a_stage_on_other_stages_is_refused(stack: Stack, stages: dict[str, Conv
     low, high, whole = (stages[k].save(tmp_path / k, below=False) for k in KINDS)
     with pytest.raises(InputError, match="does not stand on this"):
         Conversation.load(high, stack.below("joint"))
-    with pytest.raises(InputError, match="other widths"):
+    with pytest.raises(InputError, match="is not the one"):
         Conversation.load(low, (stack.speech,))
     with pytest.raises(InputError, match="other labels"):
         Conversation.load(low, (replace(stack.text, labels=tuple(LABELS[::-1])),))

@@ -7,6 +7,7 @@ __all__ = ['dialogues_of', 'Conversation', 'fit_conversation']
 
 # %% ../../nbs/training/33_conversation.ipynb #c3cfe2de
 import copy
+import hashlib
 import json
 import shutil
 import tempfile
@@ -27,8 +28,9 @@ from ..corpora.turns import texts_of
 from ..generation.prompts import LINES
 from .config import FitConfig
 from .dialogue_nets import ContextNet, FusionNet, JointNet
-from .encoders import TextEncoder
+from .encoders import TextEncoder, quiet
 from .fit import Model, trainable
+from .heads import MLPHead
 from .loop import Data, Job, answers, optimise, probabilities, warn_of_collapse
 from .targets import check_labels, class_weights, targets_of
 
@@ -41,8 +43,8 @@ def dialogues_of(
     alone = t["dialogue"].eq("")
     if "strategy" in t:
         alone |= t["strategy"].isin(LINES)  # lines of one reply share an emotion and nothing else
-    own = t["corpus"].astype(str) + "\0" + t["dialogue"] if "corpus" in t else t["dialogue"]
-    key = own.where(~alone, "\0" + t.index.astype(str).to_series(index=t.index))
+    own = t["corpus"].fillna("").astype(str) + "\0" + t["dialogue"] if "corpus" in t else t["dialogue"]
+    key = own.where(~alone, "\1" + t.index.astype(str).to_series(index=t.index))
     ordered = t.assign(key=key).sort_values("turn", kind="stable")
     return [rows.to_numpy() for _, rows in ordered.groupby("key", sort=False).groups.items()]
 
@@ -108,11 +110,12 @@ def _read_jointly(
     corpus: Corpus,  # whose turns these are
     encoder: TextEncoder,  # whose tokenizer reads the text
     speech: Model,  # whose inputs stand for speech
+    context: int,  # previous turns that the encoder reads with an utterance
 ) -> tuple[Data, _Turns]:  # for JointNet
     "Token ids and speech features of dialogues."
     said = (corpus.table["text"].str.strip() != "").to_numpy()
     features = speech.inputs(corpus)
-    tokens = encoder.tokens(texts_of(corpus)) if said.any() else []
+    tokens = encoder.tokens(texts_of(corpus, context)) if said.any() else []
     turns = _Turns.of(corpus, [said, _known(features)])
     heard = torch.from_numpy(features)
 
@@ -203,8 +206,18 @@ def _data(
 ) -> tuple[Data, _Turns]:  # input of its network
     "What the stages below say of a corpus."
     if config.classifier == "joint":
-        return _read_jointly(corpus, below[0].within(config.max_tokens), below[1])
+        return _read_jointly(corpus, below[0].within(config.max_tokens), below[1], config.context)
     return _read(corpus, [stage.vectors(corpus, progress) for stage in below])
+
+# %% ../../nbs/training/33_conversation.ipynb #db43dea9
+def _fresh(
+    head: MLPHead,  # of stage I
+) -> nn.Module:  # the same without its last layer, with fresh weights
+    "What makes vectors of speech features."
+    layers, projector = len(getattr(head, "weights", [0])), head.projector
+    made = MLPHead(layers, projector.in_features, 2, projector.out_features, head.dropout.p)
+    made.out = nn.Identity()  # type: ignore[assignment]
+    return made
 
 # %% ../../nbs/training/33_conversation.ipynb #032ac9c7
 def _net_of(
@@ -220,11 +233,7 @@ def _net_of(
         return ContextNet(widths[0], *shape)
     if config.classifier == "fusion":
         return FusionNet((widths[0], widths[1]), *shape)
-    body = copy.deepcopy(below[1].head).requires_grad_(True)
-    for module in body.modules():  # the speech branch starts afresh, as everything but the encoder does
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
-    body.out = nn.Identity()
+    body = _fresh(below[1].head)  # the speech branch starts anew, as everything but the encoder does
     contexts = ContextNet(widths[0], *shape), ContextNet(widths[1], *shape)
     for context in contexts:
         context.out.requires_grad_(False)  # the fusion answers
@@ -265,6 +274,8 @@ def _check_below(
     fits = len(below) == len(kinds[config.classifier]) and all(map(isinstance, below, kinds[config.classifier]))
     if config.classifier == "fusion":
         fits = fits and all(b.config.classifier == "context" for b in below)
+        if fits and config.causal and not all(b.config.causal for b in below):
+            raise InputError("a causal fusion on contexts that read the future", mend="train the context stages with causal=True")
     if config.classifier == "joint":
         fits = fits and below[1].config.classifier == "mlp"
     if not fits:
@@ -319,6 +330,7 @@ def _job(
         data, turns = _data(config, below, corpus, progress)
         if not turns.asked.any():
             raise InputError(f"{name} has nothing to read (corpus {corpus.name!r})", mend="give it text or speech")
+        check_labels(replace(corpus, table=corpus.table[turns.asked]), labels, name)
         parts.append((data, targets_of(corpus, labels, config.soft_labels and name == "train")[turns.asked]))
     (a, y), (b, y_dev) = parts
     weights = class_weights(y.sum(0)) if config.balance == "weights" else np.ones(len(labels), np.float32)
@@ -326,6 +338,24 @@ def _job(
 
 # %% ../../nbs/training/33_conversation.ipynb #2b5eed66
 _MANIFEST = "conversation.json"  # marks a saved stage's folder
+
+# %% ../../nbs/training/33_conversation.ipynb #b750e547
+def _mark_of(
+    part: Any,  # Model, Conversation or TextEncoder
+) -> str:  # hexadecimal digits
+    "Hash of all weights that decide what a stage below says."
+    h = hashlib.sha256(type(part).__name__.encode())
+    if isinstance(part, Model) and part.config.classifier != "finetune":
+        h.update(part.encoder.fingerprint.encode())
+    nets = [getattr(part, {TextEncoder: "model", Model: "head", Conversation: "net"}[type(part)])]
+    if isinstance(part, Model) and part.config.classifier == "finetune":
+        nets.append(part.encoder.model)  # type: ignore[union-attr]
+    for net in nets:
+        for key, value in sorted(net.state_dict().items()):
+            h.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    for below in getattr(part, "below", ()):
+        h.update(_mark_of(below).encode())
+    return h.hexdigest()[:32]
 
 # %% ../../nbs/training/33_conversation.ipynb #7d5e17ff
 def _save(
@@ -360,13 +390,15 @@ def _write(
     state = {k: v.cpu().contiguous() for k, v in stage.net.state_dict().items()}
     save_file(state, folder / "net.safetensors")
     stage.history.to_csv(folder / "history.csv", index=False)
-    names = []
     for i, part in enumerate(stage.below if below else ()):
-        names.append(part.name if isinstance(part, TextEncoder) else type(part).__name__)
-        if not isinstance(part, TextEncoder):
+        if isinstance(part, TextEncoder):  # whole: a tuned one lies nowhere else
+            with quiet():
+                part.model.save_pretrained(folder / f"below_{i}")
+            part.tokenizer.save_pretrained(folder / f"below_{i}")
+        else:
             part.save(folder / f"below_{i}")
-    manifest = {"format": 1, "labels": stage.labels, "config": asdict(stage.config), "below": names,
-                "widths": _widths(stage.config, stage.below)}
+    manifest = {"format": 1, "labels": stage.labels, "config": asdict(stage.config), "widths": _widths(stage.config, stage.below),
+                "below": [type(part).__name__ for part in stage.below if below], "marks": [_mark_of(p) for p in stage.below]}
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 # %% ../../nbs/training/33_conversation.ipynb #2103db8c
@@ -383,8 +415,10 @@ def _load(
         names = enumerate(manifest["below"])
         below = below or tuple(_load_below(n, folder / f"below_{i}", config, cache, device) for i, n in names)
         _check_below(config, below, labels)
-        if _widths(config, below) != manifest["widths"]:
-            raise InputError("the stages below have other widths", expected=str(manifest["widths"]))
+        if not below:
+            raise InputError(f"{folder} was saved without what it stands on", mend="pass it as below")
+        if [_mark_of(b) for b in below] != manifest["marks"]:
+            raise InputError(f"what is given as below is not the one that {folder} was trained on", mend="pass that one")
         net = _net_of(config, below, manifest["widths"], len(labels))
         net.load_state_dict(load_file(folder / "net.safetensors"))
         history = pd.read_csv(folder / "history.csv")
@@ -397,7 +431,7 @@ def _load(
 
 # %% ../../nbs/training/33_conversation.ipynb #4d50144a
 def _load_below(
-    kind: str,  # "Model", "Conversation", or the name of a text encoder
+    kind: str,  # "Model", "Conversation" or "TextEncoder"
     folder: Path,  # where it lies
     config: FitConfig,  # of the stage above
     cache: Path | str | None,  # cache folder
@@ -408,4 +442,4 @@ def _load_below(
         return Conversation.load(folder, (), cache, device)
     if kind == "Model":
         return Model.load(folder, None, cache, device)
-    return TextEncoder.load(kind, cache, device, config.max_tokens)
+    return TextEncoder.load(str(folder), cache, device, config.max_tokens)
