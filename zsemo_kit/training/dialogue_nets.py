@@ -152,6 +152,24 @@ def _placed(
     out[seen] = vectors
     return out
 
+# %% ../../nbs/training/31_dialogue_nets.ipynb #7ad05b61
+_CHUNK = 16  # utterances that go through the encoder together
+
+
+def _means(
+    model: nn.Module,  # transformers model
+    pool: Tensor,  # (m, tokens), true where a token counts
+    inputs: dict[str, Tensor],  # each (m, tokens)
+) -> Tensor:  # (m, width)
+    "Utterances of a dialogue differ in length: in chunks of similar length little of what is computed is padding."
+    lengths = inputs["attention_mask"].sum(1)
+    order = lengths.argsort(stable=True)
+    found = []
+    for rows in order.split(_CHUNK):
+        some = {k: v[rows, : int(lengths[rows].max())] for k, v in inputs.items()}
+        found.append(pooled(model(**some).last_hidden_state, pool[rows, : int(lengths[rows].max())]))
+    return torch.cat(found)[order.argsort()]
+
 # %% ../../nbs/training/31_dialogue_nets.ipynb #f225439d
 class JointNet(nn.Module):
     "Stages I to III in one: token ids and speech features of dialogues to logits of their turns."
@@ -178,7 +196,7 @@ class JointNet(nn.Module):
     ) -> Tensor:  # (turns with either, classes)
         "Logits."
         width = self.text.project.in_features
-        means = speech.new_zeros(0, width) if pool is None else pooled(self.model(**inputs).last_hidden_state, pool)
+        means = speech.new_zeros(0, width) if pool is None else _means(self.model, pool, inputs)
         said = self.text.states(_placed(means.float(), text_seen), real, text_seen)
         heard = self.speech.states(_placed(self.body(speech).float(), speech_seen), real, speech_seen)
         return self.fusion(said, heard, text_seen, speech_seen)
