@@ -9,8 +9,6 @@ __all__ = ['dialogues_of', 'Conversation', 'fit_conversation']
 import copy
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,7 +27,7 @@ from ..generation.prompts import LINES
 from .config import FitConfig
 from .dialogue_nets import ContextNet, FusionNet, JointNet
 from .encoders import TextEncoder, quiet
-from .fit import Model, trainable
+from .fit import Model, trainable, written
 from .heads import MLPHead
 from .loop import Data, Job, answers, optimise, probabilities, warn_of_collapse
 from .targets import check_labels, class_weights, targets_of
@@ -184,7 +182,7 @@ class Conversation:
         below: bool = True,  # write the stages below too; without them `load` has to be given them
     ) -> Path:  # the folder
         "Writes the stage; the folder appears when it is whole."
-        return _save(self, Path(folder), below)
+        return written(Path(folder), _MANIFEST, lambda place: _write(self, place, below))
 
     @classmethod
     def load(
@@ -356,29 +354,6 @@ def _mark_of(
     for below in getattr(part, "below", ()):
         h.update(_mark_of(below).encode())
     return h.hexdigest()[:32]
-
-# %% ../../nbs/training/33_conversation.ipynb #7d5e17ff
-def _save(
-    stage: Conversation,  # what to write
-    folder: Path,  # where
-    below: bool,  # with what it stands on
-) -> Path:  # the folder
-    "Writes beside the place, then renames: nothing half-written is ever found."
-    if folder.exists() and not (folder / _MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"will not write over {folder}", expected="a new folder or a saved stage", mend="choose another")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as e:
-        raise InputError(f"cannot write to {folder.parent}", found=str(e), mend="choose a folder you may write to") from e
-    try:
-        staging.chmod(0o755)
-        _write(stage, staging, below)
-        shutil.rmtree(folder, ignore_errors=True)
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return folder
 
 # %% ../../nbs/training/33_conversation.ipynb #fac26af9
 def _write(
