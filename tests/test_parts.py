@@ -13,8 +13,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsemo_kit.corpora.folds import LeakWarning
 from zsemo_kit.corpora.labels import in_space
-from zsemo_kit.corpora.parts import fold, parts, published_folds
+from zsemo_kit.corpora.parts import Parts, fold, parts, published_folds, speaker_parts
 from zsemo_kit.corpora.readers import read
 from zsemo_kit.corpora.table import Corpus, InputError
 from zsemo_kit.generation.sources import open_corpus, strategies_of
@@ -269,3 +270,117 @@ def test_real_meld_is_the_published_fold(corpora_dir: Path) -> None:
     assert made.table["split"].equals(meld.table["split"]) and not said
     _, said = told(meld.where(meld.table["turn"] > 0), "merits_l")
     assert len(said) == 1 and "differ from the published ones" in said[0]
+
+
+# Speakers in turn
+
+
+def acted(speakers: int, takes: int = 8, tied: int = 1) -> Corpus:
+    "Speakers of either gender in turn; `tied` of them meet in each dialogue."
+    rows = [{"utterance": f"{s}.{t}", "dialogue": f"d{s // tied}.{t % 2}", "turn": t, "speaker": f"s{s}", "text": f"{s} {t}.",
+             "gender": ["male", "female"][s % 2], "emotion": ["happy", "sad", "angry", "neutral"][t % 4], "split": "train"}
+            for s in range(speakers) for t in range(takes)]
+    return Corpus("acted", pd.DataFrame(rows), space="four")
+
+
+def values(corpus: Corpus, column: str = "speaker") -> set[Any]:
+    return set(corpus.table[column])
+
+
+def check_apart(made: list[Parts], whole: Corpus) -> None:
+    "Nobody is in two parts of a fold, and the test parts are the corpus."
+    for p in made:
+        three = (p.train, p.dev, p.test)
+        for column in ("speaker", "dialogue", "utterance"):
+            assert sum(len(values(c, column)) for c in three) == len(set.union(*(values(c, column) for c in three)))
+        assert all(map(len, three)) and p.role == "ceiling"
+    assert sorted(u for p in made for u in p.test.table["utterance"]) == sorted(whole.table["utterance"])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(8, 16), st.integers(2, 4), st.sampled_from([1, 2]), st.integers(0, 9))
+def test_speakers_are_tested_in_turn_by_models_that_never_met_them(groups: int, folds: int, tied: int, seed: int) -> None:
+    whole = acted(groups * tied, tied=tied)
+    made = speaker_parts(whole, folds, seed=seed)
+    check_apart(made, whole)
+    assert [values(p.test) for p in made] == [values(p.test) for p in speaker_parts(whole, folds)]
+    assert all(len(p.train) + len(p.dev) + len(p.test) == len(whole) for p in made)
+
+
+def test_the_seed_moves_dev_and_the_sample_and_nothing_else() -> None:
+    whole = acted(16)
+    several = [speaker_parts(whole, seed=s)[0] for s in range(5)]
+    assert len({frozenset(values(p.dev)) for p in several}) > 1
+    sampled = [speaker_parts(whole, size=40, seed=s)[0] for s in range(5)]
+    assert {len(p.train) + len(p.dev) for p in sampled} == {40}
+    assert len({frozenset(values(p.train, "utterance") | values(p.dev, "utterance")) for p in sampled}) > 1
+    assert all(values(p.test, "utterance") == values(several[0].test, "utterance") for p in several + sampled)
+
+
+def test_genders_are_balanced_where_speakers_allow() -> None:
+    for p in speaker_parts(acted(24), 4):
+        assert p.test.table.groupby("gender")["speaker"].nunique().to_dict() == {"female": 3, "male": 3}
+
+
+@pytest.mark.parametrize(("change", "more", "message"), [
+    ({}, {"folds": 1}, "1 folds of 'acted'; expected two or more"),
+    ({}, {"folds": 9}, "9 folds of 'acted'; expected two or more, at most one a speaker; found 8 speakers"),
+    ({}, {"size": 49}, "a fold of acted is too small for a sample of 49; expected at most 48"),
+    ({}, {"dev_share": 1.0}, "expected a number between 0 and 1"),
+    ({"speaker": ""}, {}, "64 utterances without a speaker"),
+    ({"speaker": "unknown"}, {}, "64 utterances without a speaker"),
+])
+def test_what_cannot_be_left_out_in_turn_is_refused(change: dict[str, Any], more: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        speaker_parts(Corpus("acted", acted(8).table.assign(**change), space="four"), **more)
+    assert "\n" not in str(caught.value)
+
+
+def test_dialogues_that_tie_all_speakers_together_are_not_cut() -> None:
+    table = acted(8).table
+    ring = [f"d{(int(s[1:]) + t % 2) % 8}" for s, t in zip(table["speaker"], table["turn"], strict=True)]
+    with pytest.warns(LeakWarning), pytest.raises(InputError, match="two parts share the dialogue"):
+        speaker_parts(Corpus("acted", table.assign(dialogue=ring), space="four"))
+
+
+def test_few_speakers_share_themselves_between_train_and_dev_and_it_is_told() -> None:
+    with pytest.warns(LeakWarning, match="1 speakers are in both parts"):
+        made = speaker_parts(acted(2), 2)
+    assert all(not values(p.test) & (values(p.train) | values(p.dev)) for p in made)
+
+
+def test_sessions_of_iemocap_are_left_out_whole(tmp_path: Path) -> None:
+    whole = in_space(made_iemocap(tmp_path), "four")
+    made = speaker_parts(whole, 5)
+    check_apart(made, whole)
+    assert [values(p.test, "session") for p in made] == [{k} for k in range(1, 6)]
+    assert all(values(p.test, "gender") == {"female", "male"} for p in made) and whole.table["text"].ne("").all()
+    assert [values(p.dev, "session") & values(p.train, "session") for p in made] == [set()] * 5
+
+
+def test_sessions_of_msp_improv_are_left_out_whole(tmp_path: Path) -> None:
+    lines = []
+    for session in range(1, 7):
+        for number, (setting, speaker) in enumerate([("S", "F"), ("S", "M"), ("P", "F"), ("P", "M"), ("R", "F"), ("T", "M")]):
+            lead = speaker if setting in "RT" else "F"
+            turn = f"S01A-{lead}{session:02}-{setting}-{speaker}{'M' if speaker == 'F' else 'F'}0{number}"
+            name = f"-IMPROV-S01A-{lead}{session:02}-{setting}-{'MF'[speaker == 'M']}{speaker}0{number}"
+            lines.append(f"UTD{name}.avi; {'NHSA'[number % 4]}; A:3.0; V:3.0; D:3.0; N:3.0;\n")
+            put(tmp_path, f"All_human_transcriptions/MSP{name}.txt", f"Words of {turn}.\n")
+    put(tmp_path, "Evalution.txt", "".join(lines))
+    whole = in_space(read("msp_improv", tmp_path), "four")
+    made = speaker_parts(whole, 6)
+    check_apart(made, whole)
+    assert [values(p.test, "session") for p in made] == [{k} for k in range(1, 7)]
+    assert all(values(p.test, "gender") == {"female", "male"} for p in made) and whole.table["text"].ne("").all()
+
+
+@pytest.mark.parametrize("space", ["all", "four", "seven"])
+def test_real_ravdess_is_tested_in_four_folds_of_six_actors(corpora_dir: Path, space: str) -> None:
+    ravdess = read("ravdess", corpora_dir / "ravdess")
+    whole = ravdess if space == "all" else in_space(ravdess, space)
+    made = speaker_parts(whole)
+    check_apart(made, whole)
+    for p in made:
+        assert p.test.table.groupby("gender")["speaker"].nunique().to_dict() == {"female": 3, "male": 3}
+        assert 2 <= len(values(p.dev)) <= 5

@@ -207,6 +207,8 @@ def leave_speakers_out(
     corpus: Corpus,  # utterances, each with a known speaker
     folds: int | None = None,  # number of folds; None leaves out one component (or speaker) a fold
     seed: int = 0,  # same seed, same folds
+    *,
+    by: Sequence[str] = ("emotion",),  # columns whose values together each fold should hold in equal shares
 ) -> Iterator[tuple[Corpus, Corpus]]:  # training and test part of each fold
     "Cross-validation in which no speaker is in both parts and every utterance is tested once."
     nobody = corpus.table["utterance"][corpus.table["speaker"].isin(_UNKNOWN)]
@@ -222,7 +224,8 @@ def leave_speakers_out(
     if not whole:
         warnings.warn(f"{corpus.name}: speakers of different folds meet in dialogues, which are cut", LeakWarning,
                       stacklevel=2)
-    tests = _test_rows(corpus.table["emotion"].to_numpy(str), groups, folds or have, seed)
+    strata = corpus.table[list(by)].astype(str).agg(" ".join, axis=1)
+    tests = _test_rows(strata.to_numpy(str), groups, folds or have, seed)
     apart = ["dialogue", "speaker"] if whole else ["speaker"]
     return (_parts(corpus, np.isin(np.arange(len(corpus)), rows), apart) for rows in tests)
 
