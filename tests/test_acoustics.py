@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit.corpora.audio import RATE, save_audio
+from zsemo_kit.corpora.audio import RATE, load_audio, save_audio
 from zsemo_kit.corpora.cues import CUES
 from zsemo_kit.corpora.table import Corpus, InputError
 from zsemo_kit.synthesis import acoustics
 from zsemo_kit.synthesis.acoustics import (
-    EGEMAPS, MEASURES, SPOKEN, Thresholds, cues, egemaps, in_words, measure, measures, nuclei, sentence, sentences,
+    EGEMAPS, MEASURES, SPOKEN, Thresholds, cues, egemaps, in_words, kept_numbers, measure, measures, nuclei, sentence, sentences,
 )
 
 opensmile = pytest.importorskip("opensmile")
@@ -311,8 +312,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return Corpus("tones", pd.DataFrame(rows), root)
 
 
-def test_two_processes_give_what_one_gives(corpus: Corpus) -> None:
-    serial, both = measures(corpus, jobs=1), measures(corpus, jobs=2)
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZSEMO_CACHE", str(tmp_path / "cache"))
+
+
+def test_two_processes_give_what_one_gives(corpus: Corpus, tmp_path: Path) -> None:
+    serial, both = measures(corpus, cache=tmp_path / "one", jobs=1), measures(corpus, cache=tmp_path / "two", jobs=2)
     pd.testing.assert_frame_equal(serial, both, check_exact=True)
     assert serial.utterance.tolist() == corpus.table.utterance.tolist()
     assert list(serial) == ["utterance", *MEASURES, "problem"]
@@ -325,6 +331,40 @@ def test_a_bad_file_is_a_row_with_its_problem(corpus: Corpus) -> None:
     assert all(table.problem[u] for u in ("broken", "gone", "none")) and table.problem["silent"] == ""
     assert table.loc[["broken", "gone", "none"], list(MEASURES)].isna().all(axis=None)
     assert table.duration["silent"] == 1 and math.isnan(table.pitch_mean["silent"])
+
+
+def test_what_was_measured_is_not_measured_again(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its sound, bit for bit; a problem is told every time."""
+    first = measures(corpus, cache=tmp_path, jobs=1)
+    direct = pd.DataFrame([measure(load_audio(corpus.root / f"{i}.wav")) for i in range(24)])
+    pd.testing.assert_frame_equal(first[list(MEASURES)][:24], direct, check_exact=True)
+
+    def refuse(samples: np.ndarray) -> dict[str, float]:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(acoustics, "measure", refuse)
+    again = measures(corpus, cache=tmp_path, jobs=1)
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+    turned = replace(corpus, table=corpus.table.iloc[::-1].assign(utterance=lambda t: "new " + t.utterance))
+    pd.testing.assert_frame_equal(measures(turned, cache=tmp_path, jobs=1)[list(MEASURES)],
+                                  first[list(MEASURES)][::-1].reset_index(drop=True), check_exact=True)
+    assert "measured again" in measures(corpus, cache=tmp_path / "other", jobs=1).problem[0]
+
+
+def test_measuring_that_was_cut_off_goes_on(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acoustics, "_AT_ONCE", 5)
+    calls: list[int] = []
+
+    def tiring(samples: np.ndarray) -> list[float]:
+        calls.append(len(samples))
+        if len(calls) == 13:
+            raise KeyboardInterrupt
+        return [float(len(samples))]
+
+    with pytest.raises(KeyboardInterrupt):
+        kept_numbers(corpus, tiring, 1, "tired", cache=tmp_path, jobs=1)
+    numbers, _ = kept_numbers(corpus, tiring, 1, "tired", cache=tmp_path, jobs=1)
+    assert len(calls) == 13 + 25 - 10 and np.isfinite(numbers[:24]).all()
 
 
 def test_an_empty_corpus_has_an_empty_table(corpus: Corpus) -> None:
