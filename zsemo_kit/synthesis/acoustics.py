@@ -295,15 +295,15 @@ def _sound_keys(
     corpus: Corpus,  # n utterances
     mark: str,  # what decides the numbers besides the sound
     store: FeatureCache,  # remembers digests of files
-) -> list[bytes | int]:  # (n,) equal for equal sound; the row's number where there is no file
+) -> list[bytes]:  # (n,) of 32 bytes, equal for equal sound; shorter where there is no file
     "The name of each utterance in the cache."
-    keys: list[bytes | int] = []
+    keys = []
     for i in range(len(corpus)):
         try:
             sound = audio_digest(corpus, i, partial(file_digest, cache=store))
             keys.append(sha256(f"{mark} {sound}".encode()).digest())
         except (InputError, OSError):  # said by who reads the file
-            keys.append(i)
+            keys.append(f"row {i}".encode())
     return keys
 
 
@@ -320,17 +320,17 @@ def kept_numbers(
     "Numbers of every utterance, in order, on all cores; equal sound is worked on once, ever."
     store = FeatureCache(Path(cache or default_cache()))
     keys = _sound_keys(corpus, mark, store)
-    known: dict[bytes | int, np.ndarray] = {**store.get(sorted({k for k in keys if isinstance(k, bytes)}), 2 * width)}
+    known = store.get(sorted({k for k in keys if len(k) == 32}), 2 * width)
     first = {k: i for i, k in reversed([*enumerate(keys)]) if k not in known}
     todo = sorted(first.values())
     part = replace(corpus, table=corpus.table.iloc[todo])
     new: dict[bytes, np.ndarray] = {}
-    why: dict[bytes | int, str] = {}
+    why: dict[bytes, str] = {}
     for i, (numbers, problem) in zip(todo, stream_audio(part, work, jobs=jobs, progress=progress and bool(todo)), strict=True):
         key = keys[i]
         if problem:
             why[key] = problem
-        elif isinstance(key, bytes):
+        elif len(key) == 32:
             new[key] = np.asarray(numbers, np.float64).view(np.float32)[None]  # the cache keeps halves of 32 bits
         if len(new) == _AT_ONCE or i == todo[-1]:
             store.put(new)
