@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Json', 'exporting', 'main', 'overridden', 'run', 'report', 'corpora', 'doctor', 'fetch', 'generate', 'speak',
-           's3prl']
+           'explain', 's3prl']
 
 # %% ../nbs/51_cli.ipynb #3893a521
 import contextlib
@@ -18,6 +18,8 @@ import typer
 
 # %% ../nbs/51_cli.ipynb #1c973b8a
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
 
     from zsemo_kit.analysis.report import Report
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
     from zsemo_kit.generation.cards import Card
     from zsemo_kit.generation.chat import Chat
     from zsemo_kit.generation.silver import Agreement
+    from zsemo_kit.synthesis.annotation import Annotator
     from zsemo_kit.synthesis.speak import Spoken
+    from zsemo_kit.training.explain import Explained
+    from zsemo_kit.training.speechllm import SpeechLLM
 
 # %% ../nbs/51_cli.ipynb #2701e226
 app = typer.Typer(
@@ -530,6 +535,187 @@ def _tell_spoken(made: "Spoken", folder: Path, licence: str, as_json: bool) -> N
     if made.seconds:
         _say(f"{made.seconds:.0f} s of speech made in {made.took:.0f} s: {factor:.0f} times faster than real time")
     _say(f"licence  {licence}")
+
+# %% ../nbs/51_cli.ipynb #167e2c76
+@app.command(epilog="Examples: zsemo explain mine.scp --model runs/out/semollm · zsemo explain mine.scp --annotate "
+                    "--reference ravdess · zsemo explain mine.scp --model DIR --long split --transcripts pocketsphinx")
+def explain(
+    scp: Annotated[Path, typer.Argument(help="List of recordings: id, tab, path of a WAV or FLAC on each line.")],
+    model: Annotated[str, typer.Option(help="Folder of a trained speech LLM.")] = "",
+    annotate: Annotated[bool, typer.Option("--annotate", help="No model: what is measured, in words; no emotion.")] = False,
+    reference: Annotated[str, typer.Option(
+        help="Where low and high are: a corpus by name or path, or a saved annotator; the model's own by default.")] = "",
+    levels: Annotated[int, typer.Option(help="--annotate: words for a measure, 3 or 5.")] = 3,
+    limit: Annotated[float, typer.Option(help="Longest utterance in seconds.")] = 30.0,
+    long: Annotated[str, typer.Option(help="What is done with a longer one: cut, or split.")] = "cut",
+    transcripts: Annotated[str, typer.Option(help="pocketsphinx, or a Whisper or CTC model by name or folder.")] = "",
+    gender: Annotated[str, typer.Option(help="corpus: measured where the list does not say; measured.")] = "corpus",
+    writer_model: Annotated[str, typer.Option(help="Have an LLM write the explanations: the server's name of it.")] = "",
+    base_url: Annotated[str | None, typer.Option(help="--writer-model: any OpenAI-compatible server.")] = None,
+    free: Annotated[bool, typer.Option("--free", help="Let the model decode freely: an answer may name no emotion.")] = False,
+    llm: Annotated[str, typer.Option(help="The model's base LLM, if it lies elsewhere: a folder or a name.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="File of JSON lines; <list>.explained.jsonl here by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on standard output; a file only with --out.")] = False,
+) -> None:
+    "Explain recordings: emotion, confidence, explanation, and the measurements behind it; exits with 1 if some failed."
+    _refuse_unclear(model, annotate, bool(free or llm), base_url, writer_model)
+    from zsemo_kit.training.explain import explain as stream
+    from zsemo_kit.training.explain import open_annotator
+    _absolute_corpora()
+    file = out or (None if as_json else Path(f"{scp.stem}.explained.jsonl"))
+    _refuse_foreign(file)
+    speech = _speech_llm(model, llm, device)
+    judge = open_annotator(reference, levels=levels, progress=not as_json) if reference else speech and speech.annotator
+    listed, problems, notes = _listed(scp, limit, long, transcripts, not as_json)
+    with _writer(writer_model, base_url, file or scp) as chat:
+        answers = stream(listed, speech, judge, chat=chat, notes=notes, levels=levels, gender=gender, free=free,
+                         progress=not as_json)
+        found = _written(answers, problems, file, as_json)
+    _tell_explained(found, problems, _told_of(speech, judge, len(listed), transcripts), file, as_json)
+
+# %% ../nbs/51_cli.ipynb #e870dd25
+def _refuse_unclear(model: str, annotate: bool, of_model: bool, base_url: str | None, writer: str) -> None:
+    from zsemo_kit.corpora.table import InputError
+    if bool(model) == annotate:
+        raise InputError("explain by what?", expected="either --model DIR or --annotate", found="both" if model else "neither")
+    if annotate and of_model:
+        raise InputError("--free and --llm need a model", mend="give --model DIR, or leave them out")
+    if base_url and not writer:
+        raise InputError("--base-url is of a writer", mend="name it with --writer-model, or leave --base-url out")
+
+
+def _refuse_foreign(file: Path | None) -> None:
+    "Only what this command wrote is written over."
+    from zsemo_kit.corpora.table import InputError
+    if file is None or not file.exists():
+        return
+    first: Any = None
+    with contextlib.suppress(OSError, ValueError), file.open(encoding="utf-8") as lines:
+        first = json.loads(next(lines, "{}"))
+    if not isinstance(first, dict) or (first and not {"utterance", "problem"} <= set(first)):
+        raise InputError(f"will not write over {file}", expected="a new file, or one that zsemo explain wrote",
+                         mend="choose another with --out")
+
+# %% ../nbs/51_cli.ipynb #ec6d8596
+def _speech_llm(model: str, llm: str, device: str) -> "SpeechLLM | None":
+    if not model:
+        return None
+    from zsemo_kit.training.speechllm import SpeechLLM
+    return SpeechLLM.load(model, device=device, llm=llm)
+
+
+def _listed(
+    scp: Path, limit: float, long: str, transcripts: str, progress: bool,
+) -> tuple["Corpus", "pd.DataFrame", "pd.DataFrame"]:
+    "Utterances of the list, none too long; lines that cannot be used; what has to be said of the others."
+    import warnings
+
+    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.training.explain import read_scp, within
+    corpus, problems = read_scp(scp, progress=progress)
+    if not len(corpus):
+        found = f"line {problems['line'].iloc[0]}: {problems['problem'].iloc[0]}" if len(problems) else "an empty file"
+        raise InputError(f"nothing in {scp} can be used", found=found)
+    corpus, notes = within(corpus, limit, long)
+    if transcripts:
+        from zsemo_kit.synthesis.listen import open_listener, transcribed
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what could not be heard is a note of its utterance
+            corpus = transcribed(corpus, open_listener(transcripts), progress=progress)
+    return corpus, problems, notes
+
+# %% ../nbs/51_cli.ipynb #228ac1a5
+def _told_of(speech: "SpeechLLM | None", judge: "Annotator | None", n: int, transcripts: str) -> list[str]:
+    "What has to be said of the whole list."
+    own = f"of this list itself, {n} utterances; --reference CORPUS takes others"
+    told = [f"low and high are those {f'of {judge.reference}' if judge else own}"]
+    if speech and not transcripts and "transcript" in speech.config.reads:
+        told.append("the model was trained to read a transcript, and there is none; --transcripts pocketsphinx gives it one")
+    return told
+
+
+def _writer(model: str, base_url: str | None, beside: Path) -> "contextlib.AbstractContextManager[Chat | None]":
+    "An LLM with its store of replies, closed at the end; None without one."
+    if not model:
+        return contextlib.nullcontext()
+    from zsemo_kit.generation.chat import Chat, ReplyStore
+
+    @contextlib.contextmanager
+    def opened() -> "Iterator[Chat]":
+        with ReplyStore(Path(f"{beside.stem}.replies.sqlite")) as store:
+            yield Chat(model, base_url, store)
+    return opened()
+
+# %% ../nbs/51_cli.ipynb #fdd40139
+def _written(
+    stream: "Iterator[Explained]", problems: "pd.DataFrame", file: Path | None, as_json: bool,
+) -> "list[Explained]":
+    "Each utterance on a line of its own as soon as it is there; lines of the list that could not be used come last."
+    found: list[Explained] = []
+    with contextlib.ExitStack() as opened:
+        kept: Any = None
+
+        def put(record: dict[str, Any]) -> None:
+            nonlocal kept
+            line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+            if as_json:
+                _say(line)
+            if file and kept is None:  # not before there is something to write
+                file.parent.mkdir(parents=True, exist_ok=True)
+                kept = opened.enter_context(file.open("w", encoding="utf-8"))
+            if kept:
+                kept.write(line + "\n")
+                kept.flush()
+        try:
+            for one in stream:
+                put(one.record())
+                found.append(one)
+        except KeyboardInterrupt:
+            where = f" in {_near(file)}" if file else ""
+            typer.echo(f"\nzsemo: stopped; {len(found)} utterances are explained{where}, and measurements are kept", err=True)
+            raise SystemExit(_STOPPED) from None
+        for row in problems.itertuples():
+            put({"utterance": row.id, "line": row.line, "problem": row.problem})
+    return found
+
+# %% ../nbs/51_cli.ipynb #b113fc90
+def _tell_explained(
+    found: "list[Explained]", problems: "pd.DataFrame", told: list[str], file: Path | None, as_json: bool,
+) -> None:
+    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.training.explain import as_table
+    good = [e for e in found if not e.problem]
+    if not good:
+        if file:
+            file.unlink()
+        raise InputError("no utterance could be explained", found=f"{found[0].utterance}: {found[0].problem}")
+    if not as_json:
+        _say(as_table(good[:20]).to_string(index=False, max_colwidth=100))
+        lines = [f"not explained  line {p.line}: {p.problem}" for p in problems.itertuples()]
+        lines += [f"not explained  {e.utterance}: {e.problem}" for e in found if e.problem]
+        _some(lines, file)
+        _some([f"note  {note}: {which}" for note, which in _noted(found).items()], file)
+        _say("\n".join(f"note  {t}" for t in told))
+        _say(f"{len(good):,} of {len(found) + len(problems):,} utterances explained" + (f" in {_near(file)}" if file else ""))
+    if problems.size or len(good) < len(found):
+        raise SystemExit(1)
+
+# %% ../nbs/51_cli.ipynb #be4141d0
+def _some(lines: list[str], file: Path | None) -> None:
+    for line in lines[:10]:
+        _say(line)
+    if len(lines) > 10:
+        _say(f"{lines[0].split('  ')[0]}  and {len(lines) - 10} more" + (f": {_near(file)}" if file else ""))
+
+
+def _noted(found: "list[Explained]") -> dict[str, str]:
+    "Which utterances each note is about."
+    who: dict[str, list[str]] = {}
+    for one in found:
+        for note in one.notes:
+            who.setdefault(note, []).append(one.utterance)
+    return {note: names[0] if len(names) == 1 else f"{len(names)} utterances, {names[0]} first" for note, names in who.items()}
 
 # %% ../nbs/51_cli.ipynb #960fe951
 exporting = typer.Typer(no_args_is_help=True, help="Write a corpus in the form that another toolkit reads.")
