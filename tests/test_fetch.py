@@ -271,7 +271,7 @@ def test_sources_are_complete() -> None:
         assert source["licence"] and source["page"].startswith(("https://", "http://kahlan.eps.surrey.ac.uk/"))
         assert len({"files", "clone", "ask"} & set(source)) == 1
         if name not in fetchable():
-            with pytest.raises(InputError, match=r"ask for it|git clone"):
+            with pytest.raises(InputError, match=r"ask for it|git clone|download the subsets"):
                 fetch(name, "unused")
         for spec in source.get("files", []):
             assert spec["url"].startswith("https://") and "/" not in spec["path"]

@@ -345,6 +345,75 @@ def test_hostile_files_are_input_errors(tmp_path: Path, data: bytes, kind: str) 
         assert "\n" not in str(e)
 
 
+# LibriTTS
+
+
+def libritts(root: Path, audio: bool = True, text: tuple[str, ...] = ("normalized", "original")) -> Path:
+    "Two readers, three chapters, sentences that do not come in the order of their names."
+    for subset, chapter, sentences in (("train-clean-100", "19/198", ("000010_000000", "000009_000002", "000009_000000")),
+                                       ("dev-other", "700/1", ("000000_000000",)), ("dev-other", "700/122", ("000000_000000",))):
+        for sentence in sentences:
+            name = f"{subset}/{chapter}/{chapter.replace('/', '_')}_{sentence}"
+            if audio:
+                put(root, f"{name}.wav", b"")
+            for kind in text:
+                put(root, f"{name}.{kind}.txt", f"{kind}\n {sentence}")
+        put(root, f"{subset}/{chapter}/{chapter.replace('/', '_')}.trans.tsv", "nothing of ours\n")
+    return root
+
+
+BARS = ";ID |SEX| SUBSET |MINUTES| NAME\n19   | F | train-clean-100  | 25.19 | Kara\n700 | M | dev-other | 8.02 | A | B\n"
+TABS = "READER GENDER SUBSET NAME\n19\tF\ttrain-clean-100\tKara\n700\tM\tdev-other\n\n"
+
+
+@pytest.mark.parametrize(("table", "text"), [("SPEAKERS.txt", BARS), ("speakers.tsv", TABS)])
+@pytest.mark.parametrize("top", ["", "LibriTTS", "down/LibriTTS"])
+def test_libritts(tmp_path: Path, table: str, text: str, top: str) -> None:
+    put(libritts(tmp_path / top), table, text)
+    corpus = read("LibriTTS", tmp_path)
+    rows = corpus.table
+    assert rows["utterance"].tolist() == ["19_198_000009_000000", "19_198_000009_000002", "19_198_000010_000000",
+                                          "700_1_000000_000000", "700_122_000000_000000"]
+    assert rows["turn"].tolist() == [0, 1, 2, 0, 0] and rows["dialogue"].tolist() == ["19_198"] * 3 + ["700_1", "700_122"]
+    assert rows["gender"].tolist() == ["female"] * 3 + ["male"] * 2 and rows["speaker"].tolist() == ["19"] * 3 + ["700"] * 2
+    assert rows["split"].tolist() == ["train"] * 3 + ["dev"] * 2
+    assert rows["subset"].tolist() == ["train-clean-100"] * 3 + ["dev-other"] * 2
+    assert rows["text"].tolist()[:2] == ["normalized 000009_000000", "normalized 000009_000002"]
+    assert all((corpus.root / a).is_file() for a in rows["audio"])
+    assert rows["emotion"].eq("").all() and len(in_space(corpus, "four")) == 0
+
+
+def test_libritts_in_parts(tmp_path: Path) -> None:
+    put(libritts(tmp_path, text=("original",)), "speakers.tsv", TABS)
+    one = read("libritts", tmp_path / "dev-other")
+    assert one.table["gender"].tolist() == ["male"] * 2 and one.table["split"].tolist() == ["dev"] * 2
+    assert one.table["text"].tolist() == ["original 000000_000000"] * 2
+    assert one.table["audio"][0] == "700/1/700_1_000000_000000.wav"
+    written = read("libritts", put(libritts(tmp_path / "text", audio=False), "speakers.tsv", TABS).parent)
+    assert written.table["audio"].eq("").all() and written.table["split"].tolist() == ["train"] * 3 + ["dev"] * 2
+    silent = read("libritts", put(libritts(tmp_path / "audio", text=()), "speakers.tsv", TABS).parent)
+    assert silent.table["text"].eq("").all() and silent.table["audio"].ne("").all()
+
+
+def test_libritts_moved_out_of_its_folders_keeps_the_subsets_of_its_table(tmp_path: Path) -> None:
+    put(tmp_path, "speakers.tsv", TABS)
+    for name in ("19_198_000000_000000", "700_1_000000_000000", "5_5_5_5"):
+        put(tmp_path, f"wavs/{name}.wav", b"")
+    rows = read("libritts", tmp_path).table
+    assert rows["subset"].tolist() == ["", "train-clean-100", "dev-other"] and rows["split"].tolist() == ["", "train", "dev"]
+    assert rows["gender"].tolist() == ["unknown", "female", "male"]
+
+
+def test_libritts_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="libritts: nothing to read in"):
+        read("libritts", put(tmp_path, "other/song.wav", b"").parent)
+    with pytest.warns(UserWarning, match=r"no speakers.tsv in .*: genders are not known"):
+        assert read("libritts", libritts(tmp_path / "x")).table["gender"].eq("unknown").all()
+    put(tmp_path, "x/speakers.tsv", "READER\tGENDER\tSUBSET\tNAME\n")
+    with pytest.raises(InputError, match="names no reader; expected lines of reader, F or M, subset"):
+        read("libritts", tmp_path / "x")
+
+
 READABLE = {
     "meld": ("train_sent_emo.csv", MELD_HEAD), "emorynlp": ("emorynlp_dev_final.csv", EMORY_HEAD),
     "dailydialog": ("train.jsonl", '{"dialog": ["a"], "emotion": [0]}\n'),
@@ -355,8 +424,10 @@ READABLE = {
     "crema_d": ("VideoDemographics.csv", "ActorID,Age,Sex\n"), "tess": ("OAF_angry/OAF_back_angry.wav", ""),
     "savee": ("DC/a01.wav", ""), "emodb": ("perception.csv", "file,recognised_pct,natural_pct\n"),
     "nemo": ("data.tsv", "file_id\temotion\traw_text\tnormalized_text\tspeaker_id\tgender\tage\n"), "esd": ("0001/0001.txt", ""),
+    "libritts": ("LibriTTS/speakers.tsv", "READER\tGENDER\tSUBSET\tNAME\n"),
 }
-AUDIO_OF = {"crema_d": "AudioWAV/1001_DFA_ANG_XX.wav", "emodb": "wav/03a01Fa.wav", "esd": "0001/0001_000001.wav"}
+AUDIO_OF = {"crema_d": "AudioWAV/1001_DFA_ANG_XX.wav", "emodb": "wav/03a01Fa.wav", "esd": "0001/0001_000001.wav",
+            "libritts": "LibriTTS/dev-clean/84/121123/84_121123_000007_000001.wav"}
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -382,7 +453,7 @@ def test_hostile_corpora_are_input_errors(tmp_path: Path, data: str | bytes, nam
     [("IEMOCAP_full_release", "iemocap"), ("MELD.Raw", "meld"), ("msp-podcast", "msp_podcast"),
      ("MSP-PODCAST-Publish-1.11", "msp_podcast"),
      ("CMU_MOSI", "cmu_mosi"), ("MOSI", "cmu_mosi"), ("Daily Dialog", "dailydialog"), ("ijcnlp_dailydialog", "dailydialog"),
-     ("EmoryNLP", "emorynlp"), ("MSP-IMPROV", "msp_improv")],
+     ("EmoryNLP", "emorynlp"), ("MSP-IMPROV", "msp_improv"), ("LibriTTS", "libritts"), ("libritts_corpus", "libritts")],
 )
 def test_folder_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, name: str) -> None:
     monkeypatch.setenv("ZSEMO_CORPORA", str(tmp_path))
@@ -391,7 +462,8 @@ def test_folder_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: s
     assert [n for n in READERS if find(n)] == [name]
 
 
-@pytest.mark.parametrize("folder", ["meld_acoustic", "meld_synthetic", "CMU-MOSEI", "iemocap_old_notes", "melodies"])
+@pytest.mark.parametrize("folder", ["meld_acoustic", "meld_synthetic", "CMU-MOSEI", "iemocap_old_notes", "melodies",
+                                    "LibriTTS-R", "LibriSpeech"])
 def test_other_folders_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     monkeypatch.setenv("ZSEMO_CORPORA", str(tmp_path))
     (tmp_path / folder).mkdir()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['READERS', 'read_meld', 'read_emorynlp', 'read_dailydialog', 'read_iemocap', 'read_msp_podcast', 'read_msp_improv',
-           'read_cmu_mosi', 'corpora_root', 'find', 'read', 'available']
+           'read_cmu_mosi', 'read_libritts', 'corpora_root', 'find', 'read', 'available']
 
 # %% ../../nbs/corpora/02_readers.ipynb #f49cfa6c
 import ast
@@ -373,12 +373,60 @@ def read_cmu_mosi(
     path = require(root, ["label.csv", "OpinionLevelSentiment.csv"], "cmu_mosi")[0]
     return Corpus("cmu_mosi", (_mosi_mmsa if path.name == "label.csv" else _mosi_raw)(path, root), root, "polarity")
 
+# %% ../../nbs/corpora/02_readers.ipynb #4275e434
+_SENTENCE = re.compile(r"(\d+)_(\d+)_(\d+)_(\d+)")  # reader, chapter, paragraph, sentence
+_SUBSET = re.compile(r"(train|dev|test)-(clean|other)(-\d+)?")
+_READER = re.compile(r"\s*(\d+)\s*[\t|]\s*([MF])\s*[\t|]\s*([a-z]+-[a-z]+(?:-\d+)?)\b")
+_READERS_OF_BOOKS = ("speakers.tsv", "SPEAKERS.txt")
+
+
+def _libritts_readers(root: Path) -> dict[str, tuple[str, str]]:
+    "Gender and subset of each reader; the table may lie beside the subset that is read."
+    tables = [p for n in _READERS_OF_BOOKS for p in look_for(root, n)]
+    tables = tables or [p for n in _READERS_OF_BOOKS if (p := root.absolute().parent / n).is_file()]
+    if not tables:
+        warnings.warn(f"libritts: no speakers.tsv in {root}: genders are not known", stacklevel=3)
+        return {}
+    found = [match.groups() for line in read_text(tables[0]).split("\n") if (match := _READER.match(line))]
+    if not found:
+        raise InputError(f"{tables[0]} names no reader", expected="lines of reader, F or M, subset, with tabs or bars between")
+    return {reader: ({"F": "female", "M": "male"}[sex], subset) for reader, sex, subset in found}
+
+# %% ../../nbs/corpora/02_readers.ipynb #82d10b10
+def _libritts_rows(ids: list[str], audio: dict[str, Path], said: dict[str, Path], root: Path) -> Iterator[dict[str, Any]]:
+    readers = _libritts_readers(root)
+    for i in ids:
+        reader, chapter, *_ = i.split("_")
+        text = said.get(f"{i}.normalized") or said.get(f"{i}.original")
+        gender, subset = readers.get(reader, ("unknown", ""))
+        folders = [p for p in (audio.get(i) or text or root).absolute().parts if _SUBSET.fullmatch(p)]
+        subset = folders[-1] if folders else subset
+        yield {"utterance": i, "dialogue": f"{reader}_{chapter}", "speaker": reader, "gender": gender, "emotion": "",
+               "text": " ".join(read_text(text).split()) if text else "", "audio": relative(audio.get(i), root),
+               "split": subset.split("-")[0], "subset": subset}
+
+
+def read_libritts(
+    root: Path,  # folder with any of the subsets train-clean-100 and so on, or one of them
+) -> Corpus:  # all sentences, unlabelled; extra column subset
+    "LibriTTS (Zen et al., 2019): sentences that volunteers read from books; parts by the subsets, no emotion."
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"libritts: {root} is not a folder", expected="a folder with train-clean-100 or another subset")
+    audio, said = index_files(root, AUDIO), index_files(root, (".txt",))
+    ids = {n for n in (*audio, *(k.rpartition(".")[0] for k in said)) if _SENTENCE.fullmatch(n)}
+    if not ids:
+        expected = "audio such as dev-clean/84/121123/84_121123_000007_000001.wav"
+        raise InputError(f"libritts: nothing to read in {root}", expected=expected, mend="give the folder as it was unpacked")
+    rows = pd.DataFrame(_libritts_rows(sorted(ids, key=lambda i: [int(n) for n in i.split("_")]), audio, said, root))
+    return Corpus("libritts", rows.assign(turn=rows.groupby("dialogue").cumcount()), root)
+
 # %% ../../nbs/corpora/02_readers.ipynb #a76e116f
 READERS: dict[str, Callable[[Path], Corpus]] = {
     "meld": read_meld, "emorynlp": read_emorynlp, "dailydialog": read_dailydialog, "iemocap": read_iemocap,
     "msp_podcast": read_msp_podcast, "msp_improv": read_msp_improv, "cmu_mosi": read_cmu_mosi,
     "ravdess": read_ravdess, "crema_d": read_crema_d, "tess": read_tess, "savee": read_savee,
-    "emodb": read_emodb, "nemo": read_nemo, "esd": read_esd,
+    "emodb": read_emodb, "nemo": read_nemo, "esd": read_esd, "libritts": read_libritts,
 }
 _ALIASES = {
     "dailydialog": ("ijcnlpdailydialog",), "cmu_mosi": ("mosi",), "emorynlp": ("emory",), "ravdess": ("audiospeechactors",),
