@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from zsemo_kit.corpora.audio import RATE, load_audio, save_audio, utterance_audio
 from zsemo_kit.corpora.readers import read
 from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.synthesis import counterfactual
 from zsemo_kit.synthesis.acoustics import measure
+from zsemo_kit.synthesis.annotation import ATTRIBUTES
 from zsemo_kit.synthesis.conditions import speech_level
-from zsemo_kit.synthesis.counterfactual import CONTROL, EDITS, edit_sound, edited, limited
+from zsemo_kit.synthesis.counterfactual import CONTROL, EDITS, Edit, edit_sound, edited, limited
 
 pytest.importorskip("parselmouth")
 
@@ -53,6 +55,7 @@ def moves(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
 def test_there_is_an_edit_in_each_direction_and_a_control() -> None:
     assert sorted((e.attribute, e.direction) for e in EDITS.values()) == sorted(
         [("", 0), *((a, d) for a in ("pitch", "speed", "volume") for d in (1, -1))])
+    assert {e.attribute for e in EDITS.values()} - {""} == set(ATTRIBUTES)  # claims that can be traced
     assert list(EDITS) == ["pitch up", "pitch down", "faster", "slower", "louder", "softer", CONTROL]
     for e in EDITS.values():
         assert e.manner.bounded() == e.manner  # nothing asks for more than a person can do
@@ -172,6 +175,25 @@ def test_what_cannot_be_edited_is_told_and_left_out(tmp_path: Path) -> None:
     assert said[0].startswith("small, none: ") and said[0].count("1 left out: ") == 3 and said[0].endswith("2 more reasons")
     with pytest.raises(InputError, match="nothing could be edited"):
         edited(whole.where({"utterance": ["gone", "none"]}), "none", cache=tmp_path / "cache")
+
+
+def test_who_interrupts_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, done = small(tmp_path, a=voice(120), b=voice(160), c=voice(200)), []
+    whole = counterfactual._make_one
+
+    def interrupted(samples: np.ndarray, given: tuple[Path, int], edit: Edit) -> float:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(given[0])
+        return whole(samples, given, edit)
+
+    monkeypatch.setattr(counterfactual, "_make_one", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        edited(corpus, "softer", cache=tmp_path / "cache")
+    stamps = [p.stat().st_mtime_ns for p in done]
+    monkeypatch.setattr(counterfactual, "_make_one", whole)
+    made, _ = quietly(corpus, "softer", tmp_path / "cache")
+    assert len(made) == 3 and [p.stat().st_mtime_ns for p in done] == stamps
 
 
 @pytest.mark.parametrize("edit", ["", "Louder", "pitch", "loud"])

@@ -182,3 +182,17 @@ def test_the_nearest_release_is_taken(tmp_path: Path) -> None:
     assert len(read("msp_podcast", tmp_path)) == 16903
     seen = examine("msp_podcast", tmp_path)
     assert seen.release == "1.10" and not seen.ok
+
+
+def test_a_subset_of_libritts_is_known_as_a_part(tmp_path: Path) -> None:
+    folder = tmp_path / "dev-clean" / "84" / "121123"
+    folder.mkdir(parents=True)
+    for sentence in range(3):
+        name, noise = f"84_121123_00000{sentence}_000000", np.random.default_rng(sentence).normal(0, 0.1, 24000)
+        soundfile.write(folder / f"{name}.wav", noise, 24000)
+        (folder / f"{name}.normalized.txt").write_text(f"Sentence {sentence}.")
+    (tmp_path / "speakers.tsv").write_text("READER\tGENDER\tSUBSET\tNAME\n84\tF\tdev-clean\tAnn\n")
+    seen = examine("libritts", tmp_path)
+    told = seen.checks.set_index("check")
+    assert seen.ok and told.loc["release", "found"] == "a partial copy: 3 of 375,086 utterances"
+    assert told.loc["utterances without a label", "status"] == "ok" and told.loc["sampling rates", "found"] == "24,000 (3)"

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import convolve1d, minimum_filter1d
 
-from ..corpora.audio import RATE, audio_digest, each_audio, save_audio
+from ..corpora.audio import RATE, audio_digest, save_audio, stream_audio
 from ..corpora.cache import FeatureCache, default_cache, file_digest
 from ..corpora.table import Corpus, InputError
 from .conditions import speech_level
@@ -136,18 +136,20 @@ def _make(
     corpus: Corpus, edit: Edit, keys: Sequence[bytes], problems: list[str], folder: Path, progress: bool
 ) -> list[float]:  # dB that the limiter took, one a row
     "Makes what is not there; rows that cannot be made get a problem."
-    store, sounds = FeatureCache(folder), folder / "edited"
+    store, sounds, why = FeatureCache(folder), folder / "edited", dict[bytes, str]()
     known = {k: float(v[0, 0]) for k, v in store.get(sorted({k for k in keys if k}), 1).items()}
-    todo = [i for i, k in enumerate(keys) if k and (k not in known or not (sounds / _name(k)).is_file())]
-    if todo:
-        given = [(sounds / _name(keys[i]), int.from_bytes(keys[i][:4], "big")) for i in todo]
-        part = replace(corpus, table=corpus.table.iloc[todo])
-        found, bad = each_audio(part, partial(_make_one, edit=edit), given=given, progress=progress)
-        why = dict(zip(bad["utterance"], bad["problem"], strict=True))
-        for i, lost in zip(todo, found, strict=True):
-            problems[i] = why.get(corpus.table["utterance"].iat[i], "")
-            known |= {} if lost is None else {keys[i]: lost}
-        store.put({k: np.array([[known[k]]], np.float32) for k in {keys[i] for i in todo} & set(known)})
+    first = {k: i for i, k in reversed([*enumerate(keys)]) if k and not (k in known and (sounds / _name(k)).is_file())}
+    todo = sorted(first.values())
+    given = [(sounds / _name(keys[i]), int.from_bytes(keys[i][:4], "big")) for i in todo]
+    part = replace(corpus, table=corpus.table.iloc[todo])
+    found = stream_audio(part, partial(_make_one, edit=edit), given=given, progress=progress and bool(todo))
+    for key, (lost, problem) in zip([keys[i] for i in todo], found, strict=True):
+        if problem:
+            why[key] = problem
+        else:
+            known[key] = lost
+            store.put({key: np.array([[lost]], np.float32)})  # at once: whoever interrupts loses nothing
+    problems[:] = [p or why.get(k, "") for p, k in zip(problems, keys, strict=True)]
     return [known.get(k, np.nan) for k in keys]
 
 # %% ../../nbs/synthesis/28_counterfactual.ipynb #65dbfa92
