@@ -111,8 +111,8 @@ def _evidence(
     by = evidence.rename(columns={"gender": "_", "heard_gender": "gender"}).set_index("utterance")
     if not rows["utterance"].isin(by.index).any():
         raise InputError("no utterance of the answers has evidence", mend="annotate the corpus that was answered")
-    known = by.reindex(columns=[*HELD, "text"]).reindex(rows["utterance"]).astype(object).fillna("").astype(str).reset_index(drop=True)
-    return _levelled(known, levels, measured=True)
+    known = by.reindex(index=rows["utterance"], columns=[*HELD, "text"]).astype(object).fillna("").astype(str)
+    return _levelled(known.reset_index(drop=True), levels, measured=True)
 
 # %% ../../nbs/analysis/46_faithfulness.ipynb #8ec3ddaa
 def _most(
