@@ -36,9 +36,13 @@ CLASSIFIERS |= {  # of MERITS-L: stage I of speech, stage II, stage III, and all
     "fusion": {**_TURNS, "epochs": 20, "batch": 16, "lr": 1e-3, "patience": 6},
     "joint": {**_TURNS, "epochs": 3, "batch": 4, "lr": 5e-5, "patience": 0},
 }
+CLASSIFIERS["speechllm"] = {  # what answers in words; the published systems do not say how they were trained
+    "epochs": 20, "batch": 32, "lr": 1e-3, "warmup": 0.1, "decay": True, "weight_decay": 0.05, "clip": 1.0, "dropout": 0.1,
+    "patience": 0, "select": "uar"}
 CLASSIFIERS["svm"] = {**CLASSIFIERS["logistic"], "select": "uar"}
 _READS = {"conv": "text", "finetune": "text", "weighted_sum": "speech", "attentive": "speech", "mlp": "speech",
-          "context": "turns", "fusion": "turns", "joint": "turns"}  # the others read text and speech
+          "context": "turns", "fusion": "turns", "joint": "turns",
+          "speechllm": "speech in words"}  # the others read text and speech
 NORMALISATIONS = ("none", "source", "corpus", "speaker")
 _STRENGTHS = {"unit": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0), "standard": (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.1),
               "none": (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)}  # scale: C to try where none are given
@@ -75,7 +79,7 @@ class FitConfig:
     "How a model is trained; unknown names, wrong types and values out of range raise InputError."
 
     classifier: str = "logistic"  # logistic | svm | linear; of text: conv | finetune; of speech: weighted_sum | attentive | mlp;
-    # of conversations: context | fusion | joint
+    # of conversations: context | fusion | joint; of answers in words: speechllm
     epochs: int | None = None  # passes over the training data
     steps: int | None = None  # updates, in place of epochs; 0 counts epochs
     batch: int | None = None  # utterances a step

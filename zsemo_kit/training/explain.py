@@ -207,7 +207,8 @@ class Explained:
         "The same as plain lists and dictionaries; each piece of evidence names its measure."
         plain = _plain({k: v for k, v in asdict(self).items() if k != "parts"})
         seen = [{k: e[k] for k in ("attribute", "word", "value", "unit", "limits")} for e in plain["evidence"]]
-        evidence = [{"measure": ATTRIBUTES.get(e["attribute"], ""), **e} for e in seen]
+        behind = {**ATTRIBUTES, "gender": "pitch_mean"}  # a gender that the corpus tells has no number
+        evidence = [{"measure": behind.get(e["attribute"], "") if e["unit"] else "", **e} for e in seen]
         return plain | {"evidence": evidence} | ({"parts": [p.record() for p in self.parts]} if self.parts else {})
 
 # %% ../../nbs/training/35_explain.ipynb #6fde98f6

@@ -333,6 +333,14 @@ class SpeechEncoder:
         return pd.DataFrame(rows, columns=["utterance", "audio", "problem", "corpus"])
 
     @cached_property
+    def frame_rate(self) -> float:  # frames a second; 0 where there are none
+        "Found on noise of two lengths, when first needed."
+        if self.net is None:
+            return 0.0
+        short, long = (_through(self.net, [s], self.device)[0].shape[1] for s in _noises())
+        return (long - short) * RATE / float(np.diff([len(s) for s in _noises()])[0])
+
+    @cached_property
     def together(self) -> bool:
         "Whether batches change nothing; tried once, when first needed."
         return self.net is not None and _bears_padding(self.net, self.device)
