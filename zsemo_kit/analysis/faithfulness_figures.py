@@ -101,7 +101,7 @@ def _transcript(
     said = f"said by {row['said']:.0%} of {int(row['n']):,}"
     axes.text(1.31, 0, said, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color="#555555")
     _rows(axes, ["transcript"])
-    axes.set_xlim(left=0)
+    axes.set_xlim(left=-0.025 * axes.get_xlim()[1])  # a dot at 0 is whole
     axes.set_xlabel("word error rate (%): lower is better; | the most frequent text for all")
     _percent(axes)
 
@@ -215,7 +215,7 @@ def _claims(
             if value is not None and math.isfinite(value):
                 size, edge, colour = (22, 3, "#661100") if marker == "|" else (6.5, 1.4, "black")
                 axes.plot(value, y, marker, mfc="white", zorder=4, ms=size, mew=edge, color=colour)
-    axes.set(xlim=(0, 1.01), xlabel="claim about what was edited\n(% of claims with room)")
+    axes.set(xlim=(-0.015, 1.015), xlabel="claim about what was edited\n(% of claims with room)")
     _percent(axes)
 
 # %% ../../nbs/analysis/47_faithfulness_figures.ipynb #ceeacb23
@@ -230,7 +230,7 @@ def _side(
         for name, look, lift in (("control_" + what, ("black", "D", False), 0.14), (what, (_BLUE, "o", True), -0.14)):
             numbers = [row.get(name + end, math.nan) for end in ("", "_low", "_high")]
             _mark(axes, y + lift, numbers, look)
-    axes.set(xlim=(0, 1.01), xlabel=label)
+    axes.set(xlim=(-0.03, 1.03), xlabel=label)
     _percent(axes)
 
 
