@@ -3,6 +3,9 @@
 import json
 import math
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +67,7 @@ def listed(folder: Path) -> Corpus:
 class Model:
     "Says what it is told to: an answer and a probability of happy for each utterance; None is one that it cannot read."
     labels = ("sad", "happy")
-    config = SimpleNamespace(kind="EGPSV", reads=())
+    config = SimpleNamespace(kind="EGPSV", reads=(), seconds=6.0)
 
     def __init__(self, answers: dict[str, tuple[str, float] | None], annotator: Annotator | None = None) -> None:
         self.answers, self.annotator, self.asked = answers, annotator, [0]
@@ -199,7 +202,7 @@ def test_a_split_utterance_is_one_again(voices: Path) -> None:
     assert [p.emotion for p in whole.parts] == ["sad", "happy", "happy"]
     assert len(whole.evidence) == sum(len(p.evidence) for p in whole.parts)
     assert all(p.explanation.rstrip(".") in whole.explanation for p in whole.parts)
-    assert whole.notes[0].startswith("split: 3 parts") and found[1].notes == ("resampled from 44100 Hz to 16000 Hz",)
+    assert whole.notes[0].endswith("3 parts of 2.3 s") and found[1].notes == ("resampled from 44100 Hz to 16000 Hz",)
     assert max(model.asked) == 3  # parts stay together
 
 
@@ -326,7 +329,7 @@ def test_command_with_a_model(run: Run, model: Model, voices: Path, tmp_path: Pa
     assert [bool(r["problem"]) for r in made] == [False, True, False, False, False, False, True, True]
     assert made[0]["emotion"] == "happy" and made[0]["confidence"] == 0.9 and len(made[2]["parts"]) == 2
     assert "line 7: there is no tab" in out and "line 8: gone.wav: there is no such file" in out
-    assert "v1: too odd to read" in out and "split: 2 parts" in out
+    assert "v1: too odd to read" in out and "note  split: the probabilities of its parts are averaged: v2" in out
     assert "low and high are those of this list itself" in out and "5 of 8 utterances explained in list.explained.jsonl" in out
 
 
@@ -405,6 +408,92 @@ def test_ctrl_c_keeps_what_is_explained(run: Run, model: Model, voices: Path, tm
 
 def test_a_model_that_reads_transcripts_says_so(run: Run, model: Model, voices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed(voices)
-    monkeypatch.setattr(model, "config", SimpleNamespace(kind="E", reads=("transcript",)))
+    monkeypatch.setattr(model, "config", SimpleNamespace(kind="E", reads=("transcript",), seconds=6.0))
     _, out, _ = run("list.scp", "--model", "any")
     assert "trained to read a transcript" in out
+
+
+def test_a_model_hears_no_more_than_it_was_made_for(run: Run, model: Model, voices: Path, tmp_path: Path) -> None:
+    listed(voices)
+    for words in ((), ("--limit", 20)):
+        _, out, _ = run("list.scp", "--model", "any", *words)
+        assert "note  cut: only the first 6 s: v2" in out
+    _, out, _ = run("list.scp", "--annotate")
+    assert "cut" not in out
+
+
+# --- an LLM writes
+
+def test_an_llm_writes_as_far_as_the_measurements_bear_it_out(run: Run, voices: Path, tmp_path: Path) -> None:
+    listed(voices)
+    command = [sys.executable, str(Path(__file__).parent / "fake_llm.py"), "--log", str(tmp_path / "log")]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+        words = ("list.scp", "--annotate", "--writer-model", "fake", "--base-url", url)
+        code, _, err = run(*words)
+        assert code == 0, err
+        asked = (tmp_path / "log").read_text().count("R ")
+        assert run(*words)[0] == 0 and (tmp_path / "log").read_text().count("R ") == asked  # nothing is asked twice
+    finally:
+        server.kill()
+        server.wait()
+    made = lines(tmp_path / "list.explained.jsonl")
+    assert {r["status"] for r in made} <= {"no_claim", "contradicts"} and 0 < asked <= 6  # the server writes a dialogue
+    assert all(r["written_by"] == "template" and r["reply"] for r in made)
+    assert [p.name for p in tmp_path.glob("*.sqlite")] == ["list.explained.replies.sqlite"]
+
+
+def test_a_writer_that_is_not_there_is_one_line(run: Run, voices: Path) -> None:
+    listed(voices)
+    refused(run("list.scp", "--annotate", "--writer-model", "x", "--base-url", "http://127.0.0.1:9/v1"), "127.0.0.1:9")
+
+
+# --- the real model, tiny
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "A speech LLM with fresh weights: it answers in form, and knows nothing."
+    from zsemo_kit.training.sequences import SpeechLLMConfig
+    from zsemo_kit.training.speechllm import SpeechLLM, tiny_llm
+    from zsemo_kit.training.upstreams import SpeechEncoder
+
+    folder = tmp_path_factory.mktemp("speech_llm")
+    for i, hertz in enumerate((110, 150, 220)):
+        save_audio(folder / "wav" / f"{i}.wav", tone(1.2, hertz))
+    table = pd.DataFrame({"utterance": list("abc"), "audio": [f"wav/{i}.wav" for i in range(3)], "emotion": "neutral"})
+    judge = Annotator.fit(Corpus("training", table, folder), cache=folder / "cache")
+    texts = ["sad: a man speaks with low pitch.", "happy: a woman speaks with high pitch and normal speed.", "neutral"]
+    encoder = SpeechEncoder.load("fbank_no_cmvn", folder / "cache", "cpu")
+    config = SpeechLLMConfig(connector="qpmapper", queries=4, seconds=3.0, words=6)
+    made = SpeechLLM.make(("happy", "neutral", "sad"), encoder, tiny_llm(texts, width=16, heads=2), config, judge)
+    return made.save(folder / "model")
+
+
+def test_command_with_the_real_model(run: Run, saved: Path, voices: Path, tmp_path: Path) -> None:
+    listed(voices)
+    with (tmp_path / "list.scp").open("a") as more:
+        more.write("lost\tgone.wav\n")
+    code, out, err = run("list.scp", "--model", saved, "--device", "cpu", "--long", "split")
+    assert code == 1, err
+    made = lines(tmp_path / "list.explained.jsonl")
+    assert [r["utterance"] for r in made] == [*(f"v{i}" for i in range(6)), "lost"]
+    for record in made[:-1]:
+        assert record["emotion"] in ("happy", "neutral", "sad") and not record["problem"]
+        assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert record["confidence"] == pytest.approx(record["probabilities"][record["emotion"]])
+        assert {e["attribute"] for e in record["evidence"]} >= {"gender", "pitch", "volume"}
+    assert len(made[2]["parts"]) == 3 and "low and high are those of training" in out
+    again = run("list.scp", "--model", saved, "--device", "cpu", "--long", "split")
+    assert again[0] == 1 and lines(tmp_path / "list.explained.jsonl") == made  # the same answers again
+
+
+def test_command_refuses_broken_models_in_one_line(run: Run, saved: Path, voices: Path, tmp_path: Path) -> None:
+    listed(voices)
+    refused(run("list.scp", "--model", "nowhere"), "nowhere")
+    for name, file in (("one", "llm/tokenizer.json"), ("two", "connector.safetensors")):
+        shutil.copytree(saved, tmp_path / name)
+        (tmp_path / name / file).unlink()
+        refused(run("list.scp", "--model", name, "--device", "cpu"), name)
+    assert not list(tmp_path.glob("*.jsonl"))

@@ -546,7 +546,8 @@ def explain(
     reference: Annotated[str, typer.Option(
         help="Where low and high are: a corpus by name or path, or a saved annotator; the model's own by default.")] = "",
     levels: Annotated[int, typer.Option(help="--annotate: words for a measure, 3 or 5.")] = 3,
-    limit: Annotated[float, typer.Option(help="Longest utterance in seconds.")] = 30.0,
+    limit: Annotated[float | None, typer.Option(
+        help="Longest utterance in seconds; by default what the model was made to hear, 30 without one.")] = None,
     long: Annotated[str, typer.Option(help="What is done with a longer one: cut, or split.")] = "cut",
     transcripts: Annotated[str, typer.Option(help="pocketsphinx, or a Whisper or CTC model by name or folder.")] = "",
     gender: Annotated[str, typer.Option(help="corpus: measured where the list does not say; measured.")] = "corpus",
@@ -566,8 +567,10 @@ def explain(
     file = out or (None if as_json else Path(f"{scp.stem}.explained.jsonl"))
     _refuse_foreign(file)
     speech = _speech_llm(model, llm, device)
-    judge = open_annotator(reference, levels=levels, progress=not as_json) if reference else speech and speech.annotator
-    listed, problems, notes = _listed(scp, limit, long, transcripts, not as_json)
+    judge = speech.annotator if speech else None
+    if reference:
+        judge = open_annotator(reference, levels=levels, progress=not as_json)
+    listed, problems, notes = _listed(scp, _longest(speech, limit), long, transcripts, not as_json)
     with _writer(writer_model, base_url, file or scp) as chat:
         answers = stream(listed, speech, judge, chat=chat, notes=notes, levels=levels, gender=gender, free=free,
                          progress=not as_json)
@@ -603,6 +606,13 @@ def _speech_llm(model: str, llm: str, device: str) -> "SpeechLLM | None":
         return None
     from zsemo_kit.training.speechllm import SpeechLLM
     return SpeechLLM.load(model, device=device, llm=llm)
+
+
+def _longest(speech: "SpeechLLM | None", limit: float | None) -> float:
+    "Never more than the model hears: it would cut the rest off and say nothing."
+    if speech is None:
+        return 30.0 if limit is None else limit
+    return speech.config.seconds if limit is None else min(limit, speech.config.seconds)
 
 
 def _listed(
@@ -692,6 +702,8 @@ def _tell_explained(
         raise InputError("no utterance could be explained", found=f"{found[0].utterance}: {found[0].problem}")
     if not as_json:
         _say(as_table(good[:20]).to_string(index=False, max_colwidth=100))
+        if len(good) > 20:
+            _say(f"and {len(good) - 20:,} more" + (f": {_near(file)}" if file else ""))
         lines = [f"not explained  line {p.line}: {p.problem}" for p in problems.itertuples()]
         lines += [f"not explained  {e.utterance}: {e.problem}" for e in found if e.problem]
         _some(lines, file)
@@ -710,11 +722,11 @@ def _some(lines: list[str], file: Path | None) -> None:
 
 
 def _noted(found: "list[Explained]") -> dict[str, str]:
-    "Which utterances each note is about."
+    "Which utterances each note is about; what follows a semicolon is in the file."
     who: dict[str, list[str]] = {}
     for one in found:
         for note in one.notes:
-            who.setdefault(note, []).append(one.utterance)
+            who.setdefault(note.split(";")[0], []).append(one.utterance)
     return {note: names[0] if len(names) == 1 else f"{len(names)} utterances, {names[0]} first" for note, names in who.items()}
 
 # %% ../nbs/51_cli.ipynb #960fe951

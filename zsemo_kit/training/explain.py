@@ -127,10 +127,10 @@ def _spans(
     if seconds <= limit:
         return [(start, end)], notes
     if how == "cut":
-        return [(first, first + limit)], [*notes, f"cut: the first {limit:g} s of {seconds:.1f} s"]
+        return [(first, first + limit)], [*notes, f"cut: only the first {limit:g} s; it has {seconds:.1f} s"]
     n = math.ceil(seconds / limit)
     edges = [first + k * seconds / n for k in range(n + 1)]
-    said = f"split: {n} parts of {seconds / n:.1f} s, their probabilities averaged"
+    said = f"split: the probabilities of its parts are averaged; {n} parts of {seconds / n:.1f} s"
     return list(pairwise(edges)), [*notes, said]
 
 # %% ../../nbs/training/35_explain.ipynb #2f677449
