@@ -290,7 +290,8 @@ PIECES = st.sampled_from(["high", "not", "pitch", "and", ",", "volume", "is", "v
 @given(st.text(max_size=120) | st.lists(PIECES, max_size=25).map(" ".join))
 def test_any_text_has_claims_in_known_words(text: str) -> None:
     levels = {*LEVELS[5][1], CONTRADICTORY}
-    known = {"emotion": {*EMOTIONS, CONTRADICTORY}, "gender": {"male", "female", CONTRADICTORY}} | dict.fromkeys(ATTRIBUTES, levels)
+    known = {"emotion": {*EMOTIONS, CONTRADICTORY}, "gender": {"male", "female", CONTRADICTORY}}
+    known |= dict.fromkeys(ATTRIBUTES, levels)
     found = claims_of(text)
     assert all(k == "text" or v in known[k] for k, v in found.items())
     assert [*found] == [a for a in LETTERS.values() if a in found]
@@ -389,7 +390,8 @@ def test_a_reply_that_was_cut_or_withheld_is_none(finish: str, status: str) -> N
 
 
 def test_equal_evidence_is_asked_once_and_no_number_is_sent() -> None:
-    rows: list[dict[str, Any]] = [{"pitch_mean": 250.123}, {"pitch_mean": 251.0, "text": "It  rains."}, {"pitch": "low"}, {"emotion": ""}]
+    rows: list[dict[str, Any]] = [{"pitch_mean": 250.123}]
+    rows += [{"pitch_mean": 251.0, "text": "It  rains."}, {"pitch": "low"}, {"emotion": ""}]
     table, heard = explained(lambda _: "He is quiet.", *rows)
     assert len(heard) == len(set(heard)) == 3 and not any(c.isdigit() for text in heard for c in text)
     assert table.explanation_status.tolist() == ["kept"] * 4

@@ -309,7 +309,7 @@ def _sound_keys(
 
 def kept_numbers(
     corpus: Corpus,  # n utterances
-    work: Callable[[np.ndarray], Sequence[float]],  # called with samples at RATE; a function of a module
+    work: Callable[[np.ndarray], Sequence[float] | np.ndarray],  # called with samples at RATE; a function of a module
     width: int,  # how many numbers it gives
     mark: str,  # what decides them besides the sound, such as a name and a version
     *,

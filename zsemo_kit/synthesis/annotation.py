@@ -138,7 +138,7 @@ def _heard(
     "Gender by pitch."
     return pd.Series(np.select([pitch > limit, pitch <= limit], ["female", "male"], ""), pitch.index, dtype="str")
 
-
+# %% ../../nbs/synthesis/27_annotation.ipynb #b5fd3809
 def _fitted(train: Corpus, levels: int, cache: Path | str | None, progress: bool) -> Annotator:
     "See `Annotator.fit`."
     if levels not in LEVELS:
@@ -219,7 +219,7 @@ def _quotable(
     words = " ".join(plain(text).replace('"', "'").split())
     return words if re.search(r"\w", words) else ""
 
-
+# %% ../../nbs/synthesis/27_annotation.ipynb #5fdf3578
 def answer_text(
     emotion: str,  # canonical; "" for a caption of the voice alone
     row: Row,  # of the utterance, from `Annotator.annotate`
@@ -274,7 +274,7 @@ _LETTER = ({w: letter for letter, ws in _KINDS_OF_WORDS.items() for w in ws.spli
            | dict.fromkeys(_GENDERS, "g") | dict.fromkeys(_FEELINGS, "e") | dict.fromkeys([*_DEGREE, *_OWN], "a")
            | dict.fromkeys(_NOUNS, "n"))
 
-
+# %% ../../nbs/synthesis/27_annotation.ipynb #2f20b8f8
 def _spelt(text: str) -> tuple[list[str], str]:
     "The words of a text without quotations, and a letter for each: a degree, n attribute, e emotion, g gender, x denial, ..."
     text = text.replace("\u2019", "'").casefold()
@@ -290,7 +290,7 @@ _BEFORE = re.compile(rf"a(?=[fi]*({_LISTED}))")  # high pitch; normal speed and 
 _BEHIND = re.compile(r"(n(?:[fw]*c[cfw]*n){0,5})[fg]*(?:b[ifwx]*)?(a)(?![fi]*n)")  # pitch and speed are high; volume low
 _DENIED = re.compile(r"x[ifowrabeg]{0,4}$")
 
-
+# %% ../../nbs/synthesis/27_annotation.ipynb #617fada6
 def _denied(letters: str, at: int) -> bool:
     "Whether a *not* reaches a word: at most four words on, and over no comma."
     return _DENIED.search(letters[max(0, at - 5) : at]) is not None
@@ -363,7 +363,7 @@ class Claim:
     limits: tuple[float, ...]  # where the words part, in the same unit
     agrees: bool  # whether claim and measurement are the same
 
-
+# %% ../../nbs/synthesis/27_annotation.ipynb #be436714
 def _agrees(
     attribute: str,  # of a claim
     word: str,  # what is claimed
@@ -373,7 +373,7 @@ def _agrees(
     measured = _word(row, "heard_gender" if attribute == "gender" else attribute)
     return bool(measured) and (normal_text(word) == normal_text(measured) if attribute == "text" else word == measured)
 
-
+# %% ../../nbs/synthesis/27_annotation.ipynb #e01c415b
 def _evidence(attribute: str, row: Row, annotator: Annotator) -> tuple[str, float, str, tuple[float, ...]]:
     "Word, number, unit and limits of one attribute."
     if attribute == "text":
@@ -385,7 +385,7 @@ def _evidence(attribute: str, row: Row, annotator: Annotator) -> tuple[str, floa
     limits = annotator.thresholds.of(_word(row, "heard_gender"), ATTRIBUTES[attribute])
     return _word(row, attribute), float(row[ATTRIBUTES[attribute]]), UNITS[attribute], limits
 
-
+# %% ../../nbs/synthesis/27_annotation.ipynb #b10774a8
 def traced(
     text: str,  # an answer or an explanation
     row: Row,  # of the utterance, from `Annotator.annotate`
@@ -410,6 +410,8 @@ EXPLANATION_STATUSES: dict[str, str] = {
     "no_reply": "asked without success, or not asked any more because the run was stopped",
     "not_asked": "in a part of the corpus that is not sent, such as test",
 }
+
+# %% ../../nbs/synthesis/27_annotation.ipynb #8dc33258
 _SYSTEM = (
     "You describe how one utterance is spoken, from what was measured. Write one or two plain sentences in English. "
     "Say who speaks, what is said, and how it is said. Use the given words for pitch, speed and volume, and nothing that is not "
@@ -449,8 +451,7 @@ def _judged(
         return "no_claim"
     return "kept" if felt == emotion and all(_agrees(a, w, row) for a, w in claims.items()) else "contradicts"
 
-
-
+# %% ../../nbs/synthesis/27_annotation.ipynb #3dd40f94
 def _answered(
     asked: Mapping[str, Row],  # what is sent: a row that it is sent for
     chat: Chat,  # who is asked
@@ -467,6 +468,25 @@ def _answered(
             kept += status == "kept"
             _show(bar, chat, kept, len(found) - kept)
     return found
+
+# %% ../../nbs/synthesis/27_annotation.ipynb #8c1e1d03
+def _is_evident(row: Row) -> bool:
+    "Whether there is anything to tell of an utterance."
+    return any(_word(row, c) for c in ("heard_gender", *ATTRIBUTES)) or bool(_quotable(_word(row, "text")))
+
+# %% ../../nbs/synthesis/27_annotation.ipynb #7838f421
+def _explained(
+    annotated: Corpus,  # n utterances
+    rows: Sequence[Row],  # the same
+    told: Sequence[tuple[str, str]],  # status and reply of each
+    model: str,  # that replied
+) -> Corpus:
+    "The corpus with its explanations: the reply where it was kept, else the template's."
+    made = [(reply, model, status, reply) if status == "kept" else (answer_text(row["emotion"], row), "template", status, reply)
+            for row, (status, reply) in zip(rows, told, strict=True)]
+    names = [f"explanation{tail}" for tail in ("", "_by", "_status", "_reply")]
+    columns = pd.DataFrame(made, columns=names, index=annotated.table.index, dtype="str")
+    return replace(annotated, table=annotated.table.drop(columns=names, errors="ignore").join(columns))
 
 # %% ../../nbs/synthesis/27_annotation.ipynb #cd4c0a9c
 def with_explanations(
@@ -491,22 +511,3 @@ def with_explanations(
     found = _answered(asked, chat, progress) if chat else {}
     told = [(status, "") if status else found.get(ask, ("no_reply", "")) for ask, status in zip(asks, first, strict=True)]
     return _explained(annotated, rows, told, chat.model if chat else "")
-
-
-def _is_evident(row: Row) -> bool:
-    "Whether there is anything to tell of an utterance."
-    return any(_word(row, c) for c in ("heard_gender", *ATTRIBUTES)) or bool(_quotable(_word(row, "text")))
-
-
-def _explained(
-    annotated: Corpus,  # n utterances
-    rows: Sequence[Row],  # the same
-    told: Sequence[tuple[str, str]],  # status and reply of each
-    model: str,  # that replied
-) -> Corpus:
-    "The corpus with its explanations: the reply where it was kept, else the template's."
-    made = [(reply, model, status, reply) if status == "kept" else (answer_text(row["emotion"], row), "template", status, reply)
-            for row, (status, reply) in zip(rows, told, strict=True)]
-    names = [f"explanation{tail}" for tail in ("", "_by", "_status", "_reply")]
-    columns = pd.DataFrame(made, columns=names, index=annotated.table.index, dtype="str")
-    return replace(annotated, table=annotated.table.drop(columns=names, errors="ignore").join(columns))

@@ -8,8 +8,6 @@ __all__ = ['Way', 'Profile', 'load_profile', 'inject', 'fit_profile', 'open_prof
 # %% ../../nbs/synthesis/22_injection.ipynb #e0eb6ffb
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ..corpora.audio import RATE, audio_digest, each_audio, levelled, trimmed
-from ..corpora.cache import FeatureCache, default_cache, file_digest
+from ..corpora.audio import RATE, levelled, trimmed
 from ..corpora.readers import read
 from ..corpora.table import EMOTIONS, Corpus, InputError
+from .acoustics import kept_numbers
 from zsemo_kit.synthesis.resynthesis import (
     BOUNDS, Manner, Speaker, effort_gains, envelope, octave_levels, pitch_track, praat_sound, resynthesised,
 )
@@ -200,27 +198,13 @@ def _shift(difference: pd.Series) -> dict[str, float]:
     }
 
 # %% ../../nbs/synthesis/22_injection.ipynb #47368288
-def _readings(corpus: Corpus, cache: FeatureCache, progress: bool) -> pd.DataFrame:
-    "`_MEASURED` of every utterance, from the cache where it has them."
-    digest = partial(file_digest, cache=cache)
-    keys: list[bytes] = []
-    for i in range(len(corpus)):
-        try:
-            keys.append(sha256(f"reading 1 {audio_digest(corpus, i, digest)}".encode()).digest())
-        except (InputError, OSError):  # a missing file is left out, as one that cannot be measured is
-            keys.append(b"")
-    there = cache.get(sorted({k for k in keys if k}), len(_MEASURED))
-    missing = [i for i, k in enumerate(keys) if k and k not in there]
-    part = Corpus(corpus.name, corpus.table.iloc[missing], corpus.root, corpus.space) if missing else None
-    found = each_audio(part, _reading, progress=progress)[0] if part else []
-    new = {keys[i]: r.astype(np.float32)[None] for i, r in zip(missing, found, strict=True) if r is not None}
-    cache.put(new)
-    nothing = np.full((1, len(_MEASURED)), np.nan, np.float32)
-    known = there | new
-    return pd.DataFrame([known.get(k, nothing)[0] for k in keys], columns=list(_MEASURED), index=corpus.table.index)
+def _readings(corpus: Corpus, cache: Path | str | None, progress: bool) -> pd.DataFrame:
+    "`_MEASURED` of every utterance, from the cache where it has them; NaN where a file is missing or cannot be measured."
+    numbers, _ = kept_numbers(corpus, _reading, len(_MEASURED), "reading 2", cache=cache, progress=progress)
+    return pd.DataFrame(numbers.astype(np.float32), columns=list(_MEASURED), index=corpus.table.index)
 
 # %% ../../nbs/synthesis/22_injection.ipynb #cd988965
-def _shifts_of(corpus: Corpus, cache: FeatureCache, progress: bool) -> pd.DataFrame:
+def _shifts_of(corpus: Corpus, cache: Path | str | None, progress: bool) -> pd.DataFrame:
     "One row an utterance of a speaker who also speaks neutrally: corpus, emotion and the settings of `_shift`."
     table = corpus.table[["speaker", "script", "emotion"]].join(_readings(corpus, cache, progress)).dropna()
     rows = []
@@ -246,8 +230,7 @@ def fit_profile(
 
     A corpus without any speaker who also speaks neutrally is refused. Utterances that cannot be measured are left out.
     """
-    store = FeatureCache(Path(cache or default_cache()))
-    parts = {c.name: _shifts_of(c, store, progress) for c in corpora}
+    parts = {c.name: _shifts_of(c, cache, progress) for c in corpora}
     empty = [name for name, part in parts.items() if part.empty or part.emotion.nunique() < 2]
     if empty or not parts:
         raise InputError(f"no profile can be fitted on {empty[0] if empty else 'nothing'}",
