@@ -60,6 +60,73 @@ def gender_limit(
     best = limits[recall == recall.max()]
     return float(best[np.abs(best - GENDER_LIMIT).argmin()]), float(recall.max())
 
+# %% ../../nbs/synthesis/27_annotation.ipynb #32f05ed2
+def _measured(corpus: Corpus, cache: Path | str | None, progress: bool) -> pd.DataFrame:
+    "The measures of `ATTRIBUTES` and the problem of each row; a sound without a syllable has no rate."
+    table = measures(corpus, cache=cache, progress=progress)[[*ATTRIBUTES.values(), "problem"]]
+    silent = table["problem"].eq("") & table["intensity_mean"].isna()
+    rate = table["articulation_rate"].where(table["articulation_rate"] > 0)
+    told = table["problem"].where(~silent, "too silent or too short to be measured")
+    return table.assign(articulation_rate=rate, problem=told).set_axis(corpus.table.index)
+
+
+def _heard(
+    pitch: pd.Series,  # Hz
+    limit: float,  # Hz
+) -> pd.Series:  # male, female or ""
+    "Gender by pitch."
+    return pd.Series(np.select([pitch > limit, pitch <= limit], ["female", "male"], ""), pitch.index, dtype="str")
+
+# %% ../../nbs/synthesis/27_annotation.ipynb #b5fd3809
+def _fitted(train: Corpus, levels: int, cache: Path | str | None, progress: bool) -> "Annotator":
+    "See `Annotator.fit`."
+    if levels not in LEVELS:
+        raise InputError(f"no words for {levels} levels", expected=f"one of {', '.join(map(str, LEVELS))}")
+    numbers = _measured(train, cache, progress)
+    lacking = [m for m in ATTRIBUTES.values() if numbers[m].isna().all()]
+    if lacking:
+        found = next(iter(numbers["problem"][numbers["problem"] != ""]), "no utterance")
+        raise InputError(f"the {lacking[0]} of {train.name} cannot be measured", expected="audio with speech", found=found)
+    limit, recall = gender_limit(numbers["pitch_mean"].tolist(), train.table["gender"].tolist())
+    said = train.table["gender"]
+    who = said.where(said != "unknown", _heard(numbers["pitch_mean"], limit))
+    quantiles, words = LEVELS[levels]
+    fitted = Thresholds.fit(numbers.drop(columns="problem"), who.tolist(), quantiles=quantiles, words=words, reference=train.name)
+    return Annotator(fitted, limit, recall)
+
+# %% ../../nbs/synthesis/27_annotation.ipynb #8cd6bfef
+def _annotated(annotator: "Annotator", corpus: Corpus, gender: str, cache: Path | str | None, progress: bool) -> Corpus:
+    "See `Annotator.annotate`."
+    if gender not in ("corpus", "measured"):
+        raise InputError(f"unknown gender rule {gender!r}", expected="corpus or measured")
+    numbers = _measured(corpus, cache, progress)
+    heard = _heard(numbers["pitch_mean"], annotator.gender_limit)
+    said = corpus.table["gender"].ne("unknown") & (gender == "corpus")
+    who = corpus.table["gender"].where(said, heard).astype("str")
+    by = pd.Series(np.select([said, who != ""], ["corpus", "measured"], ""), who.index, dtype="str")
+    words = in_words(numbers.drop(columns="problem"), annotator.thresholds, who.tolist())
+    words = words.rename(columns={m: a for a, m in ATTRIBUTES.items()}).astype("str")
+    made = {"heard_gender": who, "gender_by": by, **{c: numbers[c] for c in ATTRIBUTES.values()},
+            **{a: words[a] for a in ATTRIBUTES}, "problem": numbers["problem"].astype("str")}
+    return replace(corpus, table=corpus.table.assign(**made))
+
+# %% ../../nbs/synthesis/27_annotation.ipynb #fa429280
+def _load(path: Path) -> "Annotator":
+    "See `Annotator.load`."
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        made = _as_thresholds(raw["thresholds"])
+        limit = float(raw["gender_limit"])
+        recall = math.nan if raw["gender_recall"] is None else float(raw["gender_recall"])
+        if raw["format"] != 1 or len(made.words) not in LEVELS or made.words != LEVELS[len(made.words)][1]:
+            raise ValueError("not the words of three or five levels")
+        if not limit > 0 or set(ATTRIBUTES.values()) - set(made.limits["all"]):
+            raise ValueError("limits of pitch, rate and level, and one between genders, are needed")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:  # an InputError is a ValueError
+        raise InputError(f"cannot read the annotator {path}", expected="a file that Annotator.save wrote",
+                         found=f"{type(e).__name__}: {e}") from e
+    return Annotator(made, limit, recall)
+
 # %% ../../nbs/synthesis/27_annotation.ipynb #d494c302
 @dataclass(frozen=True)
 class Annotator:
@@ -120,73 +187,6 @@ class Annotator:
     ) -> "Annotator":
         "Reads an annotator, checked."
         return _load(Path(file))
-
-# %% ../../nbs/synthesis/27_annotation.ipynb #32f05ed2
-def _measured(corpus: Corpus, cache: Path | str | None, progress: bool) -> pd.DataFrame:
-    "The measures of `ATTRIBUTES` and the problem of each row; a sound without a syllable has no rate."
-    table = measures(corpus, cache=cache, progress=progress)[[*ATTRIBUTES.values(), "problem"]]
-    silent = table["problem"].eq("") & table["intensity_mean"].isna()
-    rate = table["articulation_rate"].where(table["articulation_rate"] > 0)
-    told = table["problem"].where(~silent, "too silent or too short to be measured")
-    return table.assign(articulation_rate=rate, problem=told).set_axis(corpus.table.index)
-
-
-def _heard(
-    pitch: pd.Series,  # Hz
-    limit: float,  # Hz
-) -> pd.Series:  # male, female or ""
-    "Gender by pitch."
-    return pd.Series(np.select([pitch > limit, pitch <= limit], ["female", "male"], ""), pitch.index, dtype="str")
-
-# %% ../../nbs/synthesis/27_annotation.ipynb #b5fd3809
-def _fitted(train: Corpus, levels: int, cache: Path | str | None, progress: bool) -> Annotator:
-    "See `Annotator.fit`."
-    if levels not in LEVELS:
-        raise InputError(f"no words for {levels} levels", expected=f"one of {', '.join(map(str, LEVELS))}")
-    numbers = _measured(train, cache, progress)
-    lacking = [m for m in ATTRIBUTES.values() if numbers[m].isna().all()]
-    if lacking:
-        found = next(iter(numbers["problem"][numbers["problem"] != ""]), "no utterance")
-        raise InputError(f"the {lacking[0]} of {train.name} cannot be measured", expected="audio with speech", found=found)
-    limit, recall = gender_limit(numbers["pitch_mean"].tolist(), train.table["gender"].tolist())
-    said = train.table["gender"]
-    who = said.where(said != "unknown", _heard(numbers["pitch_mean"], limit))
-    quantiles, words = LEVELS[levels]
-    fitted = Thresholds.fit(numbers.drop(columns="problem"), who.tolist(), quantiles=quantiles, words=words, reference=train.name)
-    return Annotator(fitted, limit, recall)
-
-# %% ../../nbs/synthesis/27_annotation.ipynb #21c1babf
-def _annotated(annotator: Annotator, corpus: Corpus, gender: str, cache: Path | str | None, progress: bool) -> Corpus:
-    "See `Annotator.annotate`."
-    if gender not in ("corpus", "measured"):
-        raise InputError(f"unknown gender rule {gender!r}", expected="corpus or measured")
-    numbers = _measured(corpus, cache, progress)
-    heard = _heard(numbers["pitch_mean"], annotator.gender_limit)
-    said = corpus.table["gender"].ne("unknown") & (gender == "corpus")
-    who = corpus.table["gender"].where(said, heard).astype("str")
-    by = pd.Series(np.select([said, who != ""], ["corpus", "measured"], ""), who.index, dtype="str")
-    words = in_words(numbers.drop(columns="problem"), annotator.thresholds, who.tolist())
-    words = words.rename(columns={m: a for a, m in ATTRIBUTES.items()}).astype("str")
-    made = {"heard_gender": who, "gender_by": by, **{c: numbers[c] for c in ATTRIBUTES.values()},
-            **{a: words[a] for a in ATTRIBUTES}, "problem": numbers["problem"].astype("str")}
-    return replace(corpus, table=corpus.table.assign(**made))
-
-# %% ../../nbs/synthesis/27_annotation.ipynb #7a93d62e
-def _load(path: Path) -> Annotator:
-    "See `Annotator.load`."
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        made = _as_thresholds(raw["thresholds"])
-        limit = float(raw["gender_limit"])
-        recall = math.nan if raw["gender_recall"] is None else float(raw["gender_recall"])
-        if raw["format"] != 1 or len(made.words) not in LEVELS or made.words != LEVELS[len(made.words)][1]:
-            raise ValueError("not the words of three or five levels")
-        if not limit > 0 or set(ATTRIBUTES.values()) - set(made.limits["all"]):
-            raise ValueError("limits of pitch, rate and level, and one between genders, are needed")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:  # an InputError is a ValueError
-        raise InputError(f"cannot read the annotator {path}", expected="a file that Annotator.save wrote",
-                         found=f"{type(e).__name__}: {e}") from e
-    return Annotator(made, limit, recall)
 
 # %% ../../nbs/synthesis/27_annotation.ipynb #679039b0
 Row = Mapping[str, Any] | pd.Series  # of an annotated corpus
