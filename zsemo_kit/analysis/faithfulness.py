@@ -100,18 +100,27 @@ def _levelled(
     return words if levels == 5 else words.assign(**{a: words[a].str.removeprefix("very ") for a in there})
 
 # %% ../../nbs/analysis/46_faithfulness.ipynb #1745d3e2
+def _keys(
+    evidence: pd.DataFrame,  # annotated corpus table
+) -> list[str]:  # what tells its rows apart
+    "Thresholds learnt on another draw of training rows may give an utterance other words: then `run` says whose they are."
+    return ["run", "utterance"] if "run" in evidence else ["utterance"]
+
+
 def _evidence(
-    rows: pd.DataFrame,  # with column utterance
+    rows: pd.DataFrame,  # with columns run and utterance
     evidence: pd.DataFrame,  # annotated corpus table: utterance, heard_gender, pitch, speed, volume, text
     levels: int,  # 3 or 5
 ) -> pd.DataFrame:  # gender, pitch, speed, volume, text as measured, one row a row; "" where not known
     "Rows that no measurement belongs to stay in and are left out of each attribute's n."
-    if "utterance" not in evidence or evidence["utterance"].duplicated().any():
+    keys = _keys(evidence)
+    if "utterance" not in evidence or evidence[keys].duplicated().any():
         raise InputError("evidence needs one row an utterance", expected="columns utterance, heard_gender, pitch, speed, volume")
-    by = evidence.rename(columns={"gender": "_", "heard_gender": "gender"}).set_index("utterance")
-    if not rows["utterance"].isin(by.index).any():
+    by = evidence.rename(columns={"gender": "_", "heard_gender": "gender"}).set_index(keys)
+    at = rows.set_index(keys).index
+    if not at.isin(by.index).any():
         raise InputError("no utterance of the answers has evidence", mend="annotate the corpus that was answered")
-    known = by.reindex(index=rows["utterance"], columns=[*HELD, "text"]).astype(object).fillna("").astype(str)
+    known = by.reindex(index=at, columns=[*HELD, "text"]).astype(object).fillna("").astype(str)
     return _levelled(known.reset_index(drop=True), levels, measured=True)
 
 # %% ../../nbs/analysis/46_faithfulness.ipynb #8ec3ddaa
@@ -165,7 +174,7 @@ def _heard(
 # %% ../../nbs/analysis/46_faithfulness.ipynb #f69d9736
 def attribute_accuracy(
     answers: Answers,  # columns utterance, speaker, truth, guess, answer
-    evidence: pd.DataFrame,  # annotated corpus table: utterance, heard_gender, pitch, speed, volume, text
+    evidence: pd.DataFrame,  # annotated corpus table: utterance, heard_gender, pitch, speed, volume, text; `run` if they differ
     *,
     levels: int = 3,  # 3 or 5, as the evidence has
     n_boot: int = 1000,  # resamples of speakers
@@ -412,8 +421,9 @@ def _measured(
     "What a witness would say who reads the instruments."
     if name not in evidence or base not in evidence:
         return float("nan")
-    sides = [_levelled(evidence[n][["utterance", edit.attribute]], levels, measured=True) for n in (base, name)]
-    both, scale = sides[0].merge(sides[1], on="utterance", suffixes=("", "_after")), _scale(levels)
+    keys = _keys(evidence[name])
+    sides = [_levelled(evidence[n][[*keys, edit.attribute]], levels, measured=True) for n in (base, name)]
+    both, scale = sides[0].merge(sides[1], on=keys, suffixes=("", "_after")), _scale(levels)
     was, now = (both[edit.attribute + end].map(scale) for end in ("", "_after"))
     room = _room(was, edit, scale) & now.notna()
     return float(((now - was) * edit.direction > 0)[room].mean()) if room.any() else float("nan")
