@@ -28,6 +28,7 @@ from zsemo_kit.analysis.figures import (
     save_figure,
 )
 from .across import across, shown_across
+from .explained import Explained, explained, sections
 from zsemo_kit.analysis.results import (
     caption,
     gather,
@@ -179,6 +180,7 @@ def _page(
     results: pd.DataFrame,  # one row a run
     rows: pd.DataFrame,  # the table
     found: pd.DataFrame,  # the comparisons
+    answers: Explained,  # what the runs kept of their answers
     pictures: Sequence[Path],  # figures beside the page
 ) -> str:  # Markdown
     "The page report.md."
@@ -195,6 +197,7 @@ def _page(
     if len(summed := across(results, cluster=rows.attrs["cluster"], metric=headline(rows))):
         parts += ["## Across targets", shown_across(summed), "Averaged over targets; the intervals draw "
                   f"{rows.attrs['cluster']}s within each. The best real corpus of each target is picked on its test scores."]
+    parts += sections(answers)
     parts += ["## Time", pipes(stages(results))] if len(stages(results)) else []
     if len(odd := left_out(results)):
         parts += ["## Left out", "These folders are not in the table.", pipes(odd)]
@@ -215,6 +218,7 @@ class Report:
     text: str  # report.md
     figures: dict[str, Figure] = field(default_factory=dict)  # name -> figure
     files: tuple[Path, ...] = ()  # all that was written
+    explained: Explained = field(default_factory=Explained)  # answers in words against evidence, where runs kept them
 
     def __str__(self) -> str:  # the Markdown
         return self.text
@@ -229,6 +233,7 @@ class Report:
         for path in [p for p in self.files if p.suffix == ".svg"][:1]:
             data = base64.b64encode(path.read_bytes()).decode() if path.exists() else ""
             parts.append(f'<img alt="{html.escape(path.stem)}" src="data:image/svg+xml;base64,{data}">')
+        parts += [f"<p>Answers not shown: {html.escape(line)}.</p>" for line in self.explained.told]
         return "\n".join([*parts, f"<p>{', '.join(html.escape(p.name) for p in self.files)}</p>"])
 
 # %% ../../nbs/analysis/45_report.ipynb #ddf2a4c4
@@ -244,7 +249,10 @@ def report(
     cluster: str = "",  # unit of intervals and tests: dialogue or speaker; by default speakers for speech, else dialogues
     ids: Collection[str] | None = None,  # run ids that belong to the study as it stands; None takes all
 ) -> Report:  # frames, page and files
-    "Write results.csv, report.md and figures to the study's folder; refuses a study without a finished run."
+    """Write results.csv, report.md and figures to the study's folder; refuses a study without a finished run.
+
+    Where runs kept answers.parquet, a CSV for each table about them as well: attributes, reliability, counterfactuals, ….
+    """
     inner = Path(out) / study
     folder = inner if inner.is_dir() or Path(out).name != study else Path(out)
     results = gather(folder, ids=ids)
@@ -254,10 +262,13 @@ def report(
     heard = set(results["modality"]) == {"speech"}  # a speech corpus has more takes than people: they are what was sampled
     rows = table(results, order, cluster or ("speaker" if heard else "dialogue"), metric)
     found = comparisons(rows, baseline, compare=compare)
-    drawn = figures_of(rows, baseline)
+    answers = explained(rows)
+    drawn = figures_of(rows, baseline) | answers.figures
     pictures = [save_figure(figure, study, what, folder) for what, figure in drawn.items()]
     copies = [save_figure(figure, study, what, Path(figures)) for what, figure in drawn.items()] if figures else []
-    text = _page(study, results, rows, found, pictures)
+    text = _page(study, results, rows, found, answers, pictures)
     page = write_text(folder / "report.md", text)
-    files = (folder / "results.csv", page, *pictures, *copies)
-    return Report(study, folder, results, rows, found, left_out(results), text, drawn, files)
+    spread = {name: lines.to_csv(index=False, lineterminator="\n") for name, lines in answers.tables.items()}
+    tables = [write_text(folder / f"{name}.csv", lines) for name, lines in spread.items()]
+    files = (folder / "results.csv", page, *tables, *pictures, *copies)
+    return Report(study, folder, results, rows, found, left_out(results), text, drawn, files, answers)
