@@ -174,12 +174,13 @@ class Live(Frames):
     sounds: list[np.ndarray]
     watch: Watch
 
-    def batch(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+    def batch(self, rows: Sequence[int] | np.ndarray, longest: int | None = None) -> dict[str, Tensor]:
         self.watch.mark("frames and tokens")
         groups = [rows] if self.encoder.together else [[i] for i in rows]
         found = [_reduced(h, "frames all") for g in groups
                  for h in _through(self.encoder.net, [self.sounds[i] for i in g], self.encoder.device)]
         self.watch.mark("encoder")
+        found = [f[:longest] for f in found]
         x = nn.utils.rnn.pad_sequence(found, batch_first=True).clone()  # no tensor of inference mode can be trained on
         lengths = torch.tensor([len(f) for f in found], device=x.device)
         return {"x": x, "mask": torch.arange(x.shape[1], device=x.device) < lengths[:, None]}
