@@ -127,9 +127,10 @@ def test_the_page_has_tables_figures_and_whose_numbers_they_are(study: Path, tmp
         assert f"(demo__{kind}_drama_drama_four.svg)" in done.text
     assert {"believed.csv", "parse_rate.csv", "bins.csv"} <= names and all(p.exists() for p in done.files)
     assert "6 speakers, 2 seeds, not transductive" in done.text and "SEmoLLM's, IEMOCAP" in done.text and ".979" in done.text
-    assert "Free answers of drama on drama" in done.text and "(n = 180, 6 speakers, 2 seeds)" in done.text
+    assert "Free answers of drama on drama" in done.text and "(n = 180, 6 speakers, 2 seeds, not transductive)" in done.text
     assert pd.read_csv(study / "reliance.csv")["condition"].tolist() == ["full", "muted", "no transcript", "shuffled features"]
-    assert str(tmp_path) not in done.text and "u000" not in "".join(p.read_text() for p in study.glob("*.csv"))
+    assert str(tmp_path) not in done.text and "6 speakers." in done.figures["reliability_drama_drama_four"].get_supxlabel()
+    assert "u000" not in "".join(p.read_text() for p in study.glob("*.csv"))
     before = {p.name: p.read_bytes() for p in done.files}
     assert {p.name: p.read_bytes() for p in report("demo", study.parent, tmp_path / "figures").files} == before
 
@@ -141,7 +142,8 @@ def test_rows_stand_apart_and_say_what_they_are(study: Path) -> None:
     assert done.tables["attributes"].groupby("name").size().to_dict() == {"drama": 5, "drama, qformer": 5}
     assert {"reliance_drama_drama_four", "reliance_drama, qformer_drama_four"} <= set(done.figures)
     page = "\n".join(sections(done))
-    assert "| row |" in page and "| drama, qformer |" in page and "| transductive |" in page and "not transductive" not in page
+    assert "| row |" in page and "| drama, qformer |" in page and "| transductive |" in page
+    assert "2 seeds. n:" in page and "2 seeds, transductive)" in page  # said by a column, but for the line of free answers
     small = done.figures["attributes_drama, qformer_drama_four"].get_supxlabel()
     assert "transductive" in small and "drama, qformer on drama" in small and "6 speakers, 2 seeds" in small.replace("\n", " ")
     assert "transductive" not in done.figures["attributes_drama_drama_four"].get_supxlabel()
@@ -237,11 +239,11 @@ def _torn(path: Path) -> None:
 ], ids=["torn", "empty", "missing", "other", "no condition", "no rows", "a folder"])
 def test_damaged_answers_are_told_and_the_other_seed_stands(study: Path, spoil: Any) -> None:
     spoil(sorted(p for p in study.iterdir() if p.is_dir())[0])
-    done = report("demo", study.parent)
-    assert done.explained.tables["attributes"]["seeds"].eq(1).all()
-    assert "drama: answers of 1 of 2 seeds" in done.explained.told
-    assert all("\n" not in line and len(line) < 300 for line in done.explained.told)
-    assert "Answers not shown: drama: answers of 1 of 2 seeds." in done.text and "1 of 2 seeds" in done._repr_html_()
+    done = found(study)
+    assert done.tables["attributes"]["seeds"].eq(1).all()
+    assert "drama: answers of 1 of 2 seeds" in done.told
+    assert all("\n" not in line and len(line) < 300 for line in done.told)
+    assert "Answers not shown: drama: answers of 1 of 2 seeds." in sections(done)
 
 
 @pytest.mark.parametrize("spoil", [
@@ -265,8 +267,16 @@ def test_damaged_evidence_costs_what_needs_it_only(study: Path, spoil: Any) -> N
 def test_odd_columns_end_nothing(study: Path, change: dict[str, Any]) -> None:
     for run in (p for p in study.iterdir() if p.is_dir()):
         pd.read_parquet(run / ANSWERS).assign(**change).to_parquet(run / ANSWERS)
+    done = found(study)
+    assert all("\n" not in line for line in done.told) and sections(done)
+
+
+def test_the_page_tells_what_is_missing(study: Path) -> None:
+    for run in (p for p in study.iterdir() if p.is_dir()):
+        _torn(run / ANSWERS)
     done = report("demo", study.parent)
-    assert all("\n" not in line for line in done.explained.told) and "# demo" in done.text
+    assert "Answers not shown: drama: answers.parquet of run" in done.text and "Answers not shown" in done._repr_html_()
+    assert not done.explained.tables and [p.name for p in done.files if p.suffix == ".csv"] == ["results.csv"]
 
 
 def test_seeds_over_different_tests_are_told(study: Path) -> None:

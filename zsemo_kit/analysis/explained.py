@@ -202,8 +202,9 @@ def _reliability(
     answers = row.pick([FULL])[0][FULL]
     found = calibration(answers, n_boot=row.n_boot)
     line = pd.DataFrame([{k: v for k, v in asdict(replace(found, bins=pd.DataFrame())).items() if k not in ("bins", "seeds")}])
-    bins = found.bins.assign(**_people(answers))
-    return {"reliability": line.assign(**_people(answers)), "bins": bins}, plot_reliability(found, note=row.note)
+    people = _people(answers)
+    figure = plot_reliability(found, note=f"{row.note} {people['speakers']} speaker{'s' * (people['speakers'] != 1)}.")
+    return {"reliability": line.assign(**people), "bins": found.bins.assign(**people)}, figure
 
 # %% ../../nbs/analysis/47_explained.ipynb #00c0b1e4
 def _counterfactuals(
@@ -415,7 +416,8 @@ def sections(
             said = text.format(wer=number(PUBLISHED_WER)) if kind == "attributes" else text
             parts += [f"## {title}", pipes(_shown(kind, table)), f"{_sample(table)} {said}"]
     for row in records(found.tables.get("parse_rate", pd.DataFrame())):
-        people = f"{row['speakers']} speakers, {row['seeds']} seeds{', transductive' if row['transductive'] else ''}"
+        people = ", ".join(f"{row[c]} {c if row[c] != 1 else c.removesuffix('s')}" for c in ("speakers", "seeds"))
+        people += ", transductive" if row["transductive"] else ", not transductive"
         parts.append(f"Free answers of {row['name']} on {row['target']}: {_score(row, 'parsed', 'low', 'high')} name a label "
                      f"(n = {row['n']:,}, {people}).")  # fmt: skip
     return parts + [f"Answers not shown: {line}." for line in found.told]
