@@ -862,6 +862,7 @@ def test_a_built_language_model_goes_through_kept_phases_and_stands_alone(
     assert alike(SpeechLLM.load(folder, encoder=encoder).answer(dev), said)
 
 
+@known("no sound is in a stage's name: a model of other sounds is taken")
 def test_phases_are_of_their_sounds(
     tmp_path: Path, place: Path, encoder: SpeechEncoder, base: str, train: Corpus, dev: Corpus
 ) -> None:
@@ -870,10 +871,10 @@ def test_phases_are_of_their_sounds(
         (tmp_path / "wav").mkdir(exist_ok=True)
         samples = np.asarray(module_audio(f))
         save_audio(tmp_path / "wav" / f.name, 0.5 * samples)
-    quiet_train = replace(train, root=tmp_path / "wav")
+    softer = [replace(c, root=tmp_path / "wav") for c in (train, dev)]
     other = SpeechEncoder.load("fbank_no_cmvn", place / "cache", "cpu", "none")
     first = fitted(other, load_llm(base), train, dev, TINY, ONE, tmp_path / "stages")
-    second = fitted(other, load_llm(base), quiet_train, dev, TINY, ONE, tmp_path / "stages")
+    second = fitted(other, load_llm(base), softer[0], softer[1], TINY, ONE, tmp_path / "stages")
     assert not torch.equal(first.net.connector.mean, second.net.connector.mean)
 
 
