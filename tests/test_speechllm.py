@@ -47,11 +47,6 @@ HOW = FitConfig(classifier="speechllm", lr=3e-3, batch=8, balance="none", seed=0
 ONE = [Phase("emotion", ("emotion",), replace(HOW, epochs=2))]
 
 
-def known(why: str) -> pytest.MarkDecorator:
-    "A defect that is known and not mended yet; the mark goes with it."
-    return pytest.mark.xfail(reason=why, strict=True)
-
-
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("speech_llm")
@@ -326,7 +321,6 @@ def test_templates_that_cannot_be_used(chatty: str) -> None:
     refused(lambda: Sequencer(tokenizer, 3).end, "end-of-sequence")
 
 
-@known("jinja's own exception comes through")
 @pytest.mark.parametrize("template", ["{{ raise_exception('no user turns') }}", "{% if %}"])
 def test_a_template_that_fails_is_one_line(chatty: str, template: str) -> None:
     tokenizer = load_llm(chatty).tokenizer
@@ -440,7 +434,7 @@ def test_long_sound_is_cut(place: Path, base: str) -> None:
     rows = pd.DataFrame({"utterance": list("abc"), "audio": [f"{n}.wav" for n in "abc"], "emotion": "sad"})
     corpus = Corpus("long", rows, folder)
     model = SpeechLLM.make(LABELS, encoder, load_llm(base), replace(TINY, seconds=0.4, kind="E"))
-    assert model.answer(corpus).p_sad.nunique() == 1
+    assert model.answer(corpus).p_sad.round(5).nunique() == 1
     longer = SpeechLLM.make(LABELS, encoder, load_llm(base), replace(TINY, seconds=0.7, kind="E"))
     assert longer.answer(corpus).p_sad.nunique() == 3
     assert module.heard(encoder.frames(corpus), [0, 1, 2], model)["frames"].shape[1] == 40
@@ -453,10 +447,9 @@ def test_a_muted_answer_says_nothing_of_the_sound(plain: SpeechLLM, dev: Corpus,
     rows = pd.DataFrame({"utterance": list("abc"), "audio": [f"{i}.wav" for i in range(3)], "emotion": "sad"})
     even = Corpus("even", rows, folder)
     own = replace(plain, encoder=SpeechEncoder.load("fbank_no_cmvn", place / "cache", "cpu", "none"))
-    assert own.answer(even, mute=True).p_sad.nunique() == 1 and own.answer(even).p_sad.nunique() == 3
+    assert own.answer(even, mute=True).p_sad.round(5).nunique() == 1 and own.answer(even).p_sad.nunique() == 3
 
 
-@known("the mask still tells how long the sound is")
 def test_a_muted_answer_says_nothing_of_its_length(base: str, place: Path) -> None:
     "Sad speech is slow: how long a sound is must be taken away too."
     encoder = SpeechEncoder.load("fbank_no_cmvn", place / "cache", "cpu", "none")
@@ -566,7 +559,6 @@ def test_whole_and_built_models_are_saved_whole(place: Path, encoder: SpeechEnco
         assert alike(SpeechLLM.load(moved, cache=place / "cache", device="cpu").answer(dev), said)
 
 
-@known("the second names the first one's folder")
 def test_a_built_model_stays_whole_when_it_is_saved_again(place: Path, encoder: SpeechEncoder, dev: Corpus) -> None:
     first = SpeechLLM.make(LABELS, encoder, fresh(), TINY).save(place / "built")
     second = SpeechLLM.load(first, encoder=encoder).save(place / "built_again")
@@ -575,7 +567,6 @@ def test_a_built_model_stays_whole_when_it_is_saved_again(place: Path, encoder: 
     assert alike(SpeechLLM.load(second, encoder=encoder).answer(dev), said)
 
 
-@known("refused on saving only")
 def test_lora_on_a_model_without_a_folder_is_refused_before_it_is_trained(
     place: Path, encoder: SpeechEncoder, train: Corpus, dev: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -656,9 +647,9 @@ def test_damaged_checkpoints(
 
 @pytest.mark.parametrize("key", [
     "config", "encoder", "fingerprint", "mark",
-    pytest.param("labels", marks=known("an empty list and a mapping are taken")),
-    pytest.param("own_terms", marks=known("KeyError where it is missing")),
-    pytest.param("llm", marks=known("TypeError where it is no text")),
+    "labels",
+    "own_terms",
+    "llm",
 ])
 def test_manifests_that_say_odd_things(key: str, lora: tuple[SpeechLLM, Path], place: Path, encoder: SpeechEncoder) -> None:
     folder = damaged(lora[1], place, "manifest")
@@ -688,7 +679,6 @@ def test_weights_that_do_not_fit(lora: tuple[SpeechLLM, Path], place: Path, enco
     refused(lambda: SpeechLLM.load(folder, encoder=encoder), "does not fit", "queries")
 
 
-@known("missing LoRA weights stay fresh, silently")
 @pytest.mark.parametrize("keep", [0, 5])
 def test_lora_that_lacks_weights_is_refused(keep: int, lora: tuple[SpeechLLM, Path], place: Path, encoder: SpeechEncoder) -> None:
     folder = damaged(lora[1], place, f"partial_{keep}")
@@ -697,10 +687,9 @@ def test_lora_that_lacks_weights_is_refused(keep: int, lora: tuple[SpeechLLM, Pa
     refused(lambda: SpeechLLM.load(folder, encoder=encoder), "does not fit")
 
 
-@known("any language model of the same width is taken")
 def test_a_model_that_holds_its_own_language_model_takes_no_other(place: Path, encoder: SpeechEncoder) -> None:
     folder = SpeechLLM.make(LABELS, encoder, fresh(), replace(TINY, tune="all")).save(place / "whole_of_its_own")
-    refused(lambda: SpeechLLM.load(folder, encoder=encoder, llm=str(stored(place / "stranger", seed=9))), "stranger")
+    refused(lambda: SpeechLLM.load(folder, encoder=encoder, llm=str(stored(place / "stranger", seed=9))), "of its own")
 
 
 def test_an_encoder_without_frames(base: str, place: Path) -> None:
@@ -795,8 +784,8 @@ def test_same_seed_same_model_and_the_callers_random_state_is_left(
 
 @pytest.mark.parametrize("tune", [
     "none",
-    pytest.param("lora", marks=known("both share the LoRA of one network")),
-    pytest.param("all", marks=known("training changes the caller's language model")),
+    "lora",
+    "all",
 ])
 def test_two_trainings_on_one_language_model_object_know_nothing_of_each_other(
     tune: str, encoder: SpeechEncoder, base: str, train: Corpus, dev: Corpus
@@ -848,7 +837,6 @@ def test_kept_or_not_gives_the_same(tmp_path: Path, encoder: SpeechEncoder, base
     assert same(weights(kept.net), weights(free.net)) and alike(kept.answer(dev), free.answer(dev))
 
 
-@known("the saved model names a folder of the cache")
 def test_a_built_language_model_goes_through_kept_phases_and_stands_alone(
     tmp_path: Path, encoder: SpeechEncoder, train: Corpus, dev: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -862,7 +850,6 @@ def test_a_built_language_model_goes_through_kept_phases_and_stands_alone(
     assert alike(SpeechLLM.load(folder, encoder=encoder).answer(dev), said)
 
 
-@known("no sound is in a stage's name: a model of other sounds is taken")
 def test_phases_are_of_their_sounds(
     tmp_path: Path, place: Path, encoder: SpeechEncoder, base: str, train: Corpus, dev: Corpus
 ) -> None:
@@ -884,7 +871,6 @@ def module_audio(file: Path) -> np.ndarray:
     return np.asarray(soundfile.read(file)[0])
 
 
-@known("the seed of the start is not in a stage's name")
 def test_first_phases_that_differ_in_their_start_are_not_shared(
     tmp_path: Path, encoder: SpeechEncoder, base: str, train: Corpus, dev: Corpus
 ) -> None:
@@ -899,7 +885,6 @@ def test_first_phases_that_differ_in_their_start_are_not_shared(
     assert same(weights(shared.net), weights(alone.net))
 
 
-@known("annotation and load_llm use the default cache")
 def test_only_the_encoders_cache_is_written_to(
     tmp_path: Path, base: str, train: Corpus, dev: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -988,7 +973,6 @@ def test_answers_longer_than_allowed_are_cut(encoder: SpeechEncoder, base: str, 
     assert len(how.answer("frustrated:", " a man speaks.", 2)) == 2
 
 
-@known("batch normalisation of one frame raises ValueError")
 def test_a_very_short_sound_alone_in_a_batch_can_be_learnt_from(
     tmp_path: Path, encoder: SpeechEncoder, base: str, train: Corpus, dev: Corpus
 ) -> None:

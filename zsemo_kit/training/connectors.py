@@ -30,13 +30,15 @@ class Shape:
     queries: int = 32  # vectors that the language model gets
     dropout: float = 0.1  # in training
     front: str = "linear"  # linear, as published; conv: three strided convolutions, for frames that know nothing of each other
+    spread: float = 0.02  # standard deviation of the Q-Former's fresh weights: BERT's, for BERT's width
+    query_spread: float = 0.02  # of the fresh queries
     masking: float = 0.0  # longest share of the time, and of the numbers of a frame, that training hides
 
 
 SHAPES: dict[str, Shape] = {  # by name; the small ones are this kit's, for a CPU and frames such as fbank
     "qformer": Shape("qformer", 768, 12, 12, 3072, 256),
-    "qpmapper": Shape("qpmapper", 768, 2, 8, 2048),
-    "qformer_small": Shape("qformer", 96, 2, 4, 192, 96, front="conv", masking=0.15),
+    "qpmapper": Shape("qpmapper", 768, 2, 8, 2048, query_spread=1.0),
+    "qformer_small": Shape("qformer", 96, 2, 4, 192, 96, front="conv", spread=0.1, masking=0.15),
     "qpmapper_small": Shape("qpmapper", 96, 2, 4, 192, front="conv", masking=0.15),
 }
 
@@ -47,30 +49,30 @@ class _Convs(nn.Module):
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.convs = nn.ModuleList([nn.Conv1d(n, hidden, 5, 2, 2) for n in (width, hidden, hidden)])
-        self.norms = nn.ModuleList([nn.LayerNorm(hidden) for _ in self.convs])
+        self.norms = nn.ModuleList([nn.BatchNorm1d(hidden) for _ in self.convs])
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         "Frames and mask, both shorter."
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = conv((x * mask.unsqueeze(-1)).transpose(1, 2)).transpose(1, 2)
-            x, mask = self.dropout(nn.functional.gelu(norm(x))), mask[:, ::2]
+            x = conv((x * mask.unsqueeze(-1)).transpose(1, 2))
+            x = x if self.training and x.numel() == x.shape[1] else norm(x)  # one frame has no statistics
+            x, mask = self.dropout(nn.functional.gelu(x.transpose(1, 2))), mask[:, ::2]
         return x, mask
 
 # %% ../../nbs/training/34_connectors.ipynb #b1dbeee2
 def hidden_parts(
-    frames: Tensor,  # (batch, time, layers, width)
+    frames: Tensor,  # (batch, time, width)
     share: float,  # longest share of the time, and of the width, that is hidden
 ) -> Tensor:  # the same with zeros, one stretch and one band an utterance
     "SpecAugment with one mask each way, of random length and place, by torch's own random state."
-    n, (time, width) = len(frames), (frames.shape[1], frames.shape[3])
-    out = frames
-    for axis, size in ((1, time), (3, width)):
+    n, out = len(frames), frames
+    for axis, size in ((1, frames.shape[1]), (2, frames.shape[2])):
         long = torch.rand(n, 1, device=frames.device) * share * size
         begin = torch.rand(n, 1, device=frames.device) * (size - long)
         at = torch.arange(size, device=frames.device)
         gone = (at >= begin) & (at < begin + long)
-        out = out.masked_fill(gone[:, :, None, None] if axis == 1 else gone[:, None, None], 0.0)
+        out = out.masked_fill(gone.unsqueeze(3 - axis), 0.0)
     return out
 
 # %% ../../nbs/training/34_connectors.ipynb #482613db
@@ -99,8 +101,18 @@ class Connector(nn.Module):
         self.register_buffer("deviation", torch.ones(layers, width))
         self.sum = LayerSum(layers)
         self.convs = _Convs(width, inside, shape.dropout) if shape.front == "conv" else None
-        self.linear = nn.Linear(inside if self.convs else width, inside)
+        self.linear = nn.Linear(width, inside) if self.convs is None else nn.LayerNorm(inside)
         self.out = nn.Linear(shape.hidden, out)
+
+    def summed(
+        self,
+        frames: Tensor,  # (batch, time, layers, width)
+    ) -> Tensor:  # (batch, time, width)
+        "The weighted sum; standardised in its weights, so that 25 layers are read once and never copied."
+        if not self.standardise:
+            return self.sum(frames)
+        scale = self.sum.shares[:, None] / self.deviation
+        return torch.einsum("btlw,lw->btw", frames, scale) - (self.mean * scale).sum(0)
 
     def read(
         self,
@@ -108,11 +120,9 @@ class Connector(nn.Module):
         mask: Tensor,  # (batch, time), true where a frame is real
     ) -> tuple[Tensor, Tensor]:  # (batch, time', inside) and its mask
         "What the body sees of the frames."
-        if self.standardise:
-            frames = (frames - self.mean) / self.deviation
+        x = self.summed(frames)
         if self.training and self.shape.masking:
-            frames = hidden_parts(frames, self.shape.masking)
-        x = self.sum(frames)
+            x = hidden_parts(x, self.shape.masking)
         if self.convs is not None:
             x, mask = self.convs(x, mask)
         return self.linear(x), mask
@@ -144,11 +154,12 @@ class QFormer(Connector):
     ) -> None:
         super().__init__(layers, width, out, shape, standardise)
         self.after = nn.Sequential(nn.Dropout(shape.dropout), nn.LayerNorm(shape.encoder_width))
-        self.queries = nn.Parameter(0.02 * torch.randn(1, shape.queries, shape.hidden))
+        self.queries = nn.Parameter(shape.query_spread * torch.randn(1, shape.queries, shape.hidden))
         self.body = Blip2QFormerModel(Blip2QFormerConfig(
             hidden_size=shape.hidden, num_hidden_layers=shape.depth, num_attention_heads=shape.heads,
             intermediate_size=shape.inner, encoder_hidden_size=shape.encoder_width, cross_attention_frequency=2,
             hidden_dropout_prob=shape.dropout, attention_probs_dropout_prob=shape.dropout, use_qformer_text_input=words,
+            initializer_range=shape.spread,
         ))
 
     def read(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,7 +217,7 @@ class QPMapper(Connector):
         standardise: bool = False,  # as `Connector` says
     ) -> None:
         super().__init__(layers, width, out, shape, standardise)
-        self.queries = nn.Parameter(torch.randn(1, shape.queries, shape.hidden))
+        self.queries = nn.Parameter(shape.query_spread * torch.randn(1, shape.queries, shape.hidden))
         layer = nn.TransformerEncoderLayer(shape.hidden, shape.heads, shape.inner, shape.dropout, "gelu", batch_first=True)
         self.body = nn.TransformerEncoder(layer, shape.depth, enable_nested_tensor=False)
 

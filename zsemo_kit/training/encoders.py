@@ -265,12 +265,16 @@ class Frames:
     def lengths(self) -> np.ndarray:  # (n,) tokens of each text
         return np.diff(self.starts)
 
-    def batch(self, rows: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
+    def batch(
+        self,
+        rows: Sequence[int] | np.ndarray,  # texts or sounds, by number
+        longest: int | None = None,  # frames that are read of each; all if None
+    ) -> dict[str, torch.Tensor]:
         "`x` (batch, longest, width), zeros as padding on the right, and `mask` (batch, longest)."
-        lengths = self.lengths[np.asarray(rows)]
+        lengths = self.lengths[np.asarray(rows)].clip(max=longest)
         x = np.zeros((len(rows), int(lengths.max()), self.values.shape[1]), np.float32)
         for out, i, n in zip(x, rows, lengths, strict=True):
-            out[:n] = self[i]
+            out[:n] = self[i][:n]
         return {"x": torch.from_numpy(x), "mask": torch.from_numpy(np.arange(x.shape[1]) < lengths[:, None])}
 
 

@@ -96,15 +96,21 @@ class LayerSum(nn.Module):
         layers: int,  # hidden states
     ) -> None:
         super().__init__()
+        self.layers = layers
         if layers > 1:
             self.weights = nn.Parameter(torch.zeros(layers))  # all alike at first
+
+    @property
+    def shares(self) -> Tensor:  # (layers,), which sum to one
+        "What each layer gives to the sum."
+        return self.weights.softmax(0) if self.layers > 1 else torch.ones(1)
 
     def forward(
         self,
         x: Tensor,  # (..., layers, width)
     ) -> Tensor:  # (..., width)
         "One vector for all layers."
-        return x.squeeze(-2) if x.shape[-2] == 1 else torch.einsum("l,...lw->...w", self.weights.softmax(0), x)
+        return x.squeeze(-2) if x.shape[-2] == 1 else torch.einsum("l,...lw->...w", self.shares, x)
 
 # %% ../../nbs/training/31_heads.ipynb #15a30f3c
 class WeightedSumHead(LayerSum):
@@ -164,7 +170,6 @@ class AttentiveConvHead(LayerSum):
         dropout: float = 0.4,  # before each convolution
     ) -> None:
         super().__init__(layers)
-        self.layers = layers
         self.projector = nn.Linear(width, 256)
         self.pool = nn.AvgPool1d(5, 5, 2)
         self.dropout = nn.Dropout(dropout)

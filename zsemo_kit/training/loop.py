@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
 from scipy.special import softmax
 from sklearn.metrics import f1_score, recall_score
 from torch import Tensor, nn
@@ -260,7 +261,10 @@ def optimise(
         for epoch, batches in enumerate(plan, 1):
             start, rates = time.perf_counter(), [_rate(done + i, steps, config) for i in range(len(batches))]
             loss = _steps(wrapped, batches, rates, optimiser, accelerator, job, bar)
-            history.append({"epoch": epoch, "loss": loss, **job.scores(model), "seconds": time.perf_counter() - start})
+            found = [job.scores(model)]
+            if world > 1:  # all processes keep and stop at the same epoch
+                broadcast_object_list(found)
+            history.append({"epoch": epoch, "loss": loss, **found[0], "seconds": time.perf_counter() - start})
             done += len(batches)
             bar.set_postfix(dev_uar=f"{history[-1]['dev_uar']:.3f}")
             best = best_of(history, config.select)

@@ -40,6 +40,7 @@ class SpeechLLMConfig:
     reads: tuple[str, ...] = ()  # of `READS`: what the prompt carries
     seconds: float = 6.0  # longest sound; the rest is cut
     words: int = 80  # longest answer in tokens
+    emphasis: float = 1.0  # what a token of the emotion weighs in the loss, beside one of the rest
     checkpointing: bool = False  # less memory for more time, on a GPU
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ def _check(config: SpeechLLMConfig) -> None:
     wrong = [r for r in config.reads if r not in READS]
     if wrong:
         raise InputError(f"a prompt cannot carry {wrong[0]!r}", expected=f"any of {', '.join(READS)}")
-    for name, low in (("queries", 1), ("rank", 1), ("seconds", 0.1), ("words", 2)):
+    for name, low in (("queries", 1), ("rank", 1), ("seconds", 0.1), ("words", 2), ("emphasis", 0.01)):
         if not getattr(config, name) >= low:
             raise InputError(f"{name} is out of range", expected=f"at least {low}", found=str(getattr(config, name)))
     object.__setattr__(config, "reads", tuple(config.reads))
@@ -122,6 +123,12 @@ class Sequencer:
     def ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
+    def plain(self, text: str) -> str:
+        "A transcript may hold what the tokenizer takes for the end of everything."
+        for token in self.tokenizer.all_special_tokens:
+            text = text.replace(token, "")
+        return text
+
     @property
     def end(self) -> int:  # token that ends an answer
         if self.tokenizer.eos_token_id is None:
@@ -138,10 +145,14 @@ class Sequencer:
     ) -> tuple[list[int], list[int]]:  # tokens before the sound, and after it up to the answer
         "The prompt as the model was taught to read it."
         if getattr(self.tokenizer, "chat_template", None):
-            turn = [{"role": "user", "content": f"{_SOUND}\n{prompt}"}]
-            whole = self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+            turn = [{"role": "user", "content": f"{_SOUND}\n{self.plain(prompt)}"}]
+            try:
+                whole = self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+            except Exception as e:  # jinja's own errors, and whatever a template raises
+                raise InputError("the tokenizer's chat template fails", found=f"{type(e).__name__}: {e}"[:200],
+                                 mend="mend its chat_template") from e
         else:
-            whole = f"{self.tokenizer.bos_token or ''}{_SOUND}{prompt}\n"
+            whole = f"{self.tokenizer.bos_token or ''}{_SOUND}{self.plain(prompt)}\n"
         if whole.count(_SOUND) != 1:
             raise InputError("the tokenizer's chat template changes what a user says", mend="mend its chat_template")
         before, after = whole.split(_SOUND)
@@ -154,7 +165,7 @@ class Sequencer:
         longest: int,  # tokens, the end included
     ) -> list[int]:
         "An answer; the emotion is tokenised by itself, so that its tokens are the same whatever follows."
-        return [*[*self.ids(head), *self.ids(rest)][: longest - 1], self.end]
+        return [*[*self.ids(head), *self.ids(self.plain(rest))][: longest - 1], self.end]
 
 # %% ../../nbs/training/34_sequences.ipynb #811f8c99
 @dataclass(frozen=True)
@@ -164,16 +175,18 @@ class Exchange:
     before: list[int]
     after: list[int]
     answer: list[int]
+    head: int = 0  # tokens of the answer that name the emotion
 
 
 def collated(
     rows: Sequence[Exchange],  # of one batch
     queries: int,  # vectors of the sound
     pad: int,  # token that fills up
-) -> dict[str, Tensor]:  # ids, attend, sound, labels: each (batch, longest); labels are -100 outside the answers
+    emphasis: float = 1.0,  # what a token of the emotion weighs
+) -> dict[str, Tensor]:  # ids, attend, sound, labels, weight: each (batch, longest); labels are -100 outside the answers
     "A batch, padded on the left."
     longest = max(len(r.before) + queries + len(r.after) + len(r.answer) for r in rows)
-    ids, sound, labels, attend = [], [], [], []
+    ids, sound, labels, attend, weight = [], [], [], [], []
     for r in rows:
         line = [*r.before, *[pad] * queries, *r.after, *r.answer]
         gap = longest - len(line)
@@ -181,5 +194,6 @@ def collated(
         attend.append([0] * gap + [1] * len(line))
         sound.append([False] * (gap + len(r.before)) + [True] * queries + [False] * (len(r.after) + len(r.answer)))
         labels.append([-100] * (longest - len(r.answer)) + r.answer)
+        weight.append([0.0] * (longest - len(r.answer)) + [emphasis] * r.head + [1.0] * (len(r.answer) - r.head))
     return {"ids": torch.tensor(ids), "attend": torch.tensor(attend), "sound": torch.tensor(sound),
-            "labels": torch.tensor(labels)}
+            "labels": torch.tensor(labels), "weight": torch.tensor(weight)}

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['LLM', 'load_llm', 'tiny_llm', 'adapted', 'trained_numbers', 'SpeechNet', 'label_likelihoods', 'continued',
-           'SpeechLLM', 'heard']
+           'SpeechLLM', 'heard', 'answered']
 
-# %% ../../nbs/training/34_speechllm.ipynb #99b2a3e4
+# %% ../../nbs/training/34_speechllm.ipynb #c9396dc9
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -43,7 +44,7 @@ class LLM:
     name: str  # as given, or "tiny"
     model: Any  # transformers causal LM
     tokenizer: Any  # its tokenizer
-    mark: str  # hash of weights, configuration and tokenizer; "" for one that was built here
+    mark: str  # hash of weights, configuration and tokenizer; "" for one that was built or trained here
 
     @property
     def width(self) -> int:  # numbers a token
@@ -53,6 +54,7 @@ class LLM:
 def load_llm(
     name: str,  # folder or hub name of a causal LM
     dtype: torch.dtype = torch.float32,  # of its weights; bfloat16 on a GPU
+    cache: Path | str | None = None,  # remembers digests of files; `default_cache()` if None
 ) -> LLM:  # frozen, in evaluation mode
     "Reads a language model; what is missing is one line."
     folder = model_folder(name)
@@ -66,7 +68,8 @@ def load_llm(
                          mend="give a folder with config.json, *.safetensors and the tokenizer's files of a causal LM") from e
     if not len(tokenizer):
         raise InputError(f"{name} has no tokenizer", mend="save the tokenizer beside the model with save_pretrained")
-    return LLM(name, model.eval().requires_grad_(False), tokenizer, fingerprint(folder, FeatureCache(default_cache())))
+    mark = fingerprint(folder, FeatureCache(Path(cache or default_cache())))
+    return LLM(name, model.eval().requires_grad_(False), tokenizer, mark)
 
 # %% ../../nbs/training/34_speechllm.ipynb #71feec55
 _BEGIN, _END, _PAD = "<s>", "</s>", "<pad>"
@@ -94,17 +97,19 @@ def tiny_llm(
         model = LlamaForCausalLM(LlamaConfig(
             vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=depth,
             num_attention_heads=heads, num_key_value_heads=heads, attention_dropout=dropout, max_position_embeddings=1024,
-            bos_token_id=1, eos_token_id=2, pad_token_id=0, tie_word_embeddings=True))
+            initializer_range=width**-0.5, bos_token_id=1, eos_token_id=2, pad_token_id=0, tie_word_embeddings=True))
     return LLM("tiny", model.eval().requires_grad_(False), tokenizer, "")
 
-# %% ../../nbs/training/34_speechllm.ipynb #fc21da68
+# %% ../../nbs/training/34_speechllm.ipynb #ef006ab0
 def adapted(
-    model: Any,  # frozen causal LM
+    model: Any,  # frozen causal LM; it stays as it is
     config: SpeechLLMConfig,  # what of it is trained
-) -> Any:  # the same, ready for training
+) -> Any:  # for training: with LoRA on the same frozen weights, or a copy of its own, or the same
     "Adds LoRA, or frees all weights, or leaves it as it is."
+    if config.tune != "none":  # two models on one language model must not change each other
+        model = copy.deepcopy(model, {id(p): p for p in model.parameters()} if config.tune == "lora" else None)
     if config.checkpointing:
-        model.gradient_checkpointing_enable()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     if config.tune == "all":
         return model.requires_grad_(True)
     if config.tune == "none":
@@ -162,13 +167,15 @@ class SpeechNet(nn.Module):
         attend: Tensor,  # (batch, tokens)
         sound: Tensor,  # (batch, tokens)
         labels: Tensor,  # (batch, tokens): -100 outside the answers
-    ) -> Tensor:  # mean cross-entropy of a token
+        weight: Tensor,  # (batch, tokens): what each token weighs
+    ) -> Tensor:  # weighted mean of the cross-entropy of a token
         "The head runs over the answers only: at 128,000 words the rest would need more memory than the model."
         longest = int((labels != -100).any(0).sum())
         said = self.llm(inputs_embeds=self.embedded(frames, mask, ids, sound), attention_mask=attend,
                         position_ids=_positions(attend), logits_to_keep=longest + 1, use_cache=False)
-        logits = said.logits[:, :-1].float()
-        return nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, -longest:].flatten(), ignore_index=-100)
+        logits, wanted, weight = said.logits[:, :-1].float(), labels[:, -longest:], weight[:, -longest:].flatten()
+        each = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-100, reduction="none")
+        return (each * weight).sum() / weight.sum()
 
 # %% ../../nbs/training/34_speechllm.ipynb #5447ffd1
 @torch.inference_mode()
@@ -248,8 +255,11 @@ class SpeechLLM:
         if encoder.net is None:
             raise InputError(f"{encoder.name} has no frames that a speech LLM could hear",
                              mend="take an upstream such as fbank_no_cmvn or wavlm_large")
+        if config.tune == "lora" and not llm.mark:
+            raise InputError("LoRA is saved without the language model under it, and this one has no folder",
+                             mend="save the language model with its tokenizer, and load it with load_llm")
         layers = encoder.layers if config.layer == "all" else 1
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []):
             torch.manual_seed(seed)
             connector = open_connector(config.connector, layers, encoder.width, llm.width, queries=config.queries,
                                        standardise=config.standardise, **more)
@@ -279,13 +289,15 @@ class SpeechLLM:
         corpus: Corpus,  # with audio; labelled or not
         *,
         free: bool = False,  # let it say anything first; what names no label is not parsed
-        mute: bool = False,  # every frame becomes the training part's mean: the sound says nothing
+        mute: bool = False,  # two seconds of the training part's mean frame in place of the sound
         words: bool = True,  # what follows the emotion too
         progress: bool = False,  # show a bar
         size: int = 32,  # utterances a batch
     ) -> pd.DataFrame:  # utterance, dialogue, speaker, truth, answer, guess, confidence, parsed, p_<label> for each label
         "Answers about each utterance that can be heard; the others are in `problems`."
-        return _answers(self, corpus, free, mute, words, progress, size)
+        part, frames = self.prepared(corpus, progress)
+        p, said = answered(self, part, frames, free=free, mute=mute, words=words, progress=progress, size=size)
+        return _table(self, part, p, said, free)
 
     def predict(
         self,
@@ -326,14 +338,15 @@ def _prepared(
     model.found.clear()
     frames = model.encoder.frames(corpus, model.config.layer, progress)
     known = np.flatnonzero(frames.lengths)
-    why = {u: p for u, p in zip(model.encoder.problems["utterance"], model.encoder.problems["problem"], strict=True)}
+    known_problems = model.encoder.problems.query("corpus == @corpus.name")
+    why = dict(zip(known_problems["utterance"], known_problems["problem"], strict=True))
     ids = corpus.table["utterance"].tolist()
     model.found.update({ids[i]: why.get(ids[i], "it cannot be read") for i in np.flatnonzero(frames.lengths == 0)})
     part = replace(corpus, table=corpus.table.iloc[known])
     if "features" in model.config.reads and len(part) and not set(ATTRIBUTES) <= set(part.table):
         if model.annotator is None:
             raise InputError("this model's prompt carries measured features, and it has no thresholds", mend="give an annotator")
-        part = model.annotator.annotate(part, progress=progress)
+        part = model.annotator.annotate(part, cache=model.encoder.cache.folder, progress=progress)
     return part, _rows_of(frames, known)
 
 
@@ -349,41 +362,43 @@ def heard(
     frames: Frames,  # of many utterances, layers side by side
     rows: Sequence[int] | np.ndarray,  # those of a batch
     model: SpeechLLM,  # who hears
-    mute: bool = False,  # the training part's mean in place of every frame
+    mute: bool = False,  # two seconds of the training part's mean, whatever is said and for how long
 ) -> dict[str, Tensor]:  # frames (batch, time, layers, width) and mask (batch, time), on the model's device
     "A batch of sounds, each cut at the longest that the model hears."
     cut = max(1, round(model.config.seconds * model.encoder.frame_rate))
-    made = frames.batch(rows)
-    connector = model.net.connector
-    x = made["x"][:, :cut].unflatten(2, (connector.layers, connector.width)).to(model.encoder.device)
-    return {"frames": connector.mean.expand_as(x) if mute else x, "mask": made["mask"][:, :cut].to(model.encoder.device)}
+    connector, device = model.net.connector, model.encoder.device
+    if mute:
+        silence = connector.mean.expand(len(rows), min(cut, max(1, round(2 * model.encoder.frame_rate))), -1, -1)
+        return {"frames": silence, "mask": torch.ones(silence.shape[:2], dtype=torch.bool, device=device)}
+    made = frames.batch(rows, cut)
+    x = made["x"].unflatten(2, (connector.layers, connector.width))
+    return {"frames": x.to(device), "mask": made["mask"].to(device)}
 
-# %% ../../nbs/training/34_speechllm.ipynb #b41abf43
-def _answers(
+# %% ../../nbs/training/34_speechllm.ipynb #d48851c7
+def answered(
     model: SpeechLLM,  # who answers
-    corpus: Corpus,  # what is asked about
-    free: bool,  # let it say anything
-    mute: bool,  # take the sound away
-    words: bool,  # what follows the emotion too
-    progress: bool,  # show a bar
-    size: int,  # utterances a batch
-) -> pd.DataFrame:
-    "Batches by length; the table in the corpus' order."
-    part, frames = model.prepared(corpus, progress)
-    rows = part.table.to_dict("records")
-    prompts = [model.sequencer.around(prompt_text("emotion", {str(k): v for k, v in r.items()}, model.config, model.labels))
-               for r in rows]
-    scores = np.zeros((len(rows), len(model.labels)), np.float32)
-    said = [""] * len(rows)
+    corpus: Corpus,  # rows that can be heard, annotated where a prompt needs it
+    frames: Frames,  # of these rows
+    *,
+    free: bool = False,  # let it say anything first
+    mute: bool = False,  # take the sound away
+    words: bool = True,  # what follows the emotion too
+    progress: bool = False,  # show a bar
+    size: int = 32,  # utterances a batch
+) -> tuple[np.ndarray, list[str]]:  # (n, labels) likelihoods that sum to one, and the whole answers
+    "Batches by length, rows in order; what `SpeechLLM.answer` makes a table of, for frames that are at hand."
+    rows = [{str(k): v for k, v in r.items()} for r in corpus.table.to_dict("records")]
+    prompts = [model.sequencer.around(prompt_text("emotion", r, model.config, model.labels)) for r in rows]
+    scores, said = np.zeros((len(rows), len(model.labels)), np.float32), [""] * len(rows)
     model.net.eval()
     with tqdm(total=len(rows), desc="answer", unit="utterance", disable=not progress) as bar:
-        for batch in bucketed(frames.lengths, size) if len(rows) else ():
+        for batch in bucketed(frames.lengths, size) if rows else ():
             sound = heard(frames, batch, model, mute)
             scores[batch], texts = _asked(model, sound, [prompts[i] for i in batch], free, words)
             for i, text in zip(batch, texts, strict=True):
                 said[i] = text
             bar.update(len(batch))
-    return _table(model, part, softmax(scores, axis=1) if len(rows) else scores, said, free)
+    return (softmax(scores, axis=1) if rows else scores), said
 
 
 def _asked(
@@ -458,9 +473,6 @@ def _write(
     save_file({k: v.detach().cpu().contiguous() for k, v in trained.items()}, folder / "connector.safetensors")
     own = model.config.tune == "all" or not model.llm.mark
     if model.config.tune == "lora":
-        if own:
-            raise InputError("LoRA is saved without the language model under it, and this one has no folder",
-                             mend="save the language model with its tokenizer, and load it with load_llm")
         lora = get_peft_model_state_dict(model.net.llm)
         save_file({k: v.detach().cpu().contiguous() for k, v in lora.items()}, folder / "lora.safetensors")
     if own:
@@ -488,27 +500,45 @@ def _load(
     "Manifest, encoder, language model, trained parts; what does not fit is one line."
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        config, labels = SpeechLLMConfig(**manifest["config"]), tuple(manifest["labels"])
-        name, mark, wanted = manifest["llm"], manifest["mark"], manifest["fingerprint"]
-        encoder = encoder or SpeechEncoder.load(manifest["encoder"], cache, device, manifest["own_terms"])
+        config, labels = SpeechLLMConfig(**manifest["config"]), tuple(map(str, manifest["labels"]))
+        known = {k: str(manifest[k]) for k in ("encoder", "own_terms", "fingerprint", "llm", "mark")}
         trained = load_file(folder / "connector.safetensors")
         lora = load_file(folder / "lora.safetensors") if config.tune == "lora" else {}
         history = pd.read_csv(folder / "history.csv") if (folder / "history.csv").exists() else None
+        if not labels or not isinstance(manifest["labels"], list) or manifest["format"] != 1:
+            raise ValueError("no list of labels, or another format")
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as e:
         raise InputError(f"cannot read the saved speech LLM {folder}", expected=f"{_MANIFEST}, connector.safetensors",
                          found=f"{type(e).__name__}: {(str(e).splitlines() or [''])[0]}") from e
-    base = llm if isinstance(llm, LLM) else load_llm(llm or (name if mark else str(folder / "llm")))
-    if encoder.fingerprint != wanted or encoder.own_terms != manifest["own_terms"]:
+    encoder = encoder or SpeechEncoder.load(known["encoder"], cache, device, known["own_terms"])
+    if encoder.fingerprint != known["fingerprint"] or encoder.own_terms != known["own_terms"]:
         raise InputError(f"the encoder {encoder.name!r} is not the one that {folder} was trained with",
-                         expected=f"{manifest['encoder']}, own terms {manifest['own_terms']}")
-    if mark and base.mark != mark:
-        raise InputError(f"the language model {base.name!r} is not the one that {folder} was trained with", expected=name)
+                         expected=f"{known['encoder']}, own terms {known['own_terms']}")
+    base = _base(folder, known["llm"], known["mark"], llm, encoder.cache.folder)
     annotator = Annotator.load(folder / "annotator.json") if (folder / "annotator.json").exists() else None
     made = SpeechLLM.make(labels, encoder, base, config, annotator)
     _fill(made, trained, lora, folder)
     return replace(made, history=history)
+
+
+def _base(
+    folder: Path,  # of the saved model
+    name: str,  # of its language model
+    mark: str,  # fingerprint of that; "" where the folder holds it
+    given: LLM | str,  # what the caller has
+    cache: Path,  # remembers digests of files
+) -> LLM:
+    "The language model under the trained parts: the one that it was trained with, and no other."
+    if not mark:
+        if given:
+            raise InputError(f"{folder} holds a language model of its own", mend="load it without llm")
+        return replace(load_llm(str(folder / "llm"), cache=cache), mark="")
+    base = given if isinstance(given, LLM) else load_llm(given or name, cache=cache)
+    if base.mark != mark:
+        raise InputError(f"the language model {base.name!r} is not the one that {folder} was trained with", expected=name)
+    return base
 
 
 def _fill(
@@ -520,10 +550,11 @@ def _fill(
     "Puts trained weights in their places."
     try:
         model.net.connector.load_state_dict(dict(connector))
-        if lora:
-            left = set_peft_model_state_dict(model.net.llm, dict(lora))
-            if left.unexpected_keys:
-                raise KeyError(left.unexpected_keys[0])
+        if model.config.tune == "lora":
+            apart = set(lora) ^ set(get_peft_model_state_dict(model.net.llm))
+            if apart:
+                raise KeyError(min(apart))
+            set_peft_model_state_dict(model.net.llm, dict(lora))
     except (RuntimeError, KeyError) as e:
         why = next((s.strip() for s in str(e).splitlines()[1:] if s.strip()), str(e))
         raise InputError(f"the checkpoint {folder} does not fit its encoder and language model", found=why[:200],

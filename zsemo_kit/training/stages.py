@@ -8,6 +8,7 @@ __all__ = ['Part', 'Stage', 'Kept', 'stage_name', 'Stages']
 # %% ../../nbs/training/33_stages.ipynb #bb64c55d
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -80,6 +81,8 @@ class Stages:
         load: Callable[[Path], Stage],  # reads it
     ) -> Stage:  # always as it was read, so that a first and a second run are the same
         "A stage from disk, made first where it is not there; one that cannot be read is made anew."
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            return make()  # processes that train together must not wait for each other's lock
         place = self.folder / name
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
