@@ -25,6 +25,8 @@ KEYS = {
 PAIR = {"source": "meld_synthetic", "target": "iemocap_synthetic", "seed": "0"}
 HEARD = {"takes": "1", "seed": "0", "size": "120"}
 CONVERSED = {**PAIR, "target": "msp_podcast_synthetic", "size": "200", "second_reading": "none", "epochs": "1", "precision": "no"}
+ASKED = {**HEARD, "source": "nemo_synthetic", "target": "emodb_synthetic", "space": "four", "folds": "0", "epochs": "1", "batch": "16"}
+EXPLAINED = {**ASKED, "kind": "EGPSVT", "aligning": "1", "describing": "1", "size": "60"}
 SMALL: dict[str, dict[str, str]] = {
     "zero_shot_text": {  # this sample has all seven classes in train and dev
         **PAIR, "target": "msp_podcast_synthetic", "space": "seven", "size": "300", "second_reading": "none",
@@ -53,6 +55,12 @@ SMALL: dict[str, dict[str, str]] = {
     "merits_l_mosi": {
         **CONVERSED, "stage": "text_1", "silver": "none", "training": "hierarchical", "fold": "official", "space": "sentiment",
     },
+    "semollm": {**EXPLAINED, "classifier": "[speechllm, logistic]", "edits": "2"},
+    "semollm_answers": {**EXPLAINED, "kind": "EP", "aligning": "0"},
+    "semollm_iemocap": {**EXPLAINED, "classifier": "speechllm", "edits": "0", "describing": "0"},
+    "semollm_msp_improv": {**ASKED, "kind": "E", "aligning": "0", "describing": "0", "edits": "0", "classifier": "logistic"},
+    "emosllm": {**ASKED, "classifier": "speechllm", "reads": "features", "listening": "1", "size": "60"},
+    "emosllm_iemocap": {**ASKED, "classifier": "speechllm", "reads": "transcript+features", "listening": "0", "size": "60"},
     "demo_speech": {"source": "nemo_synthetic", "target": "emodb_synthetic", "inject": "[none, prosody]", **HEARD},
     "corpus_datasheet": {
         "source": "meld_synthetic", "target": "none", "space": "four", "real": "none", "heard": "40", "listened": "8",

@@ -356,6 +356,7 @@ def fit_speechllm(
     config: SpeechLLMConfig,  # what to make
     phases: Sequence[Phase],  # what to teach, in order
     *,
+    listened: tuple[Corpus, Corpus] | None = None,  # train and dev of the phases without emotions; the source's own if None
     kept: Stages | None = None,  # where finished phases are kept
     levels: int = 3,  # words of a feature, 3 or 5
     progress: bool = True,  # show bars
@@ -365,14 +366,16 @@ def fit_speechllm(
         check_labels(corpus, labels, name)
     store, seed = encoder.cache.folder, phases[0].config.seed
     annotator = Annotator.fit(train, levels=levels, cache=store, progress=progress)
-    train, dev = (annotator.annotate(c, cache=store, progress=progress) for c in (train, dev))
-    llm = llm or tiny_llm(spoken_of(train, labels, config), seed=seed)
+    corpora = [annotator.annotate(c, cache=store, progress=progress) for c in (train, dev, *(listened or ()))]
+    train, dev = corpora[:2]
+    llm = llm or tiny_llm([s for c in corpora[::2] for s in spoken_of(c, labels, config)], seed=seed)
     model = SpeechLLM.make(labels, encoder, llm, config, annotator, seed=seed)
     _settle(model, train, progress)
-    done = [_sounds(c, encoder) for c in (train, dev)] if kept else []
+    done = [_sounds(c, encoder) for c in corpora] if kept else []
     for phase in phases:
         done.append(json.dumps([phase.name, phase.tasks, asdict(phase.config)], sort_keys=True, default=str))
-        model = _kept(model, train, dev, phase, kept, done, progress)
+        learnt, judged = corpora[:2] if "emotion" in phase.tasks else corpora[-2:]
+        model = _kept(model, learnt, judged, phase, kept, done, progress)
     return model
 
 
