@@ -164,11 +164,17 @@ def test_masking_is_of_training_only_and_leaves_what_it_is_given() -> None:
     made(frames, mask)
     assert torch.equal(frames, kept)
     torch.manual_seed(1)
-    out = hidden_parts(torch.ones(200, 50, 2, 40), 0.3)
-    time, band = (out == 0).all(3).all(2).sum(1), (out == 0).all(2).all(1).sum(1)
-    assert time.max() <= 16 and band.max() <= 13 and time.float().mean() > 4 and band.float().mean() > 3
-    rows = (out == 0).all(3).all(2).int()
-    assert (rows.diff(dim=1).abs().sum(1) <= 2).all()  # one stretch an utterance
+    given = torch.ones(200, 50, 40)
+    out = hidden_parts(given, 0.3)
+    assert out.shape == given.shape and (given == 1).all() and set(out.unique().tolist()) == {0.0, 1.0}
+    rows, bands = (out == 0).all(2), (out == 0).all(1)
+    assert torch.equal(out == 0, rows[:, :, None] | bands[:, None])  # whole frames and whole bands, nothing else
+    for hidden, longest, mean in ((rows, 16, 4), (bands, 13, 3)):
+        assert hidden.sum(1).max() <= longest and hidden.sum(1).float().mean() > mean
+        assert (hidden.int().diff(dim=1).abs().sum(1) <= 2).all()  # one stretch an utterance
+        assert len(hidden.unique(dim=0)) > 50  # each utterance its own
+    torch.manual_seed(1)
+    assert torch.equal(hidden_parts(given, 0.3), out) and torch.equal(hidden_parts(given, 0.0), given)
 
 
 def test_a_connector_without_a_name_or_a_body() -> None:
