@@ -1,6 +1,8 @@
 """Explained runs: answers that runs kept, pooled over seeds, in the page of a study; whole, partial, damaged and absent."""
 
+import gc
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from zsemo_kit.synthesis.annotation import LEVELS, answer_text
 from zsemo_kit.synthesis.counterfactual import EDITS
 
 LABELS = ["happy", "sad", "angry"]
+CONDITIONS_HEARD = ("full", "muted", "shuffled features", "free")
 EDITED = ("pitch up", "slower", "louder", "none")
 Frames = dict[str, pd.DataFrame]
 
@@ -83,12 +86,41 @@ def found(study: Path, n_boot: int = 40) -> Explained:
     return explained(table(gather(study, write=False)), n_boot=n_boot)
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    """One row of two seeds that kept everything."""
+@pytest.fixture(scope="session", autouse=True)
+def light_collections() -> None:
+    """The correction of p-values collects garbage each time, and would look through every imported library."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "demo"
     for seed in (0, 1):
-        make(tmp_path / "demo", seed, everything(seed))
-    return tmp_path / "demo"
+        make(folder, seed, everything(seed))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def part(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("part") / "demo"
+    for seed in (0, 1):
+        answers, evidence = everything(seed)
+        make(folder, seed, ({name: answers[name] for name in (*CONDITIONS_HEARD, "original", "slower", "none")},
+                            {name: evidence[name] for name in ("full", "shuffled features", "slower", "none")}))
+    return folder
+
+
+@pytest.fixture
+def study(whole: Path, tmp_path: Path) -> Path:
+    """One row of two seeds that kept everything."""
+    return shutil.copytree(whole, tmp_path / "demo")
+
+
+@pytest.fixture
+def brief(part: Path, tmp_path: Path) -> Path:
+    """The same with one edit and its control, for what is damaged: every kind of table is there."""
+    return shutil.copytree(part, tmp_path / "demo")
 
 
 # ---- whole
@@ -237,9 +269,9 @@ def _torn(path: Path) -> None:
     lambda run: pd.read_parquet(run / ANSWERS).iloc[:0].to_parquet(run / ANSWERS),
     lambda run: ((run / ANSWERS).unlink(), (run / ANSWERS).mkdir()),
 ], ids=["torn", "empty", "missing", "other", "no condition", "no rows", "a folder"])
-def test_damaged_answers_are_told_and_the_other_seed_stands(study: Path, spoil: Any) -> None:
-    spoil(sorted(p for p in study.iterdir() if p.is_dir())[0])
-    done = found(study)
+def test_damaged_answers_are_told_and_the_other_seed_stands(brief: Path, spoil: Any) -> None:
+    spoil(sorted(p for p in brief.iterdir() if p.is_dir())[0])
+    done = found(brief, n_boot=10)
     assert done.tables["attributes"]["seeds"].eq(1).all()
     assert "drama: answers of 1 of 2 seeds" in done.told
     assert all("\n" not in line and len(line) < 300 for line in done.told)
@@ -253,9 +285,9 @@ def test_damaged_answers_are_told_and_the_other_seed_stands(study: Path, spoil: 
     lambda run: pd.read_parquet(run / EVIDENCE).assign(utterance="one").to_parquet(run / EVIDENCE),
     lambda run: pd.read_parquet(run / EVIDENCE).drop(columns="volume").to_parquet(run / EVIDENCE),
 ], ids=["torn", "missing", "other words", "one utterance", "no volume"])
-def test_damaged_evidence_costs_what_needs_it_only(study: Path, spoil: Any) -> None:
-    spoil(sorted(p for p in study.iterdir() if p.is_dir())[0])
-    done = found(study)
+def test_damaged_evidence_costs_what_needs_it_only(brief: Path, spoil: Any) -> None:
+    spoil(sorted(p for p in brief.iterdir() if p.is_dir())[0])
+    done = found(brief, n_boot=10)
     assert {"reliability", "reliance", "parse_rate"} <= set(done.tables) and not {"attributes", "believed"} & set(done.tables)
     assert any(line.startswith("drama: attributes: ") for line in done.told) and all("\n" not in line for line in done.told)
 
@@ -264,25 +296,25 @@ def test_damaged_evidence_costs_what_needs_it_only(study: Path, spoil: Any) -> N
     {"confidence": "sure"}, {"confidence": 7.0}, {"truth": "bored"}, {"answer": None}, {"parsed": None}, {"p_sad": None},
     {"guess": 3}, {"speaker": None}, {"utterance": "one"}, {"utterance": 5.5},
 ], ids=str)
-def test_odd_columns_end_nothing(study: Path, change: dict[str, Any]) -> None:
-    for run in (p for p in study.iterdir() if p.is_dir()):
+def test_odd_columns_end_nothing(brief: Path, change: dict[str, Any]) -> None:
+    for run in (p for p in brief.iterdir() if p.is_dir()):
         pd.read_parquet(run / ANSWERS).assign(**change).to_parquet(run / ANSWERS)
-    done = found(study)
+    done = found(brief, n_boot=10)
     assert all("\n" not in line for line in done.told) and sections(done)
 
 
-def test_the_page_tells_what_is_missing(study: Path) -> None:
-    for run in (p for p in study.iterdir() if p.is_dir()):
+def test_the_page_tells_what_is_missing(brief: Path) -> None:
+    for run in (p for p in brief.iterdir() if p.is_dir()):
         _torn(run / ANSWERS)
-    done = report("demo", study.parent)
+    done = report("demo", brief.parent)
     assert "Answers not shown: drama: answers.parquet of run" in done.text and "Answers not shown" in done._repr_html_()
     assert not done.explained.tables and [p.name for p in done.files if p.suffix == ".csv"] == ["results.csv"]
 
 
-def test_seeds_over_different_tests_are_told(study: Path) -> None:
-    run = sorted(p for p in study.iterdir() if p.is_dir())[0]
+def test_seeds_over_different_tests_are_told(brief: Path) -> None:
+    run = sorted(p for p in brief.iterdir() if p.is_dir())[0]
     pd.read_parquet(run / ANSWERS).iloc[1:].to_parquet(run / ANSWERS)
-    done = found(study)
+    done = found(brief, n_boot=10)
     assert any("not over the same test" in line for line in done.told)
 
 

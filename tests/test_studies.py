@@ -25,7 +25,9 @@ KEYS = {
 PAIR = {"source": "meld_synthetic", "target": "iemocap_synthetic", "seed": "0"}
 HEARD = {"takes": "1", "seed": "0", "size": "120"}
 CONVERSED = {**PAIR, "target": "msp_podcast_synthetic", "size": "200", "second_reading": "none", "epochs": "1", "precision": "no"}
-ASKED = {**HEARD, "source": "nemo_synthetic", "target": "emodb_synthetic", "space": "four", "folds": "0", "epochs": "1", "batch": "16"}
+ASKED = {
+    **HEARD, "source": "nemo_synthetic", "target": "emodb_synthetic", "space": "four", "folds": "0", "epochs": "1", "batch": "16",
+}
 EXPLAINED = {**ASKED, "kind": "EGPSVT", "aligning": "1", "describing": "1", "size": "60"}
 SMALL: dict[str, dict[str, str]] = {
     "zero_shot_text": {  # this sample has all seven classes in train and dev

@@ -537,7 +537,7 @@ def _tell_spoken(made: "Spoken", folder: Path, licence: str, as_json: bool) -> N
     _say(f"licence  {licence}")
 
 # %% ../nbs/51_cli.ipynb #167e2c76
-@app.command(epilog="Examples: zsemo explain mine.scp --model runs/out/semollm · zsemo explain mine.scp --annotate "
+@app.command(epilog="Examples: zsemo explain mine.scp --model runs/out/semollm/RUN/models/0 · zsemo explain mine.scp --annotate "
                     "--reference ravdess · zsemo explain mine.scp --model DIR --long split --transcripts pocketsphinx")
 def explain(
     scp: Annotated[Path, typer.Argument(help="List of recordings: id, tab, path of a WAV or FLAC on each line.")],

@@ -34,10 +34,10 @@ from .stages import Stages, stage_name
 from .targets import check_labels, class_weights, targets_of
 from .upstreams import SpeechEncoder
 
-# %% ../../nbs/training/34_phases.ipynb #6915c742
+# %% ../../nbs/training/34_phases.ipynb #1bacdb8f
 ALIGN = "align"  # the task of the Q-Former alone
 
-
+# %% ../../nbs/training/34_phases.ipynb #7fda9f3b
 @dataclass(frozen=True)
 class Phase:
     "Some tasks, learnt together: every utterance once for each task in an epoch."
@@ -52,13 +52,13 @@ class Phase:
             raise InputError(f"phase {self.name!r} has tasks that cannot be", found=", ".join(self.tasks) or "none",
                              expected=f"some of {', '.join(TASKS)}, or {ALIGN} alone")
 
-
+# %% ../../nbs/training/34_phases.ipynb #79e4200b
 CURRICULA: dict[str, dict[str, tuple[str, ...]]] = {  # system: its phases and their tasks
     "semollm": {"align": (ALIGN,), "describe": ("caption", "asr"), "emotion": ("emotion",)},
     "emosllm": {"listen": ("asr",), "both": ("asr", "emotion")},
 }
 
-
+# %% ../../nbs/training/34_phases.ipynb #7660f83d
 def curriculum(
     system: str,  # semollm | emosllm
     config: FitConfig,  # of the last phase, which chooses by emotions
@@ -104,7 +104,7 @@ class Lessons:
 
         return Data(np.tile(_coarse(self.frames, self.model), len(self.tasks)), batch)
 
-
+# %% ../../nbs/training/34_phases.ipynb #9d01c824
 def _coarse(
     frames: Frames,  # of utterances
     model: SpeechLLM,  # who hears them
@@ -144,7 +144,7 @@ class _Teaching:
         "Of a batch."
         return model(**{k: v.to(self.device) for k, v in batch.items()})
 
-
+# %% ../../nbs/training/34_phases.ipynb #288911e3
 @torch.inference_mode()
 def _mean_loss(
     model: nn.Module,  # gives a loss
@@ -247,7 +247,7 @@ class _Aligning(_Teaching):
             loss = _mean_loss(model, self.captions, self.loss_of)
         return {"dev_loss": loss, "dev_uar": float("nan"), "collapsed": False}
 
-
+# %% ../../nbs/training/34_phases.ipynb #d00b6d44
 def _captions(
     lessons: Lessons,  # utterances with annotation
 ) -> Data:
@@ -276,7 +276,7 @@ def _freed(
         p.requires_grad_(model.config.tune == "all" or (model.config.tune == "lora" and "lora_" in name))
     return model.net
 
-
+# %% ../../nbs/training/34_phases.ipynb #5b2a4911
 def _lessons(
     model: SpeechLLM,  # who learns
     corpus: Corpus,  # annotated
@@ -289,7 +289,7 @@ def _lessons(
         raise InputError(f"{corpus.name} has no sound that can be heard", mend="look at the encoder's problems")
     return Lessons(model, part, frames, tasks)
 
-
+# %% ../../nbs/training/34_phases.ipynb #5f9ab20b
 def _chances(
     lessons: Lessons,  # what is learnt
     phase: Phase,  # how
@@ -325,7 +325,7 @@ def taught(
     rows = [h for h in (model.history, history.assign(phase=phase.name)) if h is not None]
     return replace(model, history=pd.concat(rows, ignore_index=True))
 
-
+# %% ../../nbs/training/34_phases.ipynb #a69dc266
 def _aligned(
     model: SpeechLLM,  # with a Q-Former
     learnt: Lessons,  # training part
@@ -378,7 +378,7 @@ def fit_speechllm(
         model = _kept(model, learnt, judged, phase, kept, done, progress)
     return model
 
-
+# %% ../../nbs/training/34_phases.ipynb #27e189fd
 def spoken_of(
     corpus: Corpus,  # annotated training part
     labels: Sequence[str],  # emotions
@@ -389,7 +389,7 @@ def spoken_of(
     said = {s for r in rows for t in TASKS for s in (prompt_text(t, r, config, labels), "".join(answer_of(t, r, config)))}
     return sorted(said)
 
-
+# %% ../../nbs/training/34_phases.ipynb #d84661c5
 def _sounds(
     corpus: Corpus,  # with audio
     encoder: SpeechEncoder,  # whose cache remembers digests of files
@@ -401,7 +401,7 @@ def _sounds(
             found.update(f"{i} {audio_digest(corpus, i, digest)}\n".encode())
     return found.hexdigest()
 
-
+# %% ../../nbs/training/34_phases.ipynb #c47d6380
 def _kept(
     model: SpeechLLM,  # as the phase before left it
     train: Corpus,  # annotated
@@ -417,9 +417,10 @@ def _kept(
     columns = ["utterance", "text", "emotion", "pitch", "speed", "volume", "heard_gender"]
     told = [c.table[columns].to_csv() for c in (train, dev)]
     weights = () if model.llm.mark else model.net.llm.state_dict().values()
-    state = hashlib.sha256(b"".join(v.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes() for v in weights)).hexdigest()
-    name = stage_name(f"speechllm-{phase.name}", train, dev, *told, model.encoder.fingerprint, model.encoder.own_terms,
-                      json.dumps(asdict(model.config)), str(SHAPES[model.config.connector]), " ".join(model.labels), model.llm.mark, state, *done)
+    raw = (v.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes() for v in weights)
+    state, made_of = hashlib.sha256(b"".join(raw)).hexdigest(), f"{asdict(model.config)} {SHAPES[model.config.connector]}"
+    name = stage_name(f"speechllm-{phase.name}", train, dev, *told, model.encoder.fingerprint, model.encoder.own_terms, made_of,
+                      " ".join(model.labels), model.llm.mark, state, *done)
 
     def load(place: Path) -> SpeechLLM:
         base = model.llm if model.llm.mark and model.config.tune != "all" else ""
@@ -427,7 +428,7 @@ def _kept(
 
     return kept.keep(name, lambda: taught(model, train, dev, phase, progress=progress), load)
 
-
+# %% ../../nbs/training/34_phases.ipynb #b9c85662
 def _settle(
     model: SpeechLLM,  # with fresh weights
     train: Corpus,  # training part

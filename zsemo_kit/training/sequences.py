@@ -22,7 +22,7 @@ from .connectors import SHAPES
 TUNES = ("none", "lora", "all")  # what of the language model is trained
 READS = ("transcript", "features")  # what a prompt may carry beside the sound
 
-
+# %% ../../nbs/training/34_sequences.ipynb #fd0421f9
 @dataclass(frozen=True)
 class SpeechLLMConfig:
     "What a speech LLM is made of, reads and says; wrong values raise InputError."
@@ -46,7 +46,7 @@ class SpeechLLMConfig:
     def __post_init__(self) -> None:
         _check(self)
 
-
+# %% ../../nbs/training/34_sequences.ipynb #be353409
 def _check(config: SpeechLLMConfig) -> None:
     "Refuses what cannot be."
     for name, value, known in (("connector", config.connector, tuple(SHAPES)), ("tune", config.tune, TUNES)):
@@ -70,7 +70,7 @@ TASKS: dict[str, str] = {  # task: what is asked for
 }
 _THEN = {"G": "who speaks", "T": "what is said", "P": "the pitch", "S": "the speed", "V": "the volume"}
 
-
+# %% ../../nbs/training/34_sequences.ipynb #85bc6039
 def prompt_text(
     task: str,  # one of `TASKS`
     row: Mapping[str, Any],  # utterance of an annotated corpus
@@ -112,7 +112,7 @@ def answer_of(
 # %% ../../nbs/training/34_sequences.ipynb #4e2ee2e0
 _SOUND = "\N{MUSICAL SYMBOL G CLEF}sound\N{MUSICAL SYMBOL G CLEF}"  # stands for the speech tokens while a template is filled in
 
-
+# %% ../../nbs/training/34_sequences.ipynb #728da373
 @dataclass(frozen=True)
 class Sequencer:
     "Texts to token ids around the sound, by the language model's own template."
@@ -177,7 +177,7 @@ class Exchange:
     answer: list[int]
     head: int = 0  # tokens of the answer that name the emotion
 
-
+# %% ../../nbs/training/34_sequences.ipynb #ebd51c22
 def collated(
     rows: Sequence[Exchange],  # of one batch
     queries: int,  # vectors of the sound

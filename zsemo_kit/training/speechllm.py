@@ -50,7 +50,7 @@ class LLM:
     def width(self) -> int:  # numbers a token
         return self.model.get_input_embeddings().embedding_dim
 
-
+# %% ../../nbs/training/34_speechllm.ipynb #8881d57d
 def load_llm(
     name: str,  # folder or hub name of a causal LM
     dtype: torch.dtype = torch.float32,  # of its weights; bfloat16 on a GPU
@@ -71,10 +71,10 @@ def load_llm(
     mark = fingerprint(folder, FeatureCache(Path(cache or default_cache())))
     return LLM(name, model.eval().requires_grad_(False), tokenizer, mark)
 
-# %% ../../nbs/training/34_speechllm.ipynb #71feec55
+# %% ../../nbs/training/34_speechllm.ipynb #7ae5f353
 _BEGIN, _END, _PAD = "<s>", "</s>", "<pad>"
 
-
+# %% ../../nbs/training/34_speechllm.ipynb #0ac7801a
 def tiny_llm(
     texts: Sequence[str],  # what the tokenizer learns its words from; nothing of the target
     *,
@@ -122,7 +122,7 @@ def adapted(
         raise InputError("LoRA does not fit this language model", expected=f"layers named {', '.join(config.targets)}",
                          found=str(e).splitlines()[0][:200], mend="name its own layers in `targets`") from e
 
-
+# %% ../../nbs/training/34_speechllm.ipynb #2f54a538
 def trained_numbers(
     net: nn.Module,  # any network
 ) -> int:
@@ -136,7 +136,7 @@ def _positions(
     "Places counted from each sequence's own first token."
     return (attend.cumsum(1) - 1).clamp(min=0)
 
-
+# %% ../../nbs/training/34_speechllm.ipynb #40737ef4
 class SpeechNet(nn.Module):
     "Connector and language model: frames and tokens in, the loss of the answers out."
 
@@ -222,10 +222,10 @@ def continued(
             top_k=None, eos_token_id=end, pad_token_id=pad)
     return [str(s).strip() for s in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
-# %% ../../nbs/training/34_speechllm.ipynb #c4924173
+# %% ../../nbs/training/34_speechllm.ipynb #393eda8f
 _MANIFEST = "speechllm.json"
 
-
+# %% ../../nbs/training/34_speechllm.ipynb #2fde9d23
 @dataclass(frozen=True, eq=False)
 class SpeechLLM:
     "A language model that hears; made by `make` or `load`."
@@ -349,7 +349,7 @@ def _prepared(
         part = model.annotator.annotate(part, cache=model.encoder.cache.folder, progress=progress)
     return part, _rows_of(frames, known)
 
-
+# %% ../../nbs/training/34_speechllm.ipynb #d2806956
 def _rows_of(
     frames: Frames,  # of all utterances
     rows: np.ndarray,  # those that have any, in order
@@ -400,7 +400,7 @@ def answered(
             bar.update(len(batch))
     return (softmax(scores, axis=1) if rows else scores), said
 
-
+# %% ../../nbs/training/34_speechllm.ipynb #e9a4eb0f
 def _asked(
     model: SpeechLLM,  # who answers
     sound: Mapping[str, Tensor],  # of one batch
@@ -434,7 +434,7 @@ def _head(
     head = label if model.config.kind == "E" else f"{label}:"
     return head, model.sequencer.ids(head)
 
-
+# %% ../../nbs/training/34_speechllm.ipynb #4cc946c5
 def _heads(
     model: SpeechLLM,  # who answers
 ) -> list[list[int]]:  # tokens of each label with what ends it
@@ -442,7 +442,7 @@ def _heads(
     end = [model.sequencer.end] if model.config.kind == "E" else []
     return [_head(model, label)[1] + end for label in model.labels]
 
-
+# %% ../../nbs/training/34_speechllm.ipynb #1565aec0
 def _table(
     model: SpeechLLM,  # who answered
     corpus: Corpus,  # what was asked about
@@ -522,7 +522,7 @@ def _load(
     _fill(made, trained, lora, folder)
     return replace(made, history=history)
 
-
+# %% ../../nbs/training/34_speechllm.ipynb #fe26c82b
 def _base(
     folder: Path,  # of the saved model
     name: str,  # of its language model
@@ -540,7 +540,7 @@ def _base(
         raise InputError(f"the language model {base.name!r} is not the one that {folder} was trained with", expected=name)
     return base
 
-
+# %% ../../nbs/training/34_speechllm.ipynb #cb6692f2
 def _fill(
     model: SpeechLLM,  # with fresh weights
     connector: Mapping[str, Tensor],  # what was trained
