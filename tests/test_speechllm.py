@@ -1127,12 +1127,10 @@ def test_two_processes_end_with_the_same_weights_and_course(both: Path) -> None:
     assert any("lora_B" in k and v.abs().max() > 0 for k, v in first.items())
 
 
-@pytest.mark.xfail(strict=True, reason="each process keeps the statistics of its own last batch; those of rank 0 were judged")
 def test_two_processes_have_the_same_statistics(both: Path) -> None:
     assert same(*ranks(both, "free"))
 
 
-@pytest.mark.xfail(strict=True, reason="each process tells the mean of its own batches")
 def test_two_processes_tell_the_same_loss(both: Path) -> None:
     one, other = (pd.read_csv(both / f"free_{rank}.csv").loss for rank in (0, 1))
     assert np.allclose(one, other)

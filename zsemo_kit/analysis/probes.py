@@ -50,8 +50,10 @@ def under(
     elif condition == "no features":
         table = table.assign(**dict.fromkeys(_CUES, ""))
     elif condition == "shuffled features":
-        order = np.random.default_rng(seed).permutation(len(table))
-        table = table.assign(**{c: table[c].to_numpy()[order] for c in _CUES})
+        cycle = np.random.default_rng(seed).permutation(len(table))
+        giver = np.empty(len(table), int)
+        giver[cycle] = np.roll(cycle, 1)  # one ring through all: nobody keeps their own
+        table = table.assign(**{c: table[c].to_numpy()[giver] for c in _CUES})
     return replace(corpus, table=table)
 
 # %% ../../nbs/analysis/46_probes.ipynb #2fece582

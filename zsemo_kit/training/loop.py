@@ -237,7 +237,7 @@ def _steps(
         optimiser.zero_grad()
         losses.append(loss.detach())
         bar.update()
-    mean = float(torch.stack(losses).mean())
+    mean = float(accelerator.reduce(torch.stack(losses).mean(), "mean"))
     if not math.isfinite(mean):
         raise InputError("training diverged: the loss is not a number", mend="lower lr, or precision 'no'")
     return mean
@@ -272,5 +272,8 @@ def optimise(
                 kept = {k: v.detach().cpu().clone() for k, v in model.state_dict().items() if k not in frozen}
             if config.patience and len(history) - 1 - best >= config.patience:
                 break
-    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False).load_state_dict(kept, strict=False)
+    best_state = [kept]
+    if world > 1:  # statistics of batches are each process' own
+        broadcast_object_list(best_state)
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False).load_state_dict(best_state[0], strict=False)
     return pd.DataFrame(history).assign(kept=[i == best for i in range(len(history))])
