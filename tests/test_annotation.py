@@ -226,7 +226,8 @@ KIND = st.sampled_from(KINDS) | st.sets(st.sampled_from("GPSVT")).map(lambda s: 
 def test_an_answer_reads_back_as_what_it_was_made_of(emotion: str, row: dict[str, str], kind: str) -> None:
     told = answer_text(emotion, row, kind)
     said = {"emotion": emotion} | {LETTERS[k]: row["heard_gender" if k == "G" else LETTERS[k]] for k in kind[1:]}
-    said["text"] = normal_text(said.get("text", ""))
+    spoken = normal_text(said.get("text", ""))
+    said["text"] = spoken if any(c.isalnum() for c in spoken) else ""  # a lone accent is nothing that is said
     found = claims_of(told)
     found |= {"text": normal_text(found["text"])} if "text" in found else {}
     assert found == {k: v for k, v in said.items() if v}

@@ -71,7 +71,7 @@ def test_what_was_asked_is_what_is_measured_and_the_rest_stays(name: str, hertz:
     moved = moves(plain, made)
     assert abs(moved["pitch"] - edit.manner.pitch) < 0.5
     assert abs(moved["seconds"] * edit.manner.tempo - 1) < 0.03
-    assert abs(moved["rate"] / edit.manner.tempo - 1) < 0.1
+    assert abs(moved["rate"] / edit.manner.tempo - 1) < 0.2  # of six syllables one may be lost
     assert abs(moved["level"] - (edit.gain - lost)) < 0.5
     assert abs(moved["range"]) < 0.3 and abs(moved["dynamics"]) < 1.5
     assert np.abs(made).max() <= np.float32(0.97)
