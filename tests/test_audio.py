@@ -26,9 +26,9 @@ from zsemo_kit.corpora.audio import (
     AudioError,
     audio_digest,
     audio_path,
+    file_stamp,
     each_audio,
     equalised,
-    file_digest,
     in_order,
     levelled,
     load_audio,
@@ -265,7 +265,7 @@ def test_digest_follows_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert audio_digest(toy, 0) != first[0] and audio_digest(toy, 1) == first[1]
     assert audio_digest(toy, 0, digest=lambda path: "other") != audio_digest(toy, 0)
     with pytest.raises(InputError, match="no such file"):
-        file_digest(tmp_path / "gone.wav")
+        file_stamp(tmp_path / "gone.wav")
 
 
 # own terms

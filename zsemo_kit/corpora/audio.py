@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RATE', 'LONGEST', 'OWN_TERMS', 'AudioError', 'Part', 'open_part', 'load_audio', 'save_audio', 'trimmed', 'levelled',
-           'equalised', 'own_terms', 'audio_path', 'utterance_audio', 'file_stamp', 'file_digest', 'audio_digest',
-           'in_order', 'stream_audio', 'each_audio']
+           'equalised', 'own_terms', 'audio_path', 'utterance_audio', 'file_stamp', 'audio_digest', 'in_order',
+           'stream_audio', 'each_audio']
 
 # %% ../../nbs/corpora/01_audio.ipynb #923b8c5d
 import hashlib
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -341,9 +341,6 @@ def utterance_audio(
     return load_audio(audio_path(corpus, i), _cell(corpus, "start", i), _cell(corpus, "end", i))
 
 # %% ../../nbs/corpora/01_audio.ipynb #a36752db
-_DIGESTS: dict[str, tuple[str, str]] = {}  # path: stamp, digest
-
-
 def file_stamp(
     path: Path,  # any file
 ) -> str:  # changes when the file does
@@ -355,25 +352,23 @@ def file_stamp(
     return f"{s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}"
 
 
-def file_digest(
-    path: Path,  # any file
-) -> str:  # SHA-256 of its bytes
-    "Hash of a file, read again only if its stamp is new; remembered by this process."
-    key, stamp = str(path), file_stamp(path)
-    if _DIGESTS.get(key, ("", ""))[0] != stamp:
-        with path.open("rb") as file:
-            _DIGESTS[key] = stamp, hashlib.file_digest(file, "sha256").hexdigest()
-    return _DIGESTS[key][1]
+@lru_cache(maxsize=100_000)
+def _hashed(path: Path, stamp: str) -> str:
+    "SHA-256 of a file, remembered by this process as long as its stamp is the same."
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 # %% ../../nbs/corpora/01_audio.ipynb #dc4b3724
 def audio_digest(
     corpus: Corpus,  # any corpus with audio
     i: int,  # row, counted from 0
-    digest: Callable[[Path], str] = file_digest,  # hash of a file; give one that remembers between processes
+    digest: Callable[[Path], str] | None = None,  # hash of a file that remembers between processes: `corpora.cache.file_digest`
 ) -> str:  # 32 hexadecimal digits
     "Hash of what an utterance sounds like: the bytes of its file and its seconds, not its name or place."
     start, end = (float(_cell(corpus, column, i)) for column in ("start", "end"))
-    return hashlib.sha256(f"{digest(audio_path(corpus, i))} {start!r} {end!r}".encode()).hexdigest()[:32]
+    path = audio_path(corpus, i)
+    content = digest(path) if digest else _hashed(path, file_stamp(path))
+    return hashlib.sha256(f"{content} {start!r} {end!r}".encode()).hexdigest()[:32]
 
 # %% ../../nbs/corpora/01_audio.ipynb #a2cea2f5
 _MARK = "ZSEMO_WORKER"  # set in workers: they start none of their own

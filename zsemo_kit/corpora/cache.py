@@ -21,6 +21,7 @@ from typing import TypeVar
 import numpy as np
 from tqdm.auto import tqdm
 
+from .audio import file_stamp
 from .table import InputError
 
 # %% ../../nbs/corpora/08_cache.ipynb #76dfd580
@@ -200,8 +201,7 @@ def file_digest(
     cache: FeatureCache,  # remembers digests
 ) -> str:  # SHA-256 of the content
     "Hash of a file, read only if it changed since it was last hashed."
-    s, path = file.stat(), str(file.resolve())
-    stamp = f"{s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}"
+    path, stamp = str(file.resolve()), file_stamp(file)
     known = cache.run(lambda con: con.execute("SELECT digest FROM digests WHERE path = ? AND stamp = ?",
                                               (path, stamp)).fetchone())
     if known:
