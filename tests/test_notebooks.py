@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-RUN_FOLDERS = {"experiments", "tour"}
+RUN_FOLDERS = {"experiments", "guide", "tour"}
 MODULES = [p for p in NOTEBOOKS if p.parent.name not in RUN_FOLDERS and p.name != "index.ipynb"]
 RUNS = [p for p in NOTEBOOKS if p.parent.name == "experiments"]
 
