@@ -260,8 +260,10 @@ def _audformat_rows(table: Any) -> pd.DataFrame:
     if "utterance" not in rows:
         repeated = "start" in rows and rows["audio"].duplicated().any()
         rows = rows.assign(utterance=rows["audio"] + (rows["start"].map("_{:.3f}".format) if repeated else ""))
-    texts = {c: rows[c].astype(object).where(rows[c].notna(), "") for c in rows if c not in ("start", "end", "turn")}
-    return rows.assign(**texts)
+    numbers = [c for c in rows if pd.api.types.is_numeric_dtype(rows[c]) and c != "utterance"]
+    whole = {c: rows[c].astype(rows[c].dtype.name.lower()) for c in numbers if rows[c].notna().all()}  # Int64 to int64
+    texts = {c: rows[c].astype(object).where(rows[c].notna(), "") for c in rows if c not in numbers}
+    return rows.assign(**whole, **texts)
 
 # %% ../../nbs/corpora/02_files.ipynb #9bf38741
 def read_audformat(
