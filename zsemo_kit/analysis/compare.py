@@ -8,6 +8,7 @@ __all__ = ['NOISE', 'BETTER', 'WORSE', 'Comparison', 'paired', 'holm', 'verdicts
 # %% ../../nbs/analysis/41_compare.ipynb #3807cf62
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from itertools import cycle, islice
 from math import lcm
 
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
-from .scores import METRICS, aligned, bootstrap, counted, from_counts, interval
+from .scores import METRIC_NAMES, METRICS, aligned, bootstrap, counted, from_counts, interval
 from ..corpora.table import InputError
 
 # %% ../../nbs/analysis/41_compare.ipynb #995d5e31
@@ -42,6 +43,16 @@ class Comparison:
         if not (self.low > 0 or self.high < 0) or (self.p if p is None else p) >= 0.05:
             return NOISE
         return BETTER if self.diff > 0 else WORSE
+
+    def __str__(self) -> str:
+        inside = f" [{self.low:+.3f}, {self.high:+.3f}]" if self.low == self.low else " (no interval)"
+        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
+        of = f"; {self.n:,} utterances in {self.clusters:,} clusters" if self.n else ""
+        return f"{METRIC_NAMES[self.metric]} difference {self.diff:+.3f}{inside}, {p}: {self.verdict()}{of}"
+
+    def _repr_html_(self) -> str:
+        said, _, verdict = str(self).partition(": ")
+        return f"<p>{escape(said)}: <b>{escape(verdict.split(';')[0])}</b>{escape(verdict.removeprefix(verdict.split(';')[0]))}</p>"
 
 # %% ../../nbs/analysis/41_compare.ipynb #8b9cc12d
 def _runs(

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'FACTS', 'plain', 'write_text', 'records', 'ordered', 'parameters', 'write_run', 'gather', 'left_out',
-           'varying', 'role_of', 'predictions_of', 'table', 'headline', 'number', 'shown', 'pipes', 'caption',
-           'markdown', 'stages']
+           'varying', 'role_of', 'predictions_of', 'ResultTable', 'table', 'headline', 'number', 'shown', 'pipes',
+           'caption', 'markdown', 'stages']
 
 # %% ../../nbs/analysis/44_results.ipynb #c2dc960a
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -257,18 +258,28 @@ def _sorting(
     early = [c for c in ("target", "space", "source", "stage") if "stage" in apart]
     return list(dict.fromkeys([*early, *KEYS, *apart]))
 
+# %% ../../nbs/analysis/44_results.ipynb #ddedc4a8
+class ResultTable(pd.DataFrame):
+    "What `table` gives: a data frame that is shown as `shown` has it, with its caption."
+
+    def _repr_html_(self) -> str:
+        if self.empty:
+            return "<p>No finished runs.</p>"
+        seen = shown(self).to_html(index=False, border=0)
+        return f'<div style="overflow-x:auto">{seen}</div><p><small>{escape(caption(self))}</small></p>'
+
 # %% ../../nbs/analysis/44_results.ipynb #f54b0b9e
 def table(
     results: pd.DataFrame,  # as `gather` gives it
     order: Mapping[str, Sequence[Any]] | None = None,  # values as the study lists them: {"source": [...], ...}
     cluster: str = "dialogue",  # unit of the intervals: "dialogue" or "speaker"
     metric: str = "uar",  # headline: the score that captions, figures and comparisons of this table are about
-) -> pd.DataFrame:  # one row a target, space, modality, system, source and varying parameter
+) -> ResultTable:  # one row a target, space, modality, system, source and varying parameter
     "Mean over seeds, intervals, seeds, n_train, n_test, chance, transductive, role and name of each row."
     if metric not in METRICS:
         raise InputError("unknown metric", expected=", ".join(METRICS), found=str(metric))
     if results.empty:
-        return pd.DataFrame(columns=[*KEYS, "name", "role", *METRICS])
+        return ResultTable(columns=[*KEYS, "name", "role", *METRICS])
     out, apart = Path(results.attrs.get("out", ".")), varying(results)
     marked = results.assign(role=[role_of(row) for row in records(results)])
     marked[apart] = marked[apart].astype(object).where(marked[apart].notna(), "")
@@ -280,7 +291,7 @@ def table(
         about["transductive"] = bool(group["transductive"].any())
         about["folders"] = tuple(group["folder"])
         rows.append(dict(zip(keys, values, strict=True)) | _averaged(group, out, cluster) | about)
-    done = ordered(pd.DataFrame(rows), _sorting(apart), order)
+    done = ResultTable(ordered(pd.DataFrame(rows), _sorting(apart), order))
     if "name" not in done:
         done.insert(0, "name", _names(done, apart))
     same = {c: results[c].iloc[0] for c in parameters(results) if c not in apart}

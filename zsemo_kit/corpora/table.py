@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +143,38 @@ def _validate(table: pd.DataFrame, corpus: str, space: str) -> None:
     _refuse(table, table["audio"].map(escapes).astype(bool), "audio", corpus, "a path under the corpus' root")
     _refuse(table, table["end"] < table["start"], "end", corpus, "an end after the start")
 
+# %% ../../nbs/corpora/00_table.ipynb #e32cf2f3
+def _described(
+    corpus: "Corpus",  # any corpus
+) -> str:  # one line
+    "Size, people, labels and sound of a corpus in words."
+    table = corpus.table
+    sizes = {"utterance": len(table), "dialogue": _several(table["dialogue"]), "speaker": _several(table["speaker"])}
+    parts = [f"{n:,} {what}{'s' * (n != 1)}" for what, n in sizes.items() if n or what == "utterance"]
+    emotions = table["emotion"][table["emotion"] != ""].nunique()
+    return ", ".join([*parts, f"{emotions} labels of the space {corpus.space}", _sound(table)])
+
+
+def _several(ids: pd.Series) -> int:
+    "How many there are, an empty id being none."
+    return int(ids[ids != ""].nunique())
+
+
+def _sound(table: pd.DataFrame) -> str:
+    "How much of a corpus can be heard."
+    spoken = table[table["audio"] != ""]
+    hours = float((spoken["end"] - spoken["start"].fillna(0)).sum(skipna=False)) / 3600 if len(spoken) else 0.0
+    if not len(spoken):
+        return "text only"
+    much = "audio" if len(spoken) == len(table) else f"audio of {len(spoken):,}"
+    return much if math.isnan(hours) else f"{much}, {hours:.1f} hours" if hours >= 1 else f"{much}, {60 * hours:.1f} minutes"
+
+
+def _some(table: pd.DataFrame, n: int = 5) -> pd.DataFrame:
+    "The first rows, without columns that say nothing in them."
+    rows = table.head(n)
+    return rows[[c for c in rows if (rows[c].notna() & rows[c].astype(str).ne("")).any()]]
+
 # %% ../../nbs/corpora/00_table.ipynb #39b7f9fd
 _MANIFEST = "corpus.json"  # marks a saved corpus' folder
 
@@ -206,11 +239,13 @@ class Corpus:
         "The corpus as an audformat database: a segmented table for audio, a misc table for text."
         return _to_audformat(self)
 
+    def __repr__(self) -> str:
+        return f"{self.name}: {_described(self)}"
+
     def _repr_html_(self) -> str:
-        some = self.table.head(5).loc[:, lambda t: [c for c in t if t[c].astype(str).ne("").any()]]
-        dialogues, speakers = self.table["dialogue"].nunique(), self.table["speaker"].nunique()
-        title = f"<b>{self.name}</b>: {len(self):,} utterances, {dialogues:,} dialogues, {speakers:,} speakers"
-        return f"<p>{title}</p>{self.counts().to_html()}{some.to_html(index=False, escape=True)}"
+        counts, rows = self.counts().to_html(border=0), _some(self.table).to_html(index=False, border=0)
+        what = f"<p><b>{escape(self.name)}</b>: {escape(_described(self))}</p>"
+        return f'{what}<div style="overflow-x:auto">{counts}{rows}</div>'
 
 # %% ../../nbs/corpora/00_table.ipynb #51ff324a
 def concat(
@@ -333,14 +368,23 @@ def _to_audformat(corpus: Corpus) -> "audformat.Database":
     db = audformat.Database(corpus.name)
     db.schemes["emotion"] = audformat.Scheme(labels=list(SPACES[corpus.space]))
     db.schemes["gender"] = audformat.Scheme(labels=["male", "female", "unknown"])
-    for column in ("utterance", "dialogue", "speaker", "text", "emotion_raw", "split", "script"):
-        db.schemes[column] = audformat.Scheme("str")
-    db.schemes["turn"] = audformat.Scheme("int")
     db["utterances"] = _audformat_table(corpus)
-    for column in [c for c in db.schemes if c not in db["utterances"].index.names]:
+    for column in corpus.table.drop(columns=["audio", "start", "end"]):
+        if column in db["utterances"].index.names:
+            continue
+        if column not in db.schemes:
+            db.schemes[column] = audformat.Scheme(_audformat_type(corpus.table[column]))
         db["utterances"][column] = audformat.Column(scheme_id=column)
         db["utterances"][column].set(corpus.table[column].replace("", None).to_numpy(dtype=object))
     return db
+
+
+def _audformat_type(column: pd.Series) -> str:
+    if pd.api.types.is_bool_dtype(column):
+        return "bool"
+    if pd.api.types.is_integer_dtype(column):
+        return "int"
+    return "float" if pd.api.types.is_float_dtype(column) else "str"
 
 
 def _audformat_table(corpus: Corpus) -> "audformat.Table | audformat.MiscTable":
@@ -348,4 +392,6 @@ def _audformat_table(corpus: Corpus) -> "audformat.Table | audformat.MiscTable":
     if not corpus.table["audio"].ne("").all():
         return audformat.MiscTable(pd.Index(corpus.table["utterance"].astype("string"), name="utterance"))
     start, end = (pd.to_timedelta(corpus.table[c], unit="s") for c in ("start", "end"))
+    if start.isna().all() and end.isna().all() and corpus.table["audio"].is_unique:
+        return audformat.Table(audformat.filewise_index(corpus.table["audio"]))
     return audformat.Table(audformat.segmented_index(corpus.table["audio"], start.fillna(pd.Timedelta(0)), end))
