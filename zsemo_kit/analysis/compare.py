@@ -51,8 +51,8 @@ class Comparison:
         return f"{METRIC_NAMES[self.metric]} difference {self.diff:+.3f}{inside}, {p}: {self.verdict()}{of}"
 
     def _repr_html_(self) -> str:
-        said, _, verdict = str(self).partition(": ")
-        return f"<p>{escape(said)}: <b>{escape(verdict.split(';')[0])}</b>{escape(verdict.removeprefix(verdict.split(';')[0]))}</p>"
+        said, verdict = escape(str(self)), self.verdict()
+        return f"<p>{said.replace(f': {verdict}', f': <b>{verdict}</b>')}</p>"
 
 # %% ../../nbs/analysis/41_compare.ipynb #8b9cc12d
 def _runs(
