@@ -63,7 +63,7 @@ class Audition(Panel):
         self._read = lru_cache(maxsize=64)(self.engine.say)
         given = list(corpora) or [f"{card}_synthetic" for card in sorted(cards(), key=_order)]
         names = [(c if isinstance(c, str) else c.name, c) for c in given]
-        look: dict[str, Any] = {"style": {"description_width": "initial"}, "layout": kit.Layout(width="auto", max_width="100%")}
+        look: dict[str, Any] = {"style": {"description_width": "initial"}, "layout": {"width": "auto", "max_width": "100%"}}
         late = {**look, "continuous_update": False}
         super().__init__({
             "corpus": kit.Dropdown(options=names, description="corpus", **look),
