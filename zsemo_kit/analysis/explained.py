@@ -28,6 +28,7 @@ from zsemo_kit.analysis.faithfulness import (
     reliance,
 )
 from .faithfulness_figures import plot_attributes, plot_counterfactuals, plot_reliability, plot_reliance
+from .names import corpus_name, row_names, space_name
 from .results import number, pipes, records
 from ..corpora.table import InputError
 from ..synthesis.annotation import ATTRIBUTES
@@ -127,6 +128,7 @@ class _Row:
     "A row of a table with what its runs kept."
 
     name: str  # of the row
+    title: str  # the same as a reader knows it, with its test
     target: str  # corpus that was tested
     space: str  # label space
     levels: int  # 3 or 5
@@ -136,7 +138,7 @@ class _Row:
 
     @property
     def note(self) -> str:  # small print of a figure
-        return f"{self.name} on {self.target}, space {self.space}{', transductive' if self.transductive else ''}."
+        return f"{space_name(self.space)[0].upper()}{space_name(self.space)[1:]}{', transductive' if self.transductive else ''}."
 
     def conditions(
         self,
@@ -191,7 +193,7 @@ def _attributes(
     if _evidence(runs, FULL) is None and not (claimed(answers[FULL])[[*HELD, "text"]] != "").any(axis=None):
         return None
     table = attribute_accuracy(answers[FULL], _needed(runs, FULL), levels=row.levels, n_boot=row.n_boot)
-    return ({"attributes": table}, plot_attributes(table, note=row.note)) if table["said"].any() else None
+    return ({"attributes": table}, plot_attributes(table, note=row.note, model=row.title)) if table["said"].any() else None
 
 
 def _reliability(
@@ -203,7 +205,8 @@ def _reliability(
     found = calibration(answers, n_boot=row.n_boot)
     line = pd.DataFrame([{k: v for k, v in asdict(replace(found, bins=pd.DataFrame())).items() if k not in ("bins", "seeds")}])
     people = _people(answers)
-    figure = plot_reliability(found, note=f"{row.note} {people['speakers']} speaker{'s' * (people['speakers'] != 1)}.")
+    note = f"{row.note} {people['speakers']} speaker{'s' * (people['speakers'] != 1)}."
+    figure = plot_reliability(found, note=note, model=row.title)
     return {"reliability": line.assign(**people), "bins": found.bins.assign(**people)}, figure
 
 # %% ../../nbs/analysis/47_explained.ipynb #00c0b1e4
@@ -218,7 +221,7 @@ def _counterfactuals(
     measured[ORIGINAL] = _evidence(runs, FULL) if measured[ORIGINAL] is None else measured[ORIGINAL]
     known = {name: rows for name, rows in measured.items() if rows is not None}
     table = counterfactuals(answers, EDITS, evidence=known, levels=row.levels, n_boot=row.n_boot)
-    return {"counterfactuals": table}, plot_counterfactuals(table, note=row.note)
+    return {"counterfactuals": table}, plot_counterfactuals(table, note=row.note, model=row.title)
 
 
 def _reliance(
@@ -228,7 +231,7 @@ def _reliance(
     if len(names) < 2 or FULL not in names:
         return None
     table = reliance(row.pick(names)[0], n_boot=row.n_boot)
-    return {"reliance": table}, plot_reliance(table, note=row.note)
+    return {"reliance": table}, plot_reliance(table, note=row.note, model=row.title)
 
 # %% ../../nbs/analysis/47_explained.ipynb #56079b50
 def _believed(
@@ -283,6 +286,10 @@ def _rows(
     told: list[str],  # takes what is missing or damaged
 ) -> Iterator[_Row]:  # rows that kept answers
     seen: dict[tuple[str, ...], int] = {}
+    named: dict[tuple[str, ...], str] = {}
+    for _, part in rows.groupby(["target", "space"], sort=False):
+        part.attrs = rows.attrs
+        named |= zip(zip(part["name"], part["target"], part["space"], strict=True), row_names(part), strict=True)
     for row in records(rows):
         runs, problems = _runs(Path(rows.attrs.get("out", ".")), row["folders"])
         told += [f"{row['name']}: {line}" for line in problems]
@@ -291,7 +298,8 @@ def _rows(
         name = f"{row['name']} {seen[key]}" if seen[key] > 1 else row["name"]
         if runs:
             levels = _levels(row, rows.attrs.get("same", {}))
-            yield _Row(name, row["target"], row["space"], levels, bool(row["transductive"]), n_boot, runs)
+            title = f"{named[key]} on {corpus_name(row['target'])}"
+            yield _Row(name, title, row["target"], row["space"], levels, bool(row["transductive"]), n_boot, runs)
 
 # %% ../../nbs/analysis/47_explained.ipynb #7a312f8a
 def explained(

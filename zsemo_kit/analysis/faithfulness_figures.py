@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
 from .faithfulness import Calibration
-from .figures import _above, _lines, _plain, drawing, needs, style
+from .figures import _above, _lines, _plain, drawing, led, listed, needs, style
 from .speech_figures import _mark
 from ..corpora.table import InputError
 
@@ -119,7 +119,8 @@ def _reached(
 def plot_attributes(
     table: pd.DataFrame,  # as `faithfulness.attribute_accuracy` gives it
     title: str = "",  # takeaway; by default which attributes beat both ways to guess
-    note: str = "",  # small print, such as corpus and model
+    note: str = "",  # small print
+    model: str = "",  # whose claims they are, for the title
 ) -> Figure:  # the figure
     "Accuracy of the claims per attribute, over what can be said without listening; the transcript beneath."
     needs(table, ["attribute", "n", "said", "accuracy", "low", "high"], "the attributes")
@@ -129,7 +130,11 @@ def plot_attributes(
     with style():
         small = f"{note} Accuracy: share of the claims that agree with the measurement. {_sample(table)}"
         small += " Published figures are of another corpus and other thresholds: context, not a bar."
-        fig = drawing(9.6, 2.5 + 0.42 * len(rows) + 0.9 * len(spoken), title or _reached(rows), small.strip())
+        title = title or led(model, _reached(rows))
+        fig = drawing(9.6, 2.5 + 0.42 * len(rows) + 0.9 * len(spoken), title, small.strip(),
+                      shows="What the explanations claim about the voice, against its measurement; grey marks are what can be "
+                            "reached without listening.",
+                      alt=f"Dots with intervals, one a line. {listed(rows['attribute'], rows['accuracy'])}.")  # fmt: skip
         parts = fig.subplots(1 + len(spoken), 1, squeeze=False, height_ratios=[len(rows), *[1] * len(spoken)])[:, 0]
         for y, row in enumerate(rows.to_dict("records")):
             _attribute(parts[0], y, row)
@@ -151,7 +156,8 @@ def _sure(
         return f"As sure as it is right: ECE {_plain(found.ece)} is within luck"
     if abs(gap) < found.ece / 2:
         return f"Sure at the wrong places: ECE {_plain(found.ece)}"
-    return f"Too {'sure' if gap > 0 else 'modest'} by {_plain(abs(gap))}"
+    said = f"mean confidence {_plain(found.confidence)}, right {_plain(found.accuracy)}"
+    return f"Too {'sure' if gap > 0 else 'modest'} by {_plain(abs(gap))} ({said})"
 
 
 def _reliability(
@@ -176,7 +182,8 @@ def _reliability(
 def plot_reliability(
     found: Calibration | Mapping[str, Calibration],  # of one model, or of several by name
     title: str = "",  # takeaway; by default what the first model is
-    note: str = "",  # small print, such as corpus and seeds
+    note: str = "",  # small print, such as seeds
+    model: str = "",  # whose confidence it is, for the title
 ) -> Figure:  # the figure
     "Accuracy over confidence, one panel a model: on the dotted line confidence is what it says."
     models = {"": found} if isinstance(found, Calibration) else dict(found)
@@ -185,9 +192,12 @@ def plot_reliability(
     counts = ", ".join(dict.fromkeys(f"{m.n:,} answers of {m.seeds} seed{'s' * (m.seeds > 1)}" for m in models.values()))
     small = f"{note} n = {counts}. Dots: bins of {', '.join(dict.fromkeys(m.how for m in models.values()))}, area by answers; "
     small += "thin lines: 95 % interval, whole speakers resampled; orange: the gap; luck: 95 % of calibrated models stay below."
-    takeaway = ": ".join(filter(None, [next(iter(models)), _sure(next(iter(models.values())))]))
+    takeaway = led(model or next(iter(models)), _sure(next(iter(models.values()))))
+    gaps = [f"{name} confidence {_plain(m.confidence)}, right {_plain(m.accuracy)}".strip() for name, m in models.items()]
     with style():
-        fig = drawing(max(4.4, 0.8 + 3.3 * len(models)), 4.6, title or takeaway, small.strip())
+        fig = drawing(max(5.4, 0.8 + 3.3 * len(models)), 4.6, title or takeaway, small.strip(),
+                      shows="How often answers are right, over how sure the model is: on the dotted line it can be trusted.",
+                      alt=f"Points against the diagonal. {'; '.join(gaps)}.")  # fmt: skip
         for axes, (name, one) in zip(fig.subplots(1, len(models), squeeze=False)[0], models.items(), strict=True):
             _reliability(axes, one)
             axes.set_title(name, fontsize=9, loc="left")
@@ -248,7 +258,8 @@ def _follows(
 def plot_counterfactuals(
     table: pd.DataFrame,  # as `faithfulness.counterfactuals` gives it
     title: str = "",  # takeaway; by default the edits that move their claim beyond the control
-    note: str = "",  # small print, such as corpus and model
+    note: str = "",  # small print
+    model: str = "",  # whose claims they are, for the title
 ) -> Figure:  # the figure
     "What an edit of the voice does to the claim about it, to other claims and to the emotion; a control that edits nothing."
     needs(table, ["edit", "n", "room", *_MOVES, "towards_low", "towards_high", "others", "emotion", "verdict"], "the edits")
@@ -256,13 +267,19 @@ def plot_counterfactuals(
     with style():
         small = f"{note} n: claims with room to move as expected. {_sample(table)}"
         small += " At the right: is it more than under the control? Holm over all edits."
-        fig = drawing(11.2, 2.7 + 0.46 * len(table), title or _follows(table), small.strip())
+        told = listed(table["edit"], table["towards"])
+        fig = drawing(11.2, 2.7 + 0.46 * len(table), title or led(model, _follows(table)), small.strip(),
+                      shows="Each voice is edited, say made louder. Left: does the claim about it move as expected? Middle and "
+                            "right: what else changes, beside a control that edits nothing.",
+                      alt=f"Stacked bars and dots, one line an edit. Share of claims that move as expected: {told}.")  # fmt: skip
         panels = fig.subplots(1, 3, sharey=True, width_ratios=[2.1, 1, 1])
         _claims(panels[0], table)
         _side(panels[1], table, "others", "another claim changed\n(% of answers)")
         _side(panels[2], table, "emotion", "another emotion\n(% of answers)")
         for axes in panels:
             _rows(axes, names)
+        panels[2].text(1.06, -0.5, "against the control:", transform=panels[2].get_yaxis_transform(), va="bottom", fontsize=8,
+                       color="#555555")  # fmt: skip
         for y, verdict in enumerate(table["verdict"]):
             panels[2].text(1.06, y, verdict, transform=panels[2].get_yaxis_transform(), va="center", fontsize=8.5)
         keys: list[Line2D | Patch] = [Patch(fc=colour, ec="#888888", lw=0.6, label=name) for colour, name in _MOVES.values()]
@@ -273,11 +290,24 @@ def plot_counterfactuals(
     return fig
 
 # %% ../../nbs/analysis/47_faithfulness_figures.ipynb #53b6022e
+_CONDITIONS = {"full": "all as it is", "muted": "sound muted", "no features": "no features in the prompt",
+               "no transcript": "no transcript in the prompt", "shuffled features": "features of another utterance"}  # fmt: skip
+
+
+def _condition(
+    name: str,  # of a condition
+) -> str:  # as a reader knows it
+    return _CONDITIONS.get(name, name)
+
+
 def _needed(
     rows: pd.DataFrame,  # condition and verdict
 ) -> str:  # a sentence
-    worse = rows.loc[rows["verdict"] == "worse", "condition"].tolist()
-    return f"Hurt by: {', '.join(worse)}" if worse else "No condition is worse than the full one beyond noise"
+    worse, full = rows[rows["verdict"] == "worse"], rows.loc[rows["verdict"] == "", "uar"]
+    falls = [f"{_plain(uar)} ({_condition(name)})" for name, uar in zip(worse["condition"], worse["uar"], strict=True)]
+    if not falls:
+        return "No condition is worse than the full one beyond noise"
+    return f"UAR falls {f'from {_plain(float(full.iloc[0]))} ' if len(full) == 1 else ''}to {', '.join(falls)}"
 
 
 def _difference(
@@ -290,16 +320,19 @@ def _difference(
 def plot_reliance(
     table: pd.DataFrame,  # as `faithfulness.reliance` gives it
     title: str = "",  # takeaway; by default the conditions that are worse than the full one
-    note: str = "",  # small print, such as corpus and model
+    note: str = "",  # small print
+    model: str = "",  # whose claims they are, for the title
 ) -> Figure:  # the figure
     "UAR under each condition with chance and the full condition as lines; the share of guesses that changed beside it."
     needs(table, ["condition", "uar", "uar_low", "uar_high", "changed", "verdict"], "the conditions")
-    names, full = table["condition"].astype(str).tolist(), table.loc[table["verdict"] == "", "uar"]
+    names, full = [_condition(str(name)) for name in table["condition"]], table.loc[table["verdict"] == "", "uar"]
     with style():
         counts = f"n = {int(table['n'].max()):,} test utterances, " if "n" in table else ""
         small = f"{note} {counts}{_sample(table)} Hollow: the full condition."
         small += " At the right: difference to it, paired, Holm over all conditions."
-        fig = drawing(9.4, 2.3 + 0.42 * len(table), title or _needed(table), small.strip())
+        fig = drawing(9.4, 2.3 + 0.42 * len(table), title or led(model, _needed(table)), small.strip(),
+                      shows="What is left of UAR, and how many guesses change, when a part of the input is taken away.",
+                      alt=f"Dots with intervals, one line a condition. UAR: {listed(names, table['uar'])}.")  # fmt: skip
         left, right = fig.subplots(1, 2, sharey=True, width_ratios=[1.7, 1])
         for y, row in enumerate(table.to_dict("records")):
             for axes, what, marker in ((left, "uar", "o"), (right, "changed", "s")):

@@ -83,7 +83,7 @@ def _telling(
     apart = [c for c in rows.attrs.get("varying", []) if c in rows and c != "name"]
     more = [c for c in ("modality", "system") if c in rows and "stage" not in apart]  # which follow from the stage
     kept: list[str] = []
-    for column in ["source", *more, *apart]:
+    for column in [c for c in ("source", *more, *apart) if c in rows]:
         parts = [part for _, part in rows.groupby(kept, sort=False)] if kept else [rows]
         if any(part[column].astype(str).nunique() > 1 for part in parts):
             kept.append(column)
@@ -109,7 +109,7 @@ def row_name(
 ) -> str:  # "synthetic RAVDESS, speech LLM, emotion only"
     "One row by some of its columns; by its source where none of them says anything."
     said = [setting_name(column, row.get(column)) for column in columns]
-    return ", ".join(filter(None, said)) or corpus_name(str(row["source"]))
+    return ", ".join(filter(None, said)) or corpus_name(str(row.get("source", row.get("name", ""))))
 
 # %% ../../nbs/analysis/44_names.ipynb #277de0e4
 def source_part(

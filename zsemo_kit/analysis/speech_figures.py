@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from .figures import EMOTION_COLOURS, badge, drawing, needs, style
+from .figures import EMOTION_COLOURS, badge, drawing, listed, needs, style
 
 # %% ../../nbs/analysis/43_speech_figures.ipynb #e9f0e087
 _SPOKEN = {"pitch_mean": "pitch level", "pitch_sd": "pitch variation", "pitch_range": "pitch range", "intensity_mean": "level",
@@ -99,7 +99,9 @@ def plot_prosody_shift(
     with style():
         small = f"{note} Hedges' g; .8 is usually called large; lines: 95 % interval; pitch in semitones.".strip()
         height = 1.5 + lines * (0.6 + (0.16 + 0.11 * len(corpora)) * len(emotions))
-        fig = drawing(max(4.4, 1.3 + 1.35 * columns), height, title or "How far each emotion is from neutral speech", small)
+        fig = drawing(max(4.4, 1.3 + 1.35 * columns), height, title or "How far each emotion is from neutral speech", small,
+                      shows="Difference of each emotion from neutral speech in each measure, in standard deviations (Hedges' g).",
+                      alt=f"Dots with intervals: {len(emotions)} emotions by {len(measures)} measures.")  # fmt: skip
         panels = fig.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
         for axes, measure in zip(panels.flat, measures, strict=False):
             axes.axvline(0, color="#333333", lw=1, zorder=1)
@@ -135,7 +137,10 @@ def plot_confounds(
         counts = f"n = {counts} utterances; " if counts else ""
         small = f"{note} {counts}grey: 95 % of rearranged labels; lines: 95 % interval. Words: the stronger verdict of a line."
         title = title or "What tells the label, emotion left aside"
-        fig = drawing(1.9 + 3.2 * len(corpora), 2.1 + 0.44 * len(names), title, small.strip())
+        leaks = [f"{name} {verdict}" for name, verdict in zip(table["nuisance"], table["verdict"], strict=True)]
+        fig = drawing(1.9 + 3.2 * len(corpora), 2.1 + 0.44 * len(names), title, small.strip(),
+                      shows="UAR that a probe reaches from something that should not tell the emotion, against chance.",
+                      alt=f"Dots with intervals. {'; '.join(dict.fromkeys(leaks))}.")  # fmt: skip
         panels = fig.subplots(1, len(corpora), sharex=True, sharey=True, squeeze=False)[0]
         for axes, (corpus, some, *_) in zip(panels, corpora, strict=True):
             for row in some.to_dict("records"):
@@ -166,7 +171,11 @@ def plot_durations(
     with style():
         small = f"{note} Dot: median; thick: middle half; thin: middle 80 % of the utterances."
         height = 1.75 + (0.2 + 0.14 * len(corpora)) * len(emotions)
-        fig = drawing(1.6 + 2.9 * len(measures), height, title or "How long and how loud each emotion is", small.strip())
+        first = summary[summary["measure"] == measures[0]]
+        told = listed(first["emotion"], first["median"])
+        fig = drawing(1.6 + 2.9 * len(measures), height, title or "How long and how loud each emotion is", small.strip(),
+                      shows=f"Spread of {' and '.join(measures)} in each emotion.",
+                      alt=f"Dots with ranges: {len(emotions)} emotions. Medians of {measures[0]}: {told}.")  # fmt: skip
         panels = fig.subplots(1, len(measures), sharey=True, squeeze=False)[0]
         for axes, measure in zip(panels, measures, strict=True):
             for _, some, offset, marker, full in corpora:
@@ -192,7 +201,9 @@ def plot_wer(
     with style():
         small = f"{note} Lines: 95 % interval, whole dialogues resampled. At the right: words."
         height = 1.9 + (0.16 + 0.16 * len(corpora)) * len(emotions)
-        fig = drawing(6.2, height, title or "How well each emotion is understood", small.strip())
+        fig = drawing(6.2, height, title or "How well each emotion is understood", small.strip(),
+                      shows="Word error rate of each emotion: lower is better understood.",
+                      alt=f"Dots with intervals. Word error rate: {listed(table['emotion'], table['wer'])}.")  # fmt: skip
         axes = fig.subplots()
         for _, some, offset, marker, full in corpora:
             for row in some.to_dict("records"):
