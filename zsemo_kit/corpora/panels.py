@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['widgets', 'Panel']
 
-# %% ../../nbs/corpora/01_panels.ipynb #6eb2ec24
+# %% ../../nbs/corpora/01_panels.ipynb #5f28d363
+import re
 from collections.abc import Mapping
 from html import escape
 from importlib import import_module
@@ -64,5 +65,5 @@ class Panel:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         "The controls where there is a kernel, else the page as it was at first: what a web page of the notebook shows."
-        kept = {"text/html": self.html.replace("<audio controls autoplay ", "<audio controls ")}
-        return {**self.widget._repr_mimebundle_(), **kept}
+        kept = re.sub(r"<a [^>]*>(.*?)</a>", r"\1", self.html)  # where there is no kernel, there are no runs to open either
+        return {**self.widget._repr_mimebundle_(), "text/html": kept.replace("<audio controls autoplay ", "<audio controls ")}
