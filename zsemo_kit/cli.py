@@ -871,9 +871,10 @@ def datasets(
     "Write a synthetic corpus for the Hugging Face hub: Parquet and a data card, no code. Corpora of people are refused."
     from zsemo_kit.analysis.datacard import export_datasets
     _absolute_corpora()
-    chosen, made_by = _to_export(corpus, space, strategy, second_reading), f"zsemo export datasets {Path(corpus).name} {folder.name}"
-    made = export_datasets(chosen, folder, own=_own_cards(card), licence=licence, commands=_commands(chosen, made_by, space),
-                           force=force, progress=not as_json)
+    chosen = _to_export(corpus, space, strategy, second_reading)
+    made_by = _commands(chosen, f"zsemo export datasets {Path(corpus).name} {folder.name}", space)
+    made = export_datasets(chosen, folder, own=_own_cards(card), licence=licence, commands=made_by, force=force,
+                           progress=not as_json)
     _tell_written(made, f"hf upload --repo-type dataset YOU/{folder.name} {_near(folder)}", as_json)
 
 # %% ../nbs/51_cli.ipynb #d67dd8b2
@@ -894,11 +895,13 @@ def audformat(
     "Write an audformat database, for audEERING's tools; nkululeko trains on it by the nkululeko.ini inside."
     from zsemo_kit.analysis.datacard import export_audformat
     _absolute_corpora()
-    chosen, made_by = _to_export(corpus, space, strategy, second_reading), f"zsemo export audformat {Path(corpus).name} {folder.name}"
-    made = export_audformat(chosen, folder, real=real, own=_own_cards(card), licence=licence,
-                            commands=_commands(chosen, made_by, space), force=force, progress=not as_json)
-    heard = bool(chosen.table["audio"].ne("").any())
-    _tell_written(made, f"in that folder: python -m nkululeko.nkululeko --config {'nkululeko.ini' if heard else '(needs audio)'}", as_json)
+    chosen = _to_export(corpus, space, strategy, second_reading)
+    made_by = _commands(chosen, f"zsemo export audformat {Path(corpus).name} {folder.name}", space)
+    made = export_audformat(chosen, folder, real=real, own=_own_cards(card), licence=licence, commands=made_by,
+                            force=force, progress=not as_json)
+    heard = (made.folder / "nkululeko.ini").is_file()
+    then = "python -m nkululeko.nkululeko --config nkululeko.ini, in that folder" if heard else "zsemo speak, for tools that need audio"
+    _tell_written(made, then, as_json)
 
 # %% ../nbs/51_cli.ipynb #132d299f
 def _to_export(corpus: str, space: str, strategy: str, second_reading: str) -> "Corpus":
@@ -915,11 +918,12 @@ def _own_cards(files: list[str] | None) -> "list[Card]":
 
 def _commands(corpus: "Corpus", last: str, space: str) -> list[str]:
     "What somebody else would type, as far as the corpus tells."
-    table, spoken = corpus.table, []
-    if {"engine", "injection", "profile", "strength", "conditions", "speech_seed"} <= set(table):
-        how = table[["engine", "injection", "profile", "strength", "conditions", "speech_seed"]].drop_duplicates()
-        spoken = [f"zsemo speak {corpus.name} --voice {h.engine} --inject {h.injection} --conditions {h.conditions} --seed {h.speech_seed}"
-                  + (f" --profile {h.profile} --strength {h.strength:g}" if h.profile else "") for h in how.itertuples()]
+    told = ["engine", "injection", "conditions", "speech_seed", "profile", "strength"]
+    spoken = []
+    if set(told) <= set(corpus.table):
+        for engine, inject, conditions, seed, profile, strength in corpus.table[told].drop_duplicates().to_numpy().tolist():
+            manner = f" --profile {profile} --strength {strength:g}" if profile else ""
+            spoken.append(f"zsemo speak {corpus.name} --voice {engine} --inject {inject}{manner} --conditions {conditions} --seed {seed}")
     return [*spoken, last + (f" --space {space}" if space else "")]
 
 

@@ -235,12 +235,20 @@ def speak(
     files = _lines(table, said, voices, engine, how, out)
     made = _make(engine, how, table, said, voices, files, problems, jobs, progress)
     audio = [f.relative_to(out).as_posix() if i not in problems else "" for i, f in files.file.items()]
-    spoken = Corpus(corpus.name, table.assign(audio=audio, spoken=said, injection=inject), out, corpus.space)
+    table = table.assign(audio=audio, spoken=said, **_made_how(how, engine))
+    spoken = Corpus(corpus.name, table, out, corpus.space)
     _tell(spoken, problems)
     if save:
         spoken.save(out)
     bad = table.loc[list(problems), ["utterance", "text"]].assign(problem=list(problems.values())).reset_index(drop=True)
     return Spoken(spoken, bad, made, time.perf_counter() - begin)
+
+
+def _made_how(how: _How, engine: Engine) -> dict[str, Any]:
+    "What whoever is given the corpus must be told; one value for all rows."
+    profile, strength = (how.profile.name, how.strength) if how.inject != "none" else ("", 0.0)
+    return {"injection": how.inject, "profile": profile, "strength": strength,
+            "conditions": how.conditions, "speech_seed": how.seed, "voice_licence": engine.licence}
 
 
 def _make(
