@@ -1,7 +1,10 @@
 """Fixtures that every test file may use."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,3 +22,17 @@ def corpora_dir() -> Path:
 def project() -> Path:
     """The checkout."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium of the machine; tests that need one are skipped where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'zsemo_kit[dev]'")
+    names = (os.environ.get("ZSEMO_BROWSER", ""), "chromium", "chromium-browser", "google-chrome")
+    program = next((found for name in names if name and (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("no Chromium was found: install one, or name it in ZSEMO_BROWSER")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--mute-audio"])
+        yield chromium
+        chromium.close()
