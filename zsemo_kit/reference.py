@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Parameter', 'type_text', 'default_text', 'parameters', 'escaped', 'parameter_table', 'signature_text', 'entry',
-           'public_names']
+           'docstring', 'public_names']
 
 # %% ../nbs/52_reference.ipynb #a55dd333
 import inspect
@@ -38,7 +38,7 @@ def type_text(
     if get_origin(annotation) is Annotated:
         annotation = annotation.__origin__
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    return re.sub(r"(?:[A-Za-z_]\w*\.)+(\w+)", lambda m: m[0] if m[0].startswith("zsemo_kit.") else m[1], text)
+    return re.sub(r"\b(?!zsemo_kit\.)(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)  # not torch.device: a short one might be ours
 
 # %% ../nbs/52_reference.ipynb #b1a0cea3
 def default_text(
@@ -180,18 +180,20 @@ def _directive(kind: str, name: str, thing: Any, module: str, option: str = "", 
     back = f":type: {type_text(inspect.signature(thing).return_annotation)}" if kind == "property" else ""
     head = name + ("" if kind == "property" else signature_text(thing))
     options = "\n".join(line for line in (f":module: {module}", option and f":{option}:", back) if line)
-    said, table = escaped(_said(thing)), "" if kind == "property" else parameter_table(rows)
+    said, table = escaped(docstring(thing)), "" if kind == "property" else parameter_table(rows)
     if kind == "property" and rows and rows[-1].text:
         said = f"{said} *({escaped(rows[-1].text)})*".strip()
     fence = "`" * (5 if inside else 4)
     return f"{fence}{{py:{kind}}} {head}\n{options}\n\n" + "\n\n".join(p for p in (said, table, inside) if p) + f"\n{fence}"
 
-
-def _said(thing: Any) -> str:
-    "The docstring, unless Python wrote it."
-    doc = vars(thing).get("__doc__") if isinstance(thing, type) else thing.__doc__
-    written = doc and not (is_dataclass(thing) and doc.startswith(f"{getattr(thing, '__name__', '')}("))
-    return inspect.cleandoc(doc) if doc and written else ""
+# %% ../nbs/52_reference.ipynb #7b006ebf
+def docstring(
+    thing: Any,  # function, method or class
+) -> str:  # without the indent; empty if nobody wrote one
+    "The docstring, unless Python wrote it, as it does for a dataclass without one."
+    doc = (vars(thing).get("__doc__") if isinstance(thing, type) else thing.__doc__) or ""
+    written = not (is_dataclass(thing) and doc.startswith(f"{getattr(thing, '__name__', '')}("))
+    return inspect.cleandoc(doc) if written else ""
 
 # %% ../nbs/52_reference.ipynb #642fb46f
 def public_names(
