@@ -899,9 +899,8 @@ def audformat(
     made_by = _commands(chosen, f"zsemo export audformat {Path(corpus).name} {folder.name}", space)
     made = export_audformat(chosen, folder, real=real, own=_own_cards(card), licence=licence, commands=made_by,
                             force=force, progress=not as_json)
-    heard = (made.folder / "nkululeko.ini").is_file()
-    then = "python -m nkululeko.nkululeko --config nkululeko.ini, in that folder" if heard else "zsemo speak, for tools that need audio"
-    _tell_written(made, then, as_json)
+    train = "python -m nkululeko.nkululeko --config nkululeko.ini, in that folder"
+    _tell_written(made, train if (made.folder / "nkululeko.ini").is_file() else "zsemo speak: nkululeko needs audio", as_json)
 
 # %% ../nbs/51_cli.ipynb #132d299f
 def _to_export(corpus: str, space: str, strategy: str, second_reading: str) -> "Corpus":
@@ -923,7 +922,8 @@ def _commands(corpus: "Corpus", last: str, space: str) -> list[str]:
     if set(told) <= set(corpus.table):
         for engine, inject, conditions, seed, profile, strength in corpus.table[told].drop_duplicates().to_numpy().tolist():
             manner = f" --profile {profile} --strength {strength:g}" if profile else ""
-            spoken.append(f"zsemo speak {corpus.name} --voice {engine} --inject {inject}{manner} --conditions {conditions} --seed {seed}")
+            manner += f" --conditions {conditions} --seed {seed}"
+            spoken.append(f"zsemo speak {corpus.name} --voice {engine} --inject {inject}{manner}")
     return [*spoken, last + (f" --space {space}" if space else "")]
 
 

@@ -18,6 +18,7 @@ from .. import __version__
 from .audit import audit, diversity, documented_shares, label_shares
 from .results import pipes
 from ..corpora.audio import audio_path, open_part
+from ..corpora.export import refuse_taken
 from zsemo_kit.corpora.formats import (
     Written, is_synthetic, require_synthetic, split_names, usable, write_audformat, write_datasets,
 )
@@ -161,7 +162,7 @@ def _overlap(corpus: Corpus, known: Mapping[str, Card]) -> str:
         beside = found[found["against"] == found["against"].iloc[0]]
         wide = beside.pivot(index="measure", columns="source", values="value").reindex(beside["measure"].unique())
         parts.append(f"`{card.id}`, against {found['against'].iloc[0]}:\n\n{pipes(wide.round(4).reset_index())}")
-    return "\n\n".join([*parts, "The last column, where there is one, is a baseline: real lines that are not in the reference. "
+    return "\n\n".join([*parts, "The column that ends in `test`, where there is one, is a baseline: real lines that are not in the reference. "
                         "See `zsemo_kit.analysis.audit` for the measures."])
 
 
@@ -188,6 +189,9 @@ def _limits(corpus: Corpus, lost: int) -> str:
     if "injection" in table and (table["injection"] == "prosody").any():
         told.append("Emotion was put into the sound by rules, from the profile named above: a model that learns this corpus "
                     "learns the rules, and scores on it say nothing of people.")
+    fitted = sorted({p for p in table["profile"].fillna("") if str(p).startswith("fitted:")}) if "profile" in table else []
+    if fitted:
+        told.append(f"The profile was fitted on recordings of people ({', '.join(fitted)}): their numbers, not their sound, are in it.")
     if lost:
         told.append(f"{lost} lines could not be used and are left out: `problems.csv`.")
     return "\n".join(f"- {t}" for t in told)
@@ -280,6 +284,7 @@ def export_datasets(
 ) -> Written:  # what was written
     "A folder ready for the Hugging Face hub."
     require_synthetic(corpus)
+    refuse_taken(Path(folder), "datasets", force)
     good, bad = usable(corpus, progress)
     texts = _texts(good, own, "datasets", Path(folder), licence, commands, len(bad))
     return write_datasets(good, folder, texts, problems=bad, force=force, progress=progress)
@@ -313,6 +318,7 @@ def export_audformat(
     progress: bool = True,  # show bars
 ) -> Written:  # what was written
     "An audformat database with its data card and an experiment for nkululeko."
+    refuse_taken(Path(folder), "audformat", force)
     if not is_synthetic(corpus):
         if not real:
             require_synthetic(corpus, "--real writes a database that points to its audio, for this machine only")
