@@ -134,7 +134,7 @@ class Remote:
             fs, path = url_to_fs(self.url, skip_instance_cache=True)
             return work(fs, path.rstrip("/"))
         except Exception as e:  # each protocol has errors of its own
-            raise InputError(f"cannot use {self}", found=self._plain(e), mend="check the address, its rights and your keys") from None
+            raise InputError(f"cannot use {self}", found=self._plain(e), mend="check address, rights and keys") from None
 
     def _plain(self, error: Exception) -> str:
         told = masked(" ".join(str(error).split()) or type(error).__name__)
