@@ -23,7 +23,7 @@ from .table import Corpus, InputError
 def player(
     samples: np.ndarray,  # (samples,) float, mono, full scale 1
     *,
-    rate: int = RATE,  # samples a second: 8, 12, 16, 24 or 48 thousand
+    rate: int = RATE,  # samples a second: 8, 16, 22.05, 24, 44.1 or 48 thousand
     label: str = "",  # what it is, for those who cannot see the page
     autoplay: bool = False,  # play as soon as the page shows it
 ) -> str:  # HTML: an audio element that holds its sound
@@ -33,10 +33,10 @@ def player(
         soundfile = import_module("soundfile")
     except ImportError as e:
         raise InputError("the package soundfile is missing", mend="pip install 'zsemo_kit[audio]'") from e
-    soundfile.write(buffer, np.clip(samples, -1, 1), rate, format="OGG", subtype="OPUS", compression_level=0.8)
+    soundfile.write(buffer, np.clip(samples, -1, 1), rate, format="MP3", subtype="MPEG_LAYER_III", compression_level=0.8)
     sound = base64.b64encode(buffer.getvalue()).decode()
     play = "autoplay " * autoplay
-    return f'<audio controls {play}preload="metadata" aria-label="{escape(label)}" src="data:audio/ogg;base64,{sound}"></audio>'
+    return f'<audio controls {play}preload="metadata" aria-label="{escape(label)}" src="data:audio/mpeg;base64,{sound}"></audio>'
 
 # %% ../../nbs/corpora/01_players.ipynb #02e590de
 _MOST, _LONGEST = 20, 15.0  # utterances at once, and seconds of each: a notebook must stay small enough to open
