@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from zsemo_kit.analysis.report import Report
-    from zsemo_kit.batch import Outcome, Study
+    from zsemo_kit.batch import Outcome, Runner, Study
     from zsemo_kit.corpora.formats import Written
     from zsemo_kit.corpora.table import Corpus
     from zsemo_kit.generation.cards import Card
     from zsemo_kit.generation.chat import Chat
     from zsemo_kit.generation.silver import Agreement
     from zsemo_kit.synthesis.annotation import Annotator
-    from zsemo_kit.synthesis.speak import Spoken
+    from zsemo_kit.synthesis.speak import Spoken, Spread
     from zsemo_kit.training.explain import Explained
     from zsemo_kit.training.speechllm import SpeechLLM
 
@@ -121,11 +121,13 @@ def overridden(
 
 # %% ../nbs/51_cli.ipynb #2dad49ea
 @app.command(epilog="Examples: zsemo run demo · zsemo run zero_shot_text --jobs 2 · "
-                    "zsemo run zero_shot_text --set seed=0 --dry-run")
+                    "zsemo run zero_shot_text --set seed=0 --dry-run · "
+                    "RAY_ADDRESS=head:6379 zsemo run zero_shot_text --engine ray --out s3://bucket/runs")
 def run(
     study: Annotated[str, typer.Argument(help="Name of a file in runs/studies, or a path to a YAML file.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of results; runs/out of the project by default.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    out: Annotated[str | None, typer.Option(help="Folder of results, or a URL such as s3://…; runs/out by default.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at the same time; 1, or what a cluster has room for.")] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: the cluster of RAY_ADDRESS, else Ray on this machine.")] = "local",
     set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE: override a parameter; may be repeated.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the study and list its runs; run nothing.")] = False,
     as_json: Json = False,
@@ -135,15 +137,55 @@ def run(
     from zsemo_kit.corpora.readers import find
     root = project_root()
     chosen = overridden(load_study(study, root), set_ or [])
+    _refuse_engine(engine)
     if dry_run:
-        for job in jobs_of(chosen, expand(chosen), root, out or root / "runs" / "out"):
+        for job in jobs_of(chosen, expand(chosen), root, _results(out, chosen.name, root)):
             _say(f"{job.id}  {'done' if job.done else 'to do'}  {job.describe()}")
         return
     _absolute_corpora()
-    outcome = run_study(
-        chosen, root=root, out=out, workers=jobs, find=find, fetch=lambda n: _fetch_into(n, root), progress=not as_json,
-    )
-    _finish(outcome, root, as_json)
+    with _runner(engine, jobs) as runner:
+        outcome = run_study(
+            chosen, root=root, out=out, workers=jobs or 1, runner=runner, find=find, fetch=lambda n: _fetch_into(n, root),
+            progress=not as_json,
+        )
+    _finish(outcome, root, as_json, out)
+
+# %% ../nbs/51_cli.ipynb #bd6e8d1a
+def _refuse_engine(engine: str) -> None:
+    from zsemo_kit.corpora.table import InputError
+    if engine not in ("local", "ray"):
+        raise InputError(f"unknown engine {engine!r}", expected="local or ray")
+
+
+@contextlib.contextmanager
+def _runner(engine: str, jobs: int | None) -> "Iterator[Runner | None]":
+    "Who executes runs: None is processes of this machine."
+    if engine == "local":
+        yield None
+        return
+    from zsemo_kit.cluster import connected, run_on
+    with connected(jobs) as cluster:
+        yield lambda some: run_on(cluster, some)
+
+
+def _results(out: str | None, study: str, root: Path) -> Path:
+    "The folder of results; for a URL that of its mirror, with what is complete there."
+    from zsemo_kit.remote import Remote, is_url
+    if not is_url(out):
+        return Path(out or root / "runs" / "out")
+    store = Remote(str(out))
+    store.pull(study, store.mirror(root))
+    return store.mirror(root)
+
+
+def _publish(made: "Report", study: str, folder: Path, out: str | None, as_json: bool) -> None:
+    "The report's files go where the runs are."
+    from zsemo_kit.remote import Remote, is_url
+    if is_url(out):
+        store = Remote(str(out))
+        store.put([f for f in made.files if f.resolve().is_relative_to(folder.resolve())], folder, study)
+        if not as_json:
+            _say(f"uploaded {store}/{study}")
 
 # %% ../nbs/51_cli.ipynb #da26fae0
 def _absolute_corpora() -> None:
@@ -163,7 +205,7 @@ def _near(path: Path) -> str:
     return str(path)
 
 # %% ../nbs/51_cli.ipynb #21f6f416
-def _finish(outcome: "Outcome", root: Path, as_json: bool) -> None:
+def _finish(outcome: "Outcome", root: Path, as_json: bool, out: str | None = None) -> None:
     for line in [] if as_json else outcome.told:
         _say(line)
     complete = outcome.finished + outcome.skipped
@@ -175,6 +217,8 @@ def _finish(outcome: "Outcome", root: Path, as_json: bool) -> None:
         }, indent=1))
     else:
         _tell(outcome, made)
+    if made:
+        _publish(made, outcome.study.name, outcome.folder, out, as_json)
     if outcome.failed and not complete and all(why.startswith("InputError: ") for why in outcome.failed.values()):
         from zsemo_kit.corpora.table import InputError
         raise InputError(f"no run could start: {next(iter(outcome.failed.values())).removeprefix('InputError: ')}")
@@ -237,10 +281,10 @@ def _tell(outcome: "Outcome", made: "Report | None") -> None:
         _say(f"failed   {which}: {why}")
 
 # %% ../nbs/51_cli.ipynb #b719e060
-@app.command(epilog="Example: zsemo report zero_shot_text")
+@app.command(epilog="Examples: zsemo report zero_shot_text · zsemo report zero_shot_text --out s3://bucket/runs")
 def report(
     study: Annotated[str, typer.Argument(help="Name of a file in runs/studies, or a path to a YAML file.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of results; runs/out of the project by default.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of results, or a URL such as s3://…; runs/out by default.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, as given to zsemo run.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -251,7 +295,7 @@ def report(
     from zsemo_kit.corpora.table import InputError
     root = project_root()
     chosen = overridden(load_study(study, root), set_ or [])
-    folder = (out or root / "runs" / "out") / chosen.name
+    folder = _results(out, chosen.name, root) / chosen.name
 
     def no_fetch(name: str) -> None:
         raise InputError(f"{name} was not found")
@@ -261,6 +305,7 @@ def report(
     # first as the study says: its corpora may have been there, or downloaded, when it ran
     ids = done(expand(chosen)) or done(resolve_corpora(chosen, expand(chosen), find=find, fetch=no_fetch)[0])
     made = _report(chosen, folder, root, ids)
+    _publish(made, chosen.name, folder, out, as_json)
     _say(made.results.to_json(orient="records") if as_json else made.text)
 
 # %% ../nbs/51_cli.ipynb #72eca3d1
@@ -566,7 +611,8 @@ def _heard(made: "Corpus") -> dict[str, Any]:
 
 # %% ../nbs/51_cli.ipynb #732802f3
 @app.command(epilog="Examples: zsemo speak ravdess_synthetic · zsemo speak emodb_synthetic --takes 8 --conditions random · "
-                    "zsemo speak meld_synthetic --voice coqui --inject none --out meld_spoken")
+                    "zsemo speak meld_synthetic --voice coqui --inject none --out meld_spoken · "
+                    "RAY_ADDRESS=head:6379 zsemo speak meld_synthetic --engine ray")
 def speak(
     corpus: Annotated[str, typer.Argument(help="A card's corpus (<card>_synthetic), a corpus by name, or a path.")],
     voice: Annotated[str, typer.Option(help="espeak, coqui or openai.")] = "espeak",
@@ -580,6 +626,7 @@ def speak(
     model: Annotated[str, typer.Option(help="coqui: a model's name or folder; openai: the server's name of the model.")] = "",
     base_url: Annotated[str, typer.Option(help="openai: any server of its protocol; OPENAI_BASE_URL by default.")] = "",
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
+    spread: Annotated[str, typer.Option("--engine", help="local, or ray: the cluster of RAY_ADDRESS, else Ray here.")] = "local",
     seed: Annotated[int, typer.Option(help="Of cast, people, manners and conditions.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder; runs/out/corpora/<corpus>_spoken by default.")] = None,
     as_json: Json = False,
@@ -589,18 +636,31 @@ def speak(
     from zsemo_kit.synthesis.injection import open_profile
     from zsemo_kit.synthesis.speak import speak as speak_corpus
     from zsemo_kit.synthesis.voices import open_engine
+    _refuse_engine(spread)
     _absolute_corpora()
     engine = open_engine(voice, model=model, base_url=base_url)
     chosen, manners = open_corpus(corpus, space, strategy=strategy), open_profile(profile, progress=not as_json)
     folder = out or Path("runs/out/corpora") / f"{Path(corpus).name}_spoken"
     _refuse_taken(folder, "audio")
     fixed = bool((chosen.table["speaker"] == "").all())
-    made = speak_corpus(
-        chosen, engine, folder, inject=inject, profile=manners, strength=strength, conditions=conditions,
-        takes=takes if fixed else 1, seed=seed, jobs=jobs, progress=not as_json,
-    )
+    with _spreading(spread, jobs, not as_json) as away:
+        made = speak_corpus(
+            chosen, engine, folder, inject=inject, profile=manners, strength=strength, conditions=conditions,
+            takes=takes if fixed else 1, seed=seed, jobs=jobs, spread=away, progress=not as_json,
+        )
     made.problems.to_csv(folder / "problems.csv", index=False)
     _tell_spoken(made, folder, engine.licence, as_json)
+
+# %% ../nbs/51_cli.ipynb #ee679270
+@contextlib.contextmanager
+def _spreading(engine: str, jobs: int | None, progress: bool) -> "Iterator[Spread | None]":
+    "Who makes shards of speech elsewhere: None is nobody."
+    if engine == "local":
+        yield None
+        return
+    from zsemo_kit.cluster import connected, spread_on
+    with connected(jobs) as cluster:
+        yield spread_on(cluster, progress)
 
 # %% ../nbs/51_cli.ipynb #a698ae7d
 def _tell_spoken(made: "Spoken", folder: Path, licence: str, as_json: bool) -> None:

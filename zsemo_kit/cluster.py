@@ -280,6 +280,6 @@ def spread_on(
             check_nodes(cluster)
         for _, made in tqdm(cluster.over(work, shards), total=len(shards), unit="shard", disable=not progress or not shards):
             if isinstance(made, Lost):
-                raise InputError(f"a shard was lost: {Lost.why}", mend="what is back is kept: the same command goes on from there")
+                raise InputError(f"a shard was lost: {Lost.why}", mend="what is back is kept: the same command goes on")
             yield made
     return spread

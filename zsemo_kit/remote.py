@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,10 +83,19 @@ class Remote:
         name: str,  # study/run id: where it goes
     ) -> None:
         "Uploads a folder, the mark of completeness last."
+        self.put(_in_order(folder), folder, name)
+
+    def put(
+        self,
+        files: Iterable[Path],  # in the order in which they appear there
+        folder: Path,  # that holds them
+        name: str,  # where the folder goes
+    ) -> None:
+        "Uploads files; those of the same names are replaced."
         def put(fs: Any, base: str) -> None:
             made: set[str] = set()
-            for path in _in_order(folder):
-                there = f"{base}/{name}/{path.relative_to(folder).as_posix()}"
+            for path in (f.resolve() for f in files):
+                there = f"{base}/{name}/{path.relative_to(folder.resolve()).as_posix()}"
                 parent = there.rpartition("/")[0]
                 if parent not in made:
                     fs.makedirs(parent, exist_ok=True)
