@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -137,6 +138,7 @@ def test_a_corpus_is_explored_without_real_ones(project: Path, alone: Path) -> N
     text = told(walk(project, alone, "explore_corpus"))
     assert "row 1" in text and "joyful" in text, "the refused table says which row"
     assert "near_text" in text
+    assert text.count(" s\n") >= 4, "five lines of a dialogue, spoken, with their lengths"
 
 
 @pytest.fixture(scope="module")
@@ -198,4 +200,19 @@ def test_every_emotion_is_heard_without_a_real_corpus(project: Path, alone: Path
     text = told(cells)
     assert "ravdess was not found" in text and "GPL" in text
     pages = "".join(str(o.get("data", {}).get("text/html", "")) for cell in cells for o in cell.outputs)
-    assert pages.count("<audio") == 2 + 8, "two emotions of one voice, then four voices in two emotions"
+    assert pages.count("<audio") == 2 + 2 + 8, "the panel, two emotions of one voice, then four voices in two emotions"
+
+
+def test_results_are_explored_where_nothing_was_run_yet(project: Path, alone: Path, speech_cache: Path) -> None:
+    (alone / "nbs" / "experiments").mkdir()
+    shutil.copy(project / "nbs" / "experiments" / "zero_shot_text.ipynb", alone / "nbs" / "experiments")
+    cells = walk(project, alone, "results_explorer")
+    text = told(cells)
+    assert "first_look: 2 runs executed, 0 were there, 0 failed" in text and "2 finished runs of first_look" in text
+    pages = "".join(str(o.get("data", {}).get("text/html", "")) for cell in cells for o in cell.outputs)
+    assert "2 of 2 runs" in pages and "UAR difference" in pages and "<a " not in pages
+    assert len(list((alone / "runs" / "out" / "first_look").glob("*/notebook.ipynb"))) == 2
+    again = told(walk(project, alone, "results_explorer"))
+    assert "first_look:" not in again and "2 finished runs of first_look" in again
+    one = str(alone / "runs" / "out" / "first_look")
+    assert "2 finished runs" in told(walk(project, alone, "results_explorer", results=one))
