@@ -47,6 +47,7 @@ class Row:
     note: str = ""  # sizes, and what a reader must know to judge the ratio
     seconds: float = 0.0  # that the row took to measure
     machine: str = ""
+    load: float = 0.0  # of other work, before the first row was measured
     date: str = ""
     commit: str = ""
     size: str = ""  # quick or full: two sizes are never compared

@@ -44,12 +44,12 @@ def commit() -> str:
     return head + ("+" if changed.stdout.strip() else "")
 
 
-def measured(names: Iterable[str], o: Options) -> tuple[list[Row], dict[str, str]]:
+def measured(names: Iterable[str], o: Options, before: float) -> tuple[list[Row], dict[str, str]]:
     """Rows of the parts, printed as they come, and why a part was skipped."""
     rows: list[Row] = []
     skipped: dict[str, str] = {}
     mark = {"machine": machine(), "date": datetime.now(UTC).date().isoformat(), "commit": commit(),
-            "size": "full" if o.full else "quick"}
+            "load": before, "size": "full" if o.full else "quick"}
     for name in names:
         print(f"{name} … (load {load():.1f})", file=sys.stderr, flush=True)
         start = time.perf_counter()
@@ -153,7 +153,7 @@ def main() -> int:
     by_part: dict[str, list[Row]] = {}
     skipped: dict[str, str] = {}
     for part in o.only:
-        by_part[part], why = measured([part], Options(o.full, o.repeats, o.nkululeko))
+        by_part[part], why = measured([part], Options(o.full, o.repeats, o.nkululeko), before)
         skipped |= why
     rows = [r for some in by_part.values() for r in some]
     records = [{"part": part, **r.record()} for part, some in by_part.items() for r in some]

@@ -101,7 +101,7 @@ def rows(o: Options) -> Iterator[Row]:
     torch.set_num_threads(1)
     try:
         size = (300, 50) if o.full else (80, 50)
-        yield compared("text_training", "MiniLM", "minilm", *size, o.times(3), 10.0)
+        yield compared("text_training", "MiniLM", "minilm", *size, o.times(3), 5.0)
         if o.full:
             with tempfile.TemporaryDirectory() as folder:
                 yield compared("text_training_bert", "BERT-base (random)", bert_base(Path(folder)), 200, 50, o.times(1), 20.0)
