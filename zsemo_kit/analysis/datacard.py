@@ -162,8 +162,8 @@ def _overlap(corpus: Corpus, known: Mapping[str, Card]) -> str:
         beside = found[found["against"] == found["against"].iloc[0]]
         wide = beside.pivot(index="measure", columns="source", values="value").reindex(beside["measure"].unique())
         parts.append(f"`{card.id}`, against {found['against'].iloc[0]}:\n\n{pipes(wide.round(4).reset_index())}")
-    return "\n\n".join([*parts, "The column that ends in `test`, where there is one, is a baseline: real lines that are not in the reference. "
-                        "See `zsemo_kit.analysis.audit` for the measures."])
+    return "\n\n".join([*parts, "The column that ends in `test`, where there is one, is a baseline: real lines that are not in the "
+                        "reference. See `zsemo_kit.analysis.audit` for the measures."])
 
 
 def _second(corpus: Corpus) -> str:
@@ -191,7 +191,8 @@ def _limits(corpus: Corpus, lost: int) -> str:
                     "learns the rules, and scores on it say nothing of people.")
     fitted = sorted({p for p in table["profile"].fillna("") if str(p).startswith("fitted:")}) if "profile" in table else []
     if fitted:
-        told.append(f"The profile was fitted on recordings of people ({', '.join(fitted)}): their numbers, not their sound, are in it.")
+        told.append(f"The profile was fitted on recordings of people ({', '.join(fitted)}): their numbers, not their sound, "
+                    "are in it.")
     if lost:
         told.append(f"{lost} lines could not be used and are left out: `problems.csv`.")
     return "\n".join(f"- {t}" for t in told)
