@@ -9,6 +9,7 @@ __all__ = ['Runner', 'project_root', 'Study', 'load_study', 'expand', 'notebook_
 
 # %% ../nbs/50_batch.ipynb #c63be748
 import ast
+import contextlib
 import hashlib
 import itertools
 import json
@@ -17,15 +18,18 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
-from multiprocessing import get_context
+from importlib.util import resolve_name
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,7 @@ from tqdm import tqdm
 import zsemo_kit
 from .analysis.results import KEYS
 from .analysis.scores import METRICS
+from .corpora.readers import READERS
 from .corpora.table import InputError
 from .generation.sources import names_of
 from .remote import Remote, is_url
@@ -214,12 +219,17 @@ def _check_pairs(study: Study, defaults: Mapping[str, Any]) -> None:
 
 # %% ../nbs/50_batch.ipynb #9eff8208
 @cache
-def _imported(source: str) -> frozenset[Path]:
-    "Files of the package that a piece of code imports by name."
-    names = {n.module for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ImportFrom) and n.module}
-    names |= {a.name for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Import) for a in n.names}
+def _imported(source: str, package: str = "") -> frozenset[Path]:
+    "Files of the package that a piece of code imports, by name or relative to its own place."
+    found = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Import | ast.ImportFrom)]
+    names = {a.name for n in found if isinstance(n, ast.Import) for a in n.names}
+    names |= {resolve_name("." * n.level + (n.module or ""), package) for n in found if isinstance(n, ast.ImportFrom)}
     paths = [_PACKAGE.parent / f"{name.replace('.', '/')}.py" for name in names if name.startswith(_PACKAGE.name + ".")]
     return frozenset(p for p in paths if p.is_file())
+
+
+def _imported_by(module: Path) -> frozenset[Path]:
+    return _imported(module.read_text(encoding="utf-8"), ".".join(module.relative_to(_PACKAGE.parent).parent.parts))
 
 
 def code_of(
@@ -231,7 +241,7 @@ def code_of(
     new = set(_imported("\n".join(code)))
     while new:
         found |= new
-        new = {p for module in new for p in _imported(module.read_text(encoding="utf-8"))} - found
+        new = {p for module in new for p in _imported_by(module)} - found
     return sorted(found)
 
 # %% ../nbs/50_batch.ipynb #aeaad7de
@@ -418,9 +428,12 @@ def _locate(
         return name if parts == name.split("+") else ""
     found[name] = name
     if not _synthetic(name) and find(name) is None:
+        if name not in READERS:  # a slip of the pen must not pass for a corpus that is not here
+            expected = f"one of {', '.join(READERS)}, <card>_synthetic, or a path such as ./{name or 'folder'}"
+            raise InputError(f"study {study.name!r}: no corpus {name!r}", expected=expected)
         try:
             if name not in study.fetch:
-                raise InputError(f"real {name} was not found in ZSEMO_CORPORA")
+                raise InputError(f"{name} was not found in ZSEMO_CORPORA")
             told.append(f"{name} was not found in ZSEMO_CORPORA: downloading it")
             fetch(name)
         except InputError as e:
@@ -496,11 +509,44 @@ def _executed(jobs: list[Job], workers: int) -> Iterator[tuple[Job, str]]:
         return
     # several runs that each start a thread a core slow one another down many times over
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        pending: dict[Future[str], Job] = {pool.submit(execute, job): job for job in jobs}
-        while pending:
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                yield pending.pop(future), future.result()
+    others = {child.pid for child in active_children()}
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_bound) as pool:
+        try:
+            with _deaf():
+                pending: dict[Future[str], Job] = {pool.submit(execute, job): job for job in jobs}
+            while pending:
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    yield pending.pop(future), future.result()
+        except BaseException:  # Ctrl-C, say: the pool alone would first do all that is waiting
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in active_children():
+                if child.pid not in others:
+                    child.kill()  # its kernel follows it
+            raise
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    "Processes that are started here ignore Ctrl-C from their first moment: it is the batch that is stopped."
+    if threading.current_thread() is not threading.main_thread():  # only there may signals be set
+        yield
+        return
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, heard)
+
+
+def _bound() -> None:
+    "A worker does not outlive its batch."
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    if (batch := parent_process()) is not None:
+        batch.join()
+        os._exit(1)  # nobody is there to take the result
 
 # %% ../nbs/50_batch.ipynb #ef0b8601
 def run_study(
