@@ -38,7 +38,7 @@ def type_text(
     if get_origin(annotation) is Annotated:
         annotation = annotation.__origin__
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    return re.sub(r"\b(?!zsemo_kit\.)(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)  # not torch.device: a short one might be ours
+    return re.sub(r"(?<![\w.])(?!zsemo_kit\.)(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)  # torch.device stays: `device` might be ours
 
 # %% ../nbs/52_reference.ipynb #b1a0cea3
 def default_text(

@@ -212,8 +212,8 @@ def study_page(
 
 
 def _grid_table(grid: Mapping[str, Any]) -> str:
-    "The values of each parameter; a study of several grids has a table for each."
-    tables = [{**{k: [v] for k, v in grid["parameters"].items()}, **one} for one in grid["grid"] or [{}]]
+    "What all runs share, then the values of each grid."
+    tables = [{k: [v] for k, v in grid["parameters"].items()}, *grid["grid"]]
     rows = [[{"parameter": f"`{k}`", "values": ", ".join(f"`{v}`" for v in values)} for k, values in t.items()] for t in tables]
     return "\n\n".join(pipes(pd.DataFrame(r)) for r in rows if r)
 
@@ -398,7 +398,7 @@ def _settings(root: Path) -> dict[str, Any]:
         "html_static_path": [str(static)] if static.is_dir() else [],
         "html_css_files": ["site.css"] if static.is_dir() else [],
         "html_favicon": str(static / "icon.svg") if static.is_dir() else None,
-        "html_copy_source": False, "html_show_sourcelink": False, "html_show_sphinx": False,
+        "html_copy_source": False, "html_show_sourcelink": False, "html_show_sphinx": False, "add_module_names": False,
         "python_maximum_signature_line_length": 70, "python_use_unqualified_type_names": True,
         "toc_object_entries_show_parents": "hide", "exclude_patterns": ["runs", "zsemo_kit", "tests"],
     }
