@@ -191,6 +191,9 @@ def play(page: Any, sound: Any) -> float:
     return length
 
 
+PLAYERS = ".widget-output audio"  # of a panel: as it is read, and with the emotion
+
+
 def panel(page: Any) -> Any:
     """The part of the page that holds the panel with its controls."""
     return page.locator(".jp-OutputArea-output:has(.widget-dropdown)").first
@@ -201,15 +204,16 @@ def menu(page: Any, name: str) -> Any:
     return panel(page).locator(f".widget-dropdown:has(label:text-is('{name}')) select")
 
 
-def shown(page: Any, before: str = "") -> str:
-    """The panel's page, when it is another than before."""
-    output = panel(page).locator(".jupyter-widgets-output-area, .widget-output").first
+def shown(page: Any, *texts: str) -> str:
+    """The panel's page, when it holds all these texts."""
+    output, html = panel(page).locator(".widget-output").first, ""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if (html := output.inner_html()) and html != before and "jp-RenderedHTML" in html:
-            return str(html)
+        html = str(output.inner_html())
+        if all(text in html for text in texts):
+            return html
         page.wait_for_timeout(100)
-    raise AssertionError("the panel did not change")
+    raise AssertionError(f"no {texts} in the panel: {re.sub('src=.*?>', '', html)[-1500:]}")
 
 
 def injected(page: Any) -> str:
@@ -220,47 +224,45 @@ def injected(page: Any) -> str:
 def test_a_change_is_heard_at_once(lab: Lab, opened: Callable[[str], Any]) -> None:
     page = opened("listen_and_compare")
     finished(page)
-    before = shown(page)
-    sounds, neutral = {injected(page)}, panel(page).locator("audio").first.get_attribute("src")
+    shown(page, "angry, strength 1.0", "pitch, Hz")
+    sounds, neutral = [injected(page)], panel(page).locator("audio").first.get_attribute("src")
     assert 0.5 < play(page, panel(page).locator("audio").nth(1)) < 10
     menu(page, "emotion").select_option(label="sad")
-    before = shown(page, before)
-    assert "sad, strength 1.0" in before and injected(page) not in sounds
+    shown(page, "sad, strength 1.0")
     assert panel(page).locator("audio").nth(1).evaluate("a => a.autoplay"), "it plays of its own accord"
-    sounds.add(injected(page))
+    sounds.append(injected(page))
     panel(page).locator(".noUi-handle").focus()
     page.keyboard.press("ArrowRight")
-    before = shown(page, before)
-    assert "sad, strength 1.1" in before and injected(page) not in sounds
+    shown(page, "sad, strength 1.1")
+    sounds.append(injected(page))
     assert panel(page).locator("audio").first.get_attribute("src") == neutral, "the reading is the same"
+    voices = menu(page, "voice").locator("option").all_inner_texts()
+    menu(page, "voice").select_option(label=next(v for v in voices if v.endswith("(male)")))
+    page.wait_for_function("([one, before]) => document.querySelectorAll(one)[1].src != before", arg=[PLAYERS, sounds[-1]])
+    sounds.append(injected(page))
+    assert len(set(sounds)) == 4 and panel(page).locator("audio").first.get_attribute("src") != neutral
     menu(page, "corpus").select_option(label="emodb_synthetic")
-    before = shown(page, before)
-    menu(page, "voice").select_option(index=1)
-    assert "(male)" in shown(page, before) or panel(page).locator("audio").count() == 2
-    assert panel(page).locator("audio").first.get_attribute("src") != neutral
-    assert "pitch, Hz" in panel(page).inner_text() and page.locator("audio").count() == 2 + 8 + 8
+    page.wait_for_function("([one, before]) => document.querySelectorAll(one)[1].src != before", arg=[PLAYERS, sounds[-1]])
+    assert menu(page, "voice").locator("option").first.inner_text().startswith("de.")
+    assert page.locator("audio").count() == 2 + 8 + 8
 
 
 def test_runs_are_filtered_compared_and_opened(lab: Lab, opened: Callable[[str], Any]) -> None:
     page = opened("results_explorer")
     text = "".join(o["text"] for cell in finished(page) for o in cell["outputs"])
     assert "2 finished runs of guessing" in text and "first_look" not in text
-    before = shown(page)
-    assert "2 of 2 runs" in before and "UAR difference" in before and lab.runs[0] in before
+    shown(page, "2 of 2 runs", "UAR difference -0.", "<b>worse</b>", *lab.runs)
     menu(page, "compare").select_option(index=1)
-    before = shown(page, before)
-    assert "compared with itself" in before
+    shown(page, "2 of 2 runs", "a run is not compared with itself")
     menu(page, "with").select_option(index=0)
-    before = shown(page, before)
-    assert "UAR difference +0." in before and "<b>better</b>" in before
+    shown(page, "2 of 2 runs", "UAR difference +0.", "<b>better</b>")
     menu(page, "skill").select_option(label="0.9")
-    before = shown(page, before)
-    assert "1 of 2 runs" in before and "A comparison needs two runs" in before
-    panel(page).locator("a", has_text=re.compile("guessing/|^[0-9a-f]{12}$")).first.click()
+    shown(page, "1 of 2 runs", "A comparison needs two runs")
+    panel(page).locator("a").first.click()
     page.wait_for_function("window.jupyterapp.shell.currentWidget?.context?.path?.endsWith('/notebook.ipynb')")
     path = page.evaluate("window.jupyterapp.shell.currentWidget.context.path")
     assert path in {f"runs/out/guessing/{run}/notebook.ipynb" for run in lab.runs}
-    page.wait_for_selector("text=this notebook was executed with skill 0.9")
+    page.wait_for_selector("text=this notebook was executed with skill 0.9 >> visible=true")
 
 
 def test_a_table_of_utterances_plays(lab: Lab, opened: Callable[[str], Any]) -> None:
