@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import tempfile
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -131,7 +132,7 @@ def page_of(
     for cell in book.cells:
         if cell.cell_type == "markdown":
             text, files = relinked(cell.source, relative, root)
-            cell.source, needed, said = named(text, names), needed | files, _last_sentence(cell.source) or said
+            cell.source, needed, said = named(text, names), needed | files, _words(cell.source) or said
             cells.append(cell)
         else:
             cells += _code_cells(cell, module, said)
@@ -173,13 +174,14 @@ def _plain(output: NotebookNode) -> NotebookNode:
     output.get("data", {}).pop(_WIDGET, None)
     return output
 
-# %% ../nbs/52_site.ipynb #633589a9
-def _last_sentence(text: str) -> str:
-    "What the last paragraph begins with, as plain text: an alt text for the figure below it."
+# %% ../nbs/52_site.ipynb #c8594625
+def _words(text: str) -> str:
+    "Title and last paragraph as plain text: an alt text for the figure below them."
+    titles = re.findall(r"^#+ (.+)$", text, flags=re.M)
     body = re.sub(r"^#.*$", "", text, flags=re.M).strip()
     paragraphs = [p for p in re.split(r"\n\s*\n", body) if p and not p.startswith((">", "|", "```", "-", "!"))]
-    plain = re.sub(r"[`*_]|\[([^\]]*)\]\([^)]*\)", r"\1", paragraphs[-1] if paragraphs else "")
-    return " ".join(re.split(r"(?<=[.:])\s", plain.strip())[0].split())
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", ": ".join(titles[-1:] + paragraphs[-1:]))
+    return textwrap.shorten(re.sub(r"[`*]", "", plain), 300, placeholder=" …")
 
 
 def _contents(module: ModuleType, page: Path) -> str:
@@ -220,7 +222,9 @@ def _grid_table(grid: Mapping[str, Any]) -> str:
 # %% ../nbs/52_site.ipynb #33ed41e6
 def _published(published: Mapping[str, Any]) -> list[str]:
     "Table, figures and notes of a study, and where they were made."
-    facts = " · ".join(form.format(published[key]) for key, form in _FACTS.items() if published.get(key))
+    short = {**published, "commit": str(published.get("commit") or "")[:7],
+             "seeds": ", ".join(map(str, published.get("seeds") or []))}
+    facts = " · ".join(form.format(short[key]) for key, form in _FACTS.items() if short.get(key))
     rows = pd.DataFrame([{k: _cell(v) for k, v in row.items()} for row in published.get("table") or []])
     figures = [_figure(f) for f in published.get("figures") or []]
     notes = "\n".join(f"- {note}" for note in published.get("notes") or [])
