@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 
-from zsemo_kit.batch import Job, expand, load_study, run_study
+from zsemo_kit.batch import Job, Study, code_of, expand, load_study, resolve_corpora, run_study
 from zsemo_kit.corpora.table import InputError
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
@@ -154,3 +155,48 @@ def test_every_committed_study_fits_its_notebook(project: Path) -> None:
         study = load_study(path.stem, project)
         jobs = jobs_of(study, expand(study), project, project / "runs/out")
         assert jobs and all(isinstance(j, Job) for j in jobs), path.name
+
+
+def alive(folder: Path) -> list[str]:
+    "Processes that work in a folder: a batch, its workers, their kernels."
+    found = []
+    for process in psutil.process_iter(["cwd", "status", "cmdline"]):
+        if process.info["cwd"] == str(folder) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(" ".join(process.info["cmdline"] or []))
+    return found
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "kill -9"])
+def test_a_batch_of_several_processes_ends_at_once_and_leaves_none_behind(root: Path, how: str) -> None:
+    write_study(root, "notebook: toy\nparameters: {wait: 600}\ngrid: {seed: [0, 1, 2, 3, 4, 5]}")
+    script = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+              "from zsemo_kit.cli import main\nmain(['run', 'toy', '--jobs', '2'])")
+    batch = subprocess.Popen([sys.executable, "-c", script], cwd=root, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    kernels: list[str] = []
+    end = time.monotonic() + 300
+    while len(kernels) < 2 and time.monotonic() < end and batch.poll() is None:
+        time.sleep(0.2)
+        kernels = [words for words in alive(root) if "ipykernel" in words]
+    assert len(kernels) == 2
+    if how == "Ctrl-C":
+        os.killpg(batch.pid, signal.SIGINT)  # as a terminal does: to all of them
+    else:
+        batch.kill()
+    _, err = batch.communicate(timeout=300)
+    assert batch.returncode == (130 if how == "Ctrl-C" else -signal.SIGKILL)
+    assert "Traceback" not in err and ("goes on from there" in err) == (how == "Ctrl-C")
+    end = time.monotonic() + 60
+    while alive(root) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert alive(root) == []
+    assert not list((root / "runs/out/toy").glob("*.failed")) and not list((root / "runs/out/toy").rglob("metrics.json"))
+
+
+def test_a_changed_module_makes_a_run_stale_however_it_is_imported(project: Path) -> None:
+    used = {path.name for path in code_of(project / "nbs/experiments/zero_shot_text.ipynb")}
+    assert {"fit.py", "loop.py", "heads.py", "labels.py", "table.py"} <= used and not {"cli.py", "batch.py"} & used
+
+
+def test_a_misspelt_corpus_is_refused_and_not_left_out(root: Path) -> None:
+    with pytest.raises(InputError, match="no corpus 'meld_sinthetic'; expected one of meld, "):
+        resolve_corpora(Study("toy", "toy"), [{"source": "meld_sinthetic", "target": "meld"}], find=lambda n: None, fetch=str)
