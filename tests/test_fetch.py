@@ -18,7 +18,7 @@ import pytest
 
 from zsemo_kit.corpora import fetch as module
 from zsemo_kit.corpora.fetch import download, fetch, fetchable, sources, unpack
-from zsemo_kit.corpora.readers import READERS, read
+from zsemo_kit.corpora.readers import READERS, find, read
 from zsemo_kit.corpora.table import InputError
 
 DATA = bytes(range(256)) * 2000  # 512,000 bytes
@@ -281,3 +281,18 @@ def test_sources_are_complete() -> None:
 def test_checksums_are_those_of_the_real_copies(corpora_dir: Path) -> None:
     for spec in sources()["meld"]["files"]:
         assert module.sha256_of(corpora_dir / "meld" / spec["path"]) == spec["sha256"]
+
+
+def test_half_a_corpus_does_not_count_as_found(
+    server: Server, toy: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ZSEMO_CORPORA", str(tmp_path))
+    gone = {"path": "gone.csv", "url": f"{server.url}/missing", "sha256": None}
+    monkeypatch.setitem(sources()["toy"], "files", [toy, gone])
+    with pytest.raises(InputError, match="HTTP 404"):
+        fetch("toy", tmp_path, progress=False)
+    assert find("toy") is None and only(tmp_path / ".toy.fetching") == [".checksums.json", "x.bin"]
+    before = len(server.asked)
+    monkeypatch.setitem(gone, "url", f"{server.url}/whole")
+    assert fetch("toy", tmp_path, progress=False) == tmp_path / "toy" == find("toy")
+    assert len(server.asked) == before + 1 and only(tmp_path) == ["toy"]  # what had come was not asked for again

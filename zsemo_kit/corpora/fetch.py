@@ -184,6 +184,7 @@ def _until_whole(url: str, part: Path, bar: Any, timeout: float) -> None:
                 failed, size = (1 if now > size else failed + 1), now
                 if failed >= TRIES:
                     _give_up(url, part, e)
+                bar.set_postfix_str(f"{str(e) or type(e).__name__}: trying again")
                 time.sleep(min(_WAIT, max(getattr(e, "after", 0.0), PAUSE * 2 ** (failed - 1))))
             except (httpx.HTTPError, httpx.InvalidURL) as e:
                 _give_up(url, part, e)
@@ -253,16 +254,22 @@ def fetch(
     *,
     progress: bool = True,  # show a bar a file
 ) -> Path:  # the corpus' folder, `folder/name`
-    "Download a corpus that may be downloaded; for the others, an `InputError` says where to ask."
+    """Download a corpus that may be downloaded; for the others, an `InputError` says where to ask.
+
+    The folder takes its name when all of it is there: half a corpus must not pass for one that is found.
+    """
     source, target = _source(name), Path(folder) / name
+    work = target if target.exists() else target.with_name(f".{name}.fetching")
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
         for spec in source["files"]:
-            _file(spec, target, progress)
+            _file(spec, work, progress)
+        if work != target:
+            work.rename(target)
     except OSError as e:
         mend = "choose a folder that you may write to, with room for it"
         raise InputError(f"cannot write to {target}", found=e.strerror or str(e), mend=mend) from e
     finally:
         with contextlib.suppress(OSError):
-            target.rmdir()  # an empty folder would pass for a corpus that is there
+            work.rmdir()  # nothing came
     return target
