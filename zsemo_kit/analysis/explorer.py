@@ -160,7 +160,8 @@ class ResultsExplorer(Panel):
         said = [" ".join(f"{k}={v}" for k, v in row.items()).lower() for row in records(self.results)]
         self._said = pd.Series(said, self.results.index)
         menus = {c: kit.Dropdown(options=_values(self.results[c]), description=c, **wide) for c in self.columns}
-        words = kit.Text(description="words", placeholder="in any column, such as seed=3", continuous_update=False, **wide)
+        words = kit.Text(description="words", placeholder="in any column, such as seed=3", continuous_update=False,
+                         **{**wide, "layout": {"width": "22em"}})
         runs = self._runs(self.results)
         first, second = (kit.Dropdown(options=runs, value=runs[min(i, len(runs) - 1)][1], description=d, **wide)
                          for i, d in enumerate(("compare", "with")))

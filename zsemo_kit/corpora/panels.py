@@ -33,7 +33,7 @@ class Panel:
         kit = widgets()
         self.controls, self.html, self._at_work = dict(controls), "", False
         self._shown = kit.Output()
-        wrapped = kit.Layout(flex_flow="row wrap", align_items="center")
+        wrapped = kit.Layout(flex_flow="row wrap", align_items="center", grid_gap="0.2em 1.2em")
         self.widget = kit.VBox([kit.Box(list(self.controls.values()), layout=wrapped), self._shown])
         for control in self.controls.values():
             control.observe(self._changed, "value")

@@ -68,10 +68,12 @@ class Audition(Panel):
         super().__init__({
             "corpus": kit.Dropdown(options=names, description="corpus", **look),
             "sentence": kit.Dropdown(description="sentence", **look),
-            "words": kit.Text(description="or your words", placeholder="what is to be said instead", **late),
+            "words": kit.Text(description="or your words", placeholder="what is to be said instead",
+                              **{**late, "layout": {"width": "24em"}}),
             "emotion": kit.Dropdown(options=["neutral", *self.profile.ways], value="angry", description="emotion", **look),
             "voice": kit.Dropdown(description="voice", **look),
-            "strength": kit.FloatSlider(value=1.0, min=0.0, max=2.0, step=0.1, description="strength", **late),
+            "strength": kit.FloatSlider(value=1.0, min=0.0, max=2.0, step=0.1, description="strength",
+                                        **{**late, "layout": {"width": "20em"}}),
             "take": kit.BoundedIntText(value=0, min=0, max=999, description="take", **late),
             "play": kit.Checkbox(value=True, description="play each change", indent=False, **look),
         })
