@@ -40,5 +40,8 @@ bench-check: $(READY)  ## the same, and exit 1 where a ratio fell below the trac
 	@mkdir -p runs/out
 	$(BIN)/python tests/benchmarks/run.py --check --out runs/out/benchmarks.json $(BENCH)
 
+figures: $(READY)  ## figures/ of every published study; FIGURES=--redraw draws from finished runs only
+	$(BIN)/zsemo figures $(FIGURES)
+
 clean:  ## results and caches of this checkout; the environment stays
 	rm -rf runs/out .pytest_cache .mypy_cache .ruff_cache .hypothesis
