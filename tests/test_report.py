@@ -12,6 +12,7 @@ import pytest
 
 from zsemo_kit.analysis.compare import NOISE
 from zsemo_kit.analysis.comparisons import comparisons, counterpart_of
+from zsemo_kit.analysis.publish import publish, standing
 from zsemo_kit.analysis.report import Report, figures_of, report
 from zsemo_kit.analysis.results import gather, left_out, markdown, ordered, pipes, table
 from zsemo_kit.analysis.scores import over_seeds, scores
@@ -267,7 +268,7 @@ def test_the_headline_decides_columns_caption_figures_and_tests(tmp_path: Path) 
     stages = found.figures["stages_drama_four"]
     assert stages.get_suptitle().startswith("weighted F1")
     assert [t.get_text() for t in stages.axes[0].get_xticklabels()] == ["text,\nutterance", "audio,\nutterance", "fusion"]
-    assert {t.get_text() for t in stages.axes[0].get_legend().get_texts()} >= {"silver none", "silver melt"}
+    assert {t.get_text() for t in stages.axes[0].get_legend().get_texts()} >= {"no silver labels", "silver labels of MELT"}
     assert found.table["stage"].tolist() == ["text_1", "text_1", "audio_1", "fusion", "fusion"]  # modality has no say
     detailed = [name for name in found.figures if name.startswith("confusion")]
     assert len(detailed) == 1 and "fusion" in detailed[0].removeprefix("confusion")  # what the last stage says
@@ -281,7 +282,8 @@ def test_the_headline_decides_columns_caption_figures_and_tests(tmp_path: Path) 
 def test_the_command_line_hands_a_studys_choices_to_its_report(tmp_path: Path) -> None:
     folder = staged(tmp_path / "out" / "s")
     grid = [{"stage": ["fusion", "text_1"], "silver": ["none", "melt"]}, {"stage": ["audio_1"]}]
-    chosen = Study("s", "x", grid=grid, compare=KINDS, metric="weighted_f1")
+    notebook = Path(__file__).parents[1] / "nbs" / "experiments" / "merits_l.ipynb"
+    chosen = Study("s", str(notebook), grid=grid, compare=KINDS, metric="weighted_f1")
     made = _report(chosen, folder, tmp_path, [p.name for p in folder.iterdir()])
     assert set(made.comparisons["metric"]) == {"weighted_f1"} and len(made.comparisons) == 4
     assert made.table["stage"].tolist()[0] == "fusion"  # as the study lists them
@@ -297,14 +299,12 @@ def test_stages_fall_into_their_own_order_and_need_two(study: Path, tmp_path: Pa
 
 
 def test_report_writes_page_table_and_figures(study: Path, tmp_path: Path) -> None:
-    found = report("demo", study.parent, tmp_path / "figures", baseline="zebra")
+    found = report("demo", study.parent, baseline="zebra")
     assert isinstance(found, Report)
     names = {p.relative_to(tmp_path).as_posix() for p in found.files}
     assert {"out/demo/results.csv", "out/demo/report.md", "out/demo/demo__forest_drama_four.svg",
-            "figures/demo__forest_drama_four.svg", "out/demo/demo__confusion_apple_drama_four.svg"} <= names  # fmt: skip
+            "out/demo/demo__confusion_apple_drama_four.svg"} <= names  # fmt: skip
     assert all(p.exists() for p in found.files)
-    for path in (tmp_path / "figures").iterdir():
-        assert path.read_bytes() == (study / path.name).read_bytes()
     page = (study / "report.md").read_text()
     assert page == found.text == str(found)
     for needed in ("# demo", "Holm", "encoder = minilm", "fit", "(demo__forest_drama_four.svg)"):
@@ -312,6 +312,55 @@ def test_report_writes_page_table_and_figures(study: Path, tmp_path: Path) -> No
     assert str(tmp_path) not in page and str(tmp_path) not in found._repr_html_()
     assert "<table" in found._repr_html_() and "<img" in found._repr_html_()
     assert report("demo", study).table.equals(found.table)  # the study's own folder will do
+
+
+def test_publishing_writes_figures_and_what_is_to_be_known_about_them(study: Path, tmp_path: Path) -> None:
+    shop = tmp_path / "figures"
+    for folder in study.iterdir():
+        told = {"commit": "abc", "code": "v1", "system": "Linux x86_64", "cores": 2, "python": "3.11.7"}
+        (folder / "environment.json").write_text(json.dumps(told))
+    files = publish(report("demo", study.parent, code="v2"), shop, about="What?", command="zsemo run demo")
+    told = json.loads((shop / "demo.json").read_text())
+    assert [told[k] for k in ("study", "about", "command", "commit")] == ["demo", "What?", "zsemo run demo", "abc"]
+    assert [told[k] for k in ("runs", "seconds", "seeds", "metric")] == [6, 9.0, [0, 1], "UAR"]
+    assert told["machine"] == "Linux x86_64, 2 cores, Python 3.11.7" and "earlier version of the code" in told["notes"][-1]
+    assert [row["row"] for row in told["table"]] == ["apple", "drama", "zebra"]
+    assert {f["file"] for f in told["figures"]} | {"demo.json"} == {p.name for p in shop.iterdir()} == {p.name for p in files}
+    assert all(f["title"] and f["caption"] and f["alt"] for f in told["figures"])
+    assert str(tmp_path) not in (shop / "demo.json").read_text()
+    before = {p.name: p.read_bytes() for p in shop.iterdir()}
+    (shop / "demo__gone.svg").write_text("")
+    (shop / "demo_two__forest.svg").write_text("")  # of another study
+    publish(report("demo", study.parent, code="v2"), shop, about="What?", command="zsemo run demo")
+    assert (shop / "demo_two__forest.svg").exists()
+    assert {p.name: p.read_bytes() for p in shop.iterdir() if p.name != "demo_two__forest.svg"} == before
+
+
+def test_a_figure_that_cannot_be_drawn_here_stays_and_fewer_runs_replace_nothing(study: Path, tmp_path: Path) -> None:
+    shop, found = tmp_path / "figures", report("demo", study.parent)
+    publish(found, shop, also={"silver_drama": found.figures["forest_drama_four"]})
+    before = {p.name: p.read_bytes() for p in shop.iterdir()}
+    publish(found, shop, keep=["silver_drama"])
+    assert set(before) == {p.name for p in shop.iterdir()}
+    assert any(f["file"] == "demo__silver_drama.svg" for f in json.loads((shop / "demo.json").read_text())["figures"])
+    shutil.rmtree(study / found.results["folder"].iloc[0])
+    with pytest.raises(InputError, match="stands on more runs; expected 6 at least; found 5"):
+        publish(report("demo", study.parent), shop)
+    assert set(before) == {p.name for p in shop.iterdir()}
+
+
+def test_runs_of_an_earlier_code_stand_in_for_those_of_the_present_one(study: Path) -> None:
+    folders = sorted(p for p in study.iterdir() if p.is_dir())
+    wanted = {f"new{i}": json.loads((f / "params.json").read_text()) for i, f in enumerate(folders)}
+    found = standing(study, wanted)
+    assert list(found.values()) == [f.name for f in folders]
+    assert len(report("demo", study.parent, ids=found.values()).results) == 6
+    shutil.copytree(folders[0], study / "new0")
+    os.utime(folders[0] / "metrics.json")  # however young the other is
+    assert standing(study, wanted)["new0"] == "new0"
+    assert not standing(study, {"other": {"source": "elsewhere"}})
+    shutil.copytree(folders[0], study / "cut.partial-1")
+    assert "cut.partial-1" not in standing(study, wanted).values()
 
 
 def test_more_figures_where_the_data_allow(study: Path) -> None:

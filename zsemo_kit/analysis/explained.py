@@ -298,7 +298,7 @@ def _rows(
         name = f"{row['name']} {seen[key]}" if seen[key] > 1 else row["name"]
         if runs:
             levels = _levels(row, rows.attrs.get("same", {}))
-            title = f"{named[key]} on {corpus_name(row['target'])}"
+            title = f"{named[key]}, on {corpus_name(row['target'])}"
             yield _Row(name, title, row["target"], row["space"], levels, bool(row["transductive"]), n_boot, runs)
 
 # %% ../../nbs/analysis/47_explained.ipynb #7a312f8a

@@ -130,11 +130,11 @@ def plot_attributes(
     with style():
         small = f"{note} Accuracy: share of the claims that agree with the measurement. {_sample(table)}"
         small += " Published figures are of another corpus and other thresholds: context, not a bar."
-        title = title or led(model, _reached(rows))
+        title, known = title or led(model, _reached(rows)), rows["accuracy"].tolist()
         fig = drawing(9.6, 2.5 + 0.42 * len(rows) + 0.9 * len(spoken), title, small.strip(),
                       shows="What the explanations claim about the voice, against its measurement; grey marks are what can be "
                             "reached without listening.",
-                      alt=f"Dots with intervals, one a line. {listed(rows['attribute'], rows['accuracy'])}.")  # fmt: skip
+                      alt=f"Dots with intervals, one a line. {listed(rows['attribute'].tolist(), known)}.")  # fmt: skip
         parts = fig.subplots(1 + len(spoken), 1, squeeze=False, height_ratios=[len(rows), *[1] * len(spoken)])[:, 0]
         for y, row in enumerate(rows.to_dict("records")):
             _attribute(parts[0], y, row)
@@ -267,7 +267,7 @@ def plot_counterfactuals(
     with style():
         small = f"{note} n: claims with room to move as expected. {_sample(table)}"
         small += " At the right: is it more than under the control? Holm over all edits."
-        told = listed(table["edit"], table["towards"])
+        told = listed(table["edit"].tolist(), table["towards"].tolist())
         fig = drawing(11.2, 2.7 + 0.46 * len(table), title or led(model, _follows(table)), small.strip(),
                       shows="Each voice is edited, say made louder. Left: does the claim about it move as expected? Middle and "
                             "right: what else changes, beside a control that edits nothing.",
@@ -332,7 +332,7 @@ def plot_reliance(
         small += " At the right: difference to it, paired, Holm over all conditions."
         fig = drawing(9.4, 2.3 + 0.42 * len(table), title or led(model, _needed(table)), small.strip(),
                       shows="What is left of UAR, and how many guesses change, when a part of the input is taken away.",
-                      alt=f"Dots with intervals, one line a condition. UAR: {listed(names, table['uar'])}.")  # fmt: skip
+                      alt=f"Dots with intervals, one line a condition. UAR: {listed(names, table['uar'].tolist())}.")  # fmt: skip
         left, right = fig.subplots(1, 2, sharey=True, width_ratios=[1.7, 1])
         for y, row in enumerate(table.to_dict("records")):
             for axes, what, marker in ((left, "uar", "o"), (right, "changed", "s")):

@@ -13,7 +13,7 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle, pairwise
 from pathlib import Path
@@ -114,7 +114,7 @@ def drawing(
         fig.suptitle(textwrap.fill(title, int(width * 10)), x=0.02, ha="left", fontsize=10.5, fontweight="bold")
     if note:
         fig.supxlabel(textwrap.fill(note, int(width * 15.5)), x=0.02, ha="left", fontsize=7.5, color="#555555")
-    fig.caption, fig.alt = f"{shows} {note}".strip(), f"{alt} {title}.".replace("..", ".").strip()
+    fig.caption, fig.alt = f"{shows} {note}".strip(), f"{alt} {title}".strip()
     return fig
 
 # %% ../../nbs/analysis/43_figures.ipynb #40f7de02
@@ -140,8 +140,8 @@ def _plain(
 
 # %% ../../nbs/analysis/43_figures.ipynb #61020492
 def listed(
-    names: Sequence[Any],  # what is shown, in order
-    values: Sequence[float],  # a score of each
+    names: Iterable[Any],  # what is shown, in order
+    values: Iterable[Any],  # a score of each
     most: int = 8,  # how many are told one by one
 ) -> str:  # "card .490, own .570"; of many, the lowest and the highest
     "Numbers in words, for who does not see them."
@@ -158,7 +158,8 @@ def led(
     takeaway: str,  # a sentence
 ) -> str:  # "speech LLM on RAVDESS: too sure by .185"
     "A title that says whose finding it is."
-    return f"{model[0].upper()}{model[1:]}: {takeaway[0].lower()}{takeaway[1:]}" if model else takeaway
+    lower = takeaway[0].lower() + takeaway[1:] if takeaway[1:2].islower() else takeaway  # UAR stays UAR
+    return f"{model[0].upper()}{model[1:]}: {lower}" if model else takeaway
 
 # %% ../../nbs/analysis/43_figures.ipynb #d5cd6007
 _NAMES = {"uar": "UAR (unweighted average recall)", "wa": "WA (accuracy)", "macro_f1": "macro F1",
@@ -390,6 +391,19 @@ def _lines(
     return handles
 
 # %% ../../nbs/analysis/43_figures.ipynb #53f79eee
+def _columns(
+    labels: Sequence[str],  # entries of a legend
+    most: int,  # columns at most
+    room: float,  # points
+) -> int:  # columns that fit; entries run down each column
+    for ncols in range(min(most, len(labels)), 1, -1):
+        deep = -(-len(labels) // ncols)
+        widths = [max(map(len, labels[i : i + deep])) for i in range(0, len(labels), deep)]
+        if sum(5.3 * width + 34 for width in widths) <= room:
+            return ncols
+    return 1
+
+
 def _above(
     axes: Axes,  # where the legend goes, between title and data
     handles: Sequence[Line2D | Patch],  # entries
@@ -398,7 +412,9 @@ def _above(
 ) -> None:
     "Legend between title and data; left to itself matplotlib puts it over the title, or cuts it off."
     if handles:
-        lines = -(-len(handles) // ncols) + lift
+        ncols = _columns([str(h.get_label()) for h in handles], ncols, float(axes.figure.bbox.width))
+        deep = -(-len(handles) // ncols)
+        lines = deep + lift + (deep > 1 and lift > 0)  # entries are higher than lines of a title
         axes.set_title("\n".join([" "] * lines), fontsize=9.5)  # keeps the room; the legend starts at the figure's edge
         at = blended_transform_factory(axes.figure.transSubfigure, axes.transAxes)
         legend = axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 1.0), bbox_transform=at, ncols=ncols,
@@ -720,6 +736,12 @@ def plot_label_shares(
     return fig
 
 # %% ../../nbs/analysis/43_figures.ipynb #cbbbe988
+def _said(
+    column: str,  # of a history
+) -> str:  # "dev UAR"
+    return " ".join({"uar": "UAR", "wa": "WA", "f1": "F1"}.get(word, word) for word in column.split("_"))
+
+
 def plot_training(
     histories: pd.DataFrame | Sequence[pd.DataFrame],  # one frame a seed: epoch, loss, dev_uar and so on; kept marks the choice
     title: str = "",  # takeaway
@@ -738,7 +760,7 @@ def plot_training(
     seeds += " Dotted: epochs that were kept." if any("kept" in run for run in runs) else ""
     small = f"{note} {seeds} Dev is held out of the source, never of the target.".strip()
     with style():
-        ends = [f"{c.replace('_', ' ')} {_plain(everything[c].dropna().iloc[0])} to {_plain(everything[c].dropna().iloc[-1])}"
+        ends = [f"{_said(c)} {_plain(everything[c].dropna().iloc[0])} to {_plain(everything[c].dropna().iloc[-1])}"
                 for c in columns]  # fmt: skip
         fig = drawing(3.9 * len(panels) + 0.6, 3.4, title or led(model, "Training, on the source only"), small,
                       shows="Loss and scores over the epochs of training.",
@@ -750,7 +772,7 @@ def plot_training(
                     if name in run:
                         axes.plot(run["epoch"], run[name], color=colour, lw=0.7, alpha=0.45, ls=dash)
                 mean = pd.concat(runs).groupby("epoch")[name].mean()
-                axes.plot(mean.index, mean, color=colour, lw=2, ls=dash, label=name.replace("_", " "),
+                axes.plot(mean.index, mean, color=colour, lw=2, ls=dash, label=_said(name),
                           marker="o" if len(mean) < 3 else None)  # fmt: skip
             for epoch in sorted({e for run in runs if "kept" in run for e in run.loc[run["kept"].astype(bool), "epoch"]}):
                 axes.axvline(epoch, color="#333333", lw=1, ls=":", zorder=1)

@@ -43,7 +43,8 @@ def _machine(
 def _rows(
     found: Report,  # what the study found
 ) -> list[dict[str, str]]:  # the report's table, with a readable name a row
-    seen, names = shown(found.table), {}
+    seen = shown(found.table)
+    names: dict[Any, str] = {}
     for _, part in found.table.groupby(["target", "space"], sort=False):
         part.attrs = found.table.attrs
         names |= dict(zip(part.index, row_names(part), strict=True))

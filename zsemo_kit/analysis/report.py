@@ -93,7 +93,7 @@ def _confusions(
         mean = counted(frames, labels).sum(1).mean(0)
         counts = pd.DataFrame(mean, pd.Index(labels, name="truth"), pd.Index([*labels, OUTSIDE], name="guess"))
         counts = counts.drop(columns=OUTSIDE) if not counts[OUTSIDE].any() else counts
-        model = f"{row['label']} on {corpus_name(row['target'])}"
+        model = f"{row['label']}, on {corpus_name(row['target'])}"
         yield f"confusion_{row['name']}", plot_confusion(counts, seeds=len(frames), model=model)
 
 # %% ../../nbs/analysis/45_report.ipynb #daa7da39
@@ -121,7 +121,7 @@ def _curves(
     for source, rows in free.groupby("source", sort=False):
         if any(c in _STRATEGIES and rows[c].nunique() > 1 for c in apart):
             rows.attrs = part.attrs
-            title = f"{METRIC_NAMES[metric]} on {_test(part)}: which way of making {corpus_name(source)} text is best?"
+            title = f"{METRIC_NAMES[metric]} on {_test(part)}: which way of making {corpus_name(str(source))} text is best?"
             yield f"ablation_{source}", plot_ablation(rows.assign(name=row_names(rows)), title=title, metric=metric, ceiling=top)
 
 # %% ../../nbs/analysis/45_report.ipynb #91a96ef7
@@ -166,7 +166,7 @@ def _heat_maps(
         once = not part.duplicated(["source", "target"]).any()
         if once and part["source"].nunique() > 1 and part["target"].nunique() > 1:
             told = {c: v for c, v in zip(others, values, strict=True) if v != "" and (c == "space" or rows[c].nunique() > 1)}
-            plain = [space_name(v) if c == "space" else setting_name(c, v) for c, v in told.items()]
+            plain = [space_name(str(v)) if c == "space" else setting_name(c, v) for c, v in told.items()]
             title = f"Which source serves which target? {METRIC_NAMES[headline(rows)]}, {', '.join(filter(None, plain))}"
             figure = plot_heat_map(_by_part(part), title=title, metric=headline(rows))
             yield f"heat_map_{'_'.join(map(str, told.values()))}", figure
