@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Json', 'exporting', 'main', 'overridden', 'run', 'report', 'figures', 'corpora', 'doctor', 'fetch', 'generate',
-           'speak', 'explain', 's3prl', 'datasets', 'audformat']
+           'speak', 'encode', 'explain', 's3prl', 'datasets', 'audformat']
 
 # %% ../nbs/51_cli.ipynb #3893a521
 import contextlib
@@ -678,6 +678,31 @@ def _tell_spoken(made: "Spoken", folder: Path, licence: str, as_json: bool) -> N
     if made.seconds:
         _say(f"{made.seconds:.0f} s of speech made in {made.took:.0f} s: {factor:.0f} times faster than real time")
     _say(f"licence  {licence}")
+
+# %% ../nbs/51_cli.ipynb #720d6fba
+@app.command(epilog="Examples: zsemo encode ravdess · "
+                    "RAY_ADDRESS=head:6379 zsemo encode ravdess --features hf_hubert_custom:FOLDER --engine ray")
+def encode(
+    corpus: Annotated[str, typer.Argument(help="A corpus with audio, by name or path.")],
+    features: Annotated[str, typer.Option(help="egemaps, cues, an s3prl upstream, or an audio model.")] = "egemaps",
+    space: Annotated[str, typer.Option(help="Label space: four, seven, …")] = "four",
+    own_terms: Annotated[str, typer.Option(help="none, trim, trim+level or trim+level+tilt; as the encoder wants it.")] = "",
+    engine: Annotated[str, typer.Option(help="local, or ray: the cluster of RAY_ADDRESS, else Ray here.")] = "local",
+) -> None:
+    "Fill the cache of features (means) before a study needs them; with ray on every node."
+    _refuse_engine(engine)
+    _absolute_corpora()
+    if engine == "ray":
+        from zsemo_kit.cluster import connected, encode_on
+        with connected() as cluster:
+            _say(f"{encode_on(cluster, corpus, space, features, own_terms, progress=True):,} features in the cache")
+        return
+    from zsemo_kit.generation.sources import open_corpus
+    from zsemo_kit.training.upstreams import SpeechEncoder
+    encoder = SpeechEncoder.load(features, own_terms=own_terms or None)
+    chosen = open_corpus(corpus, space)
+    encoder.means(chosen, progress=True)
+    _say(f"{len(chosen) - len(encoder.problems):,} of {len(chosen):,} utterances of {corpus} are in the cache")
 
 # %% ../nbs/51_cli.ipynb #167e2c76
 @app.command(epilog="Examples: zsemo explain mine.scp --model runs/out/semollm/RUN/models/0 · zsemo explain mine.scp --annotate "
