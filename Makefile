@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint notebooks readme docs bench bench-check clean
+.PHONY: demo test lint notebooks readme docs bench bench-check figures clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
