@@ -102,7 +102,7 @@ def compare_runs(
     done = paired(frames[0], frames[1], metric, _unit(frames[0]), n)
     seen = {label for frame in frames for column in ("truth", "guess") for label in frame[column]}
     labels = [label for label in space_labels(spaces[0]) if label in seen]
-    one, other = (confusion(frame["truth"], frame["guess"], labels) for frame in frames)
+    one, other = (confusion(list(frame["truth"]), list(frame["guess"]), labels) for frame in frames)
     names = names_of_runs(results)
     return RunPair((names[first], names[second]), done, (one, other))
 
