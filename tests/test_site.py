@@ -50,7 +50,8 @@ class Visit:
         self.wrong: list[str] = []
         self.page.on("console", lambda m: m.type in ("error", "warning") and self.wrong.append(m.text))
         self.page.on("pageerror", lambda e: self.wrong.append(str(e)))
-        self.page.on("requestfailed", lambda r: self.wrong.append(f"{r.url} failed"))
+        # what is cut off because the next page is opened is not a failure
+        self.page.on("requestfailed", lambda r: r.failure != "net::ERR_ABORTED" and self.wrong.append(f"{r.url} failed"))
         self.page.route("**/*", self._inside)
 
     def _inside(self, route) -> None:  # type: ignore[no-untyped-def]

@@ -228,7 +228,16 @@ def _published(published: Mapping[str, Any]) -> list[str]:
     rows = pd.DataFrame([{k: _cell(v) for k, v in row.items()} for row in published.get("table") or []])
     figures = [_figure(f) for f in published.get("figures") or []]
     notes = "\n".join(f"- {note}" for note in published.get("notes") or [])
-    return [f"## Results\n\nMade by: {facts}", pipes(rows) if len(rows) else "", *figures, notes]
+    return [f"## Results\n\nMade by: {facts}", _results(rows), *figures, notes]
+
+
+def _results(rows: pd.DataFrame) -> str:
+    "The table of a report, what was measured first."
+    if not len(rows):
+        return ""
+    scores = [c for c in rows.columns if rows[c].astype(str).str.match(r"^[.\d]").any()]
+    order = sorted(rows.columns, key=lambda c: 0 if c == "row" else 1 if c in scores else 2)
+    return f"````{{table}}\n:class: results\n\n{pipes(rows[order])}\n````"
 
 
 _FACTS = {
