@@ -142,7 +142,8 @@ class Cluster:
             num_cpus=self.cpus, num_gpus=self.gpus, memory=int(self.memory * 2**30) or None,
             max_retries=_RETRIES, retry_exceptions=False,
         )
-        waiting, pending = list(reversed(list(enumerate(items)))), {}
+        waiting = list(reversed(list(enumerate(items))))
+        pending: dict[Any, int] = {}
         try:
             while waiting or pending:
                 while waiting and len(pending) < (self.at_once or 1000):

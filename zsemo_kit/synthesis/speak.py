@@ -233,18 +233,20 @@ def _shards(
 ) -> list[_Shard]:
     "What is not there yet, all utterances of a reading in one shard."
     rows: dict[Path, dict[Path, Any]] = {}
-    for row, reading, file in zip(table.itertuples(), files.reading, files.file, strict=True):
+    first: dict[Path, tuple[str, Voice]] = {}
+    for row, text, voice, reading, file in zip(table.itertuples(), said, voices, files.reading, files.file, strict=True):
         if row.Index not in problems and not file.is_file():
             rows.setdefault(reading, {}).setdefault(file, row)
+            first[reading] = text, voice
     shards = [_Shard()]
     for reading, lines in rows.items():
         if len(shards[-1].lines) >= _SHARD:
             shards.append(_Shard())
-        name, place = reading.relative_to(out).as_posix(), table.index.get_loc(next(iter(lines.values())).Index)
+        name = reading.relative_to(out).as_posix()
         if reading.is_file():
             shards[-1].sounds[name] = reading.read_bytes()
         else:
-            shards[-1].texts.append((said[place], voices[place], name))
+            shards[-1].texts.append((*first[reading], name))
         shards[-1].lines += [(name, f.relative_to(out).as_posix(), r.utterance, r.emotion, _person(r), r.gender)
                              for f, r in lines.items()]
     return shards if shards[-1].lines else shards[:-1]
