@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RATE', 'LONGEST', 'OWN_TERMS', 'AudioError', 'Part', 'open_part', 'load_audio', 'save_audio', 'trimmed', 'levelled',
-           'equalised', 'own_terms', 'audio_path', 'utterance_audio', 'file_stamp', 'audio_digest', 'in_order',
-           'stream_audio', 'each_audio']
+           'equalised', 'own_terms', 'audio_path', 'utterance_audio', 'file_stamp', 'audio_digest',
+           'without_interrupts', 'in_order', 'stream_audio', 'each_audio']
 
 # %% ../../nbs/corpora/01_audio.ipynb #923b8c5d
 import hashlib
@@ -13,6 +13,8 @@ import math
 import multiprocessing
 import os
 import re
+import signal
+import threading
 import time
 import uuid
 import warnings
@@ -406,18 +408,32 @@ def _chunk(work: Callable[[Any], Any], items: Sequence[Any]) -> tuple[list[tuple
     begin = time.monotonic()
     return [_tried(work, item) for item in items], (time.monotonic() - begin) / len(items)
 
+# %% ../../nbs/corpora/01_audio.ipynb #8b8fdf29
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    "Processes that are started here ignore Ctrl-C from their first moment: who started them ends them."
+    if threading.current_thread() is not threading.main_thread():  # only there may it be set
+        yield
+        return
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, heard)
+
 # %% ../../nbs/corpora/01_audio.ipynb #780e7226
 _CHUNK, _BEAT = 16, 0.5  # items sent to a worker at once: so many, or as many as take so many seconds
 
 
 def _shared(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[tuple[Any, str]]:
-    "The results of other processes, in order; at most three chunks a worker are on the way."
+    "The results of other processes, in order; about two chunks a worker are on the way."
     begin, size = 0, 1
     pool, waiting = _pool(workers), deque[Any]()
     try:
         while begin < len(items) or waiting:
-            while begin < len(items) and len(waiting) < 3 * workers:
-                waiting.append(pool.submit(_chunk, work, items[begin : begin + size]))
+            while begin < len(items) and len(waiting) <= 2 * workers:  # loky queues so many: more trip it when workers are killed
+                with without_interrupts():
+                    waiting.append(pool.submit(_chunk, work, items[begin : begin + size]))
                 begin += size
             pairs, seconds = waiting.popleft().result()
             size = max(1, min(_CHUNK, int(_BEAT / max(seconds, 1e-6))))
