@@ -198,15 +198,16 @@ def _store(
 # %% ../../nbs/corpora/08_cache.ipynb #13bee9dc
 def file_digest(
     file: Path,  # any file
-    cache: FeatureCache,  # remembers digests
+    cache: FeatureCache | sqlite3.Connection,  # remembers digests; for many files, the connection that `run` opens
 ) -> str:  # SHA-256 of the content
     "Hash of a file, read only if it changed since it was last hashed."
+    run = cache.run if isinstance(cache, FeatureCache) else lambda work: work(cache)
     path, stamp = str(file.resolve()), file_stamp(file)
-    known = cache.run(lambda con: con.execute("SELECT digest FROM digests WHERE path = ? AND stamp = ?",
-                                              (path, stamp)).fetchone())
+    known = run(lambda con: con.execute("SELECT digest FROM digests WHERE path = ? AND stamp = ?",
+                                        (path, stamp)).fetchone())
     if known:
         return str(known[0])
     with file.open("rb") as f:
         digest = hashlib.file_digest(f, "sha256").hexdigest()
-    cache.run(lambda con: con.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", (path, stamp, digest)))
+    run(lambda con: con.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", (path, stamp, digest)))
     return digest

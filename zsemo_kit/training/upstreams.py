@@ -400,19 +400,21 @@ def _prepared(
     for u in utterances:
         encoder.found.pop((corpus.name, u), None)
     head = f"{_VERSION}\0{encoder.fingerprint}\0{kind}\0{encoder.own_terms}\0"
-    digest = partial(file_digest, cache=encoder.cache)
-    keys, bad = [], set()
+    bad: set[int] = set()
 
     def note(i: int, why: str) -> None:
         bad.add(i)
         encoder.found[corpus.name, utterances[i]] = audio[i], why
 
-    for i in range(len(corpus)):
+    def key(i: int, digest: Callable[[Path], str]) -> bytes:
         try:
-            keys.append(hashlib.sha256((head + audio_digest(corpus, i, digest)).encode()).digest())
+            return hashlib.sha256((head + audio_digest(corpus, i, digest)).encode()).digest()
         except (InputError, OSError) as e:
-            keys.append(hashlib.sha256(f"{head}nothing {utterances[i]}".encode()).digest())
             note(i, str(e) if isinstance(e, InputError) else f"the file cannot be read ({e.strerror})")
+            return hashlib.sha256(f"{head}nothing {utterances[i]}".encode()).digest()
+
+    # one connection for all files: to open one a file took longer than to read features that are there
+    keys = encoder.cache.run(lambda con: [key(i, partial(file_digest, cache=con)) for i in range(len(corpus))])
 
     def compute(places: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         rest = [i for i in places if i not in bad]
