@@ -278,7 +278,7 @@ def plot_counterfactuals(
         _side(panels[2], table, "emotion", "another emotion\n(% of answers)")
         for axes in panels:
             _rows(axes, names)
-        panels[2].text(1.06, -0.5, "against the control:", transform=panels[2].get_yaxis_transform(), va="bottom", fontsize=8,
+        panels[2].text(1.06, -0.5, "vs control:", transform=panels[2].get_yaxis_transform(), va="bottom", fontsize=8,
                        color="#555555")  # fmt: skip
         for y, verdict in enumerate(table["verdict"]):
             panels[2].text(1.06, y, verdict, transform=panels[2].get_yaxis_transform(), va="center", fontsize=8.5)

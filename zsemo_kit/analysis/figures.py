@@ -364,7 +364,7 @@ def _row_name(
 ) -> str:  # its name with its size; marked if transductive
     flag = " †" if row.get("transductive") is True or row.get("transductive") == 1 else ""
     n = row.get("n_train")
-    return textwrap.fill(f"{row['name']}{flag}", 48) + (f"  (n = {int(n):,})" if n is not None and n == n else "")
+    return textwrap.fill(f"{row['name']}{flag}", 60) + (f"  (n = {int(n):,})" if n is not None and n == n else "")
 
 # %% ../../nbs/analysis/43_figures.ipynb #893d8cc1
 def _size(

@@ -48,7 +48,7 @@ def _keyed(
         fig.set_figwidth(fig.get_figwidth() + 0.65 + 0.075 * widest)
         fig.legend(handles=keys, loc="outside right upper")
 
-
+# %% ../../nbs/analysis/43_speech_figures.ipynb #bf862bce
 def _emotion_lines(
     axes: Axes,  # where each emotion is a line
     names: Sequence[str],  # emotions, from top to bottom
@@ -59,7 +59,7 @@ def _emotion_lines(
     badge(axes.get_yticklabels())
     sns.despine(ax=axes, left=True)
 
-
+# %% ../../nbs/analysis/43_speech_figures.ipynb #86ad2c8f
 def _in_order(
     emotions: pd.Series,  # in any order
 ) -> list[str]:  # each once, in the order of the colours; others last
