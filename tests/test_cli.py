@@ -618,3 +618,89 @@ def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(PATIENCE)
     assert "Traceback" not in err
+
+
+# --- a stranger's first hour
+
+def test_version(call: Call) -> None:
+    code, out, _ = call("--version")
+    assert code == 0 and re.fullmatch(r"zsemo_kit \d+\.\d+\.\d+\n", out)
+
+
+def test_a_card_without_scenarios_needs_no_strategy(call: Call, serve: Callable[..., Server], tmp_path: Path) -> None:
+    code, out, _ = call("generate", "ravdess", "--recorded", "--out", tmp_path / "made")
+    assert code == 0 and "description" in out
+    (tmp_path / "card.yaml").write_text(SPEAKERS + "prompt_labels: [joy, neutral]\nlabel_map: {joy: happy, neutral: neutral}")
+    code, out, err = call("generate", "card.yaml", "--n", 2, "--model", "fake", "--base-url", serve().url)
+    assert code == 0 and "2 replies asked for now" in out and "mine_synthetic" in out, err
+
+
+@pytest.mark.parametrize("words", [("--n", 5), ("--model", "m"), ("--max-cost", 0), ("--json-mode",)])
+def test_recorded_replies_take_no_option_of_a_server(call: Call, tmp_path: Path, words: tuple[Any, ...]) -> None:
+    one_line(call("generate", "meld", "--recorded", *words), "--recorded asks no server", "leave out --n")
+    assert files(tmp_path) == []
+
+
+def test_set_chooses_among_the_runs_of_a_study(call: Call, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+
+    def runs(*words: str) -> set[str]:
+        return set(call("run", "merits_l", "--dry-run", "--out", tmp_path, *words)[1].splitlines())
+    whole = {line.split("  ")[0] for line in runs()}
+    fusion = runs("--set", "stage=fusion", "--set", "seed=0")
+    assert len(fusion) == 3 and {line.split("  ")[0] for line in fusion} < whole  # not the fusion that no grid asks for
+    words = ("merits_l", "--set", "stage=text_1", "--set", "training=joint", "--out", tmp_path)
+    one_line(call("run", *words), "no run with stage=text_1, training=joint")
+    assert len(runs("--set", "seed=77")) == len(whole) / 5
+
+
+def test_corpora_lists_what_others_measured(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "melt").mkdir()
+    monkeypatch.setenv("ZSEMO_CORPORA", str(tmp_path))
+    lines = {line.split()[0]: line for line in call("corpora")[1].splitlines() if line}
+    assert "found: melt" in lines["melt"] and "not found" in lines["meld_acoustic"]
+
+
+def test_what_cannot_be_fetched_says_so_before_it_asks_for_a_folder(call: Call, tmp_path: Path) -> None:
+    one_line(call("fetch", "iemocap"), "may not be downloaded", "https://sail.usc.edu/iemocap/")
+    assert files(tmp_path) == []
+
+
+def test_the_cache_is_shown_and_emptied_and_nothing_else(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    for name in ("features.sqlite", "features.sqlite-wal", "stages/text-1/model.bin", "speech/x/a.flac", "thesis/chapter.txt"):
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / name).write_bytes(b"x" * 1000)
+    monkeypatch.setenv("ZSEMO_CACHE", str(cache))
+    shown = json.loads(call("cache", "--json")[1])
+    assert shown["bytes"] == {"features": 2000, "stages": 1000, "speech": 1000, "edited": 0, "voices": 0} and not shown["cleared"]
+    one_line(call("cache", "thesis", "--clear"), "unknown part 'thesis'", "stages")
+    assert "deleted" in call("cache", "stages", "--clear")[1]
+    assert files(cache) == ["features.sqlite", "features.sqlite-wal", "speech/x/a.flac", "thesis/chapter.txt"]
+    assert call("cache", "--clear")[0] == 0 and files(cache) == ["thesis/chapter.txt"]
+    assert str(cache) in call("cache")[1]
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Path]:
+    "A file system of one megabyte with no room on it; only root may make one."
+    place = tmp_path / "full"
+    place.mkdir()
+    made = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", place], capture_output=True, check=False)  # noqa: S607
+    if not made or made.returncode:
+        pytest.skip("no small file system can be mounted here")
+    try:
+        with contextlib.suppress(OSError):
+            (place / "fill").write_bytes(b"x" * (1 << 20))
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)  # noqa: S607
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(call: Call, full: Path) -> None:
+    one_line(call("generate", "meld", "--recorded", "--out", full / "made"), "no room", "free some")
+    assert files(full) == ["fill"]
+    (full / "fill").unlink()
+    assert call("generate", "meld", "--recorded", "--out", full / "made")[0] == 0
+    assert len(Corpus.load(full / "made")) > 2000
