@@ -96,6 +96,7 @@ def wrong(line: str, complete: bool) -> str:
     words = shlex.split(line)
     at = next(i for i, word in enumerate(words) if word.rsplit("/", 1)[-1] == "zsemo")
     words = [w for w in words[at + 1:] if w not in ("--help", "…", "...")]
+    words = words if complete else ["1" if w == "N" else w for w in words]
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         if words[0].isupper():  # a placeholder such as COMMAND
