@@ -641,7 +641,9 @@ def test_recorded_replies_take_no_option_of_a_server(call: Call, tmp_path: Path,
     assert files(tmp_path) == []
 
 
-def test_set_chooses_among_the_runs_of_a_study(call: Call, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_set_chooses_among_the_runs_of_a_study(
+    call: Call, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(project)
 
     def runs(*words: str) -> set[str]:
@@ -687,7 +689,7 @@ def full(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "full"
     place.mkdir()
     made = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", place], capture_output=True, check=False)  # noqa: S607
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", place], capture_output=True, check=False)
     if not made or made.returncode:
         pytest.skip("no small file system can be mounted here")
     try:
@@ -695,7 +697,7 @@ def full(tmp_path: Path) -> Iterator[Path]:
             (place / "fill").write_bytes(b"x" * (1 << 20))
         yield place
     finally:
-        subprocess.run(["umount", "-l", place], check=True)  # noqa: S607
+        subprocess.run(["umount", "-l", place], check=True)
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(call: Call, full: Path) -> None:

@@ -174,7 +174,7 @@ def run(
     out: Annotated[str | None, typer.Option(help="Folder of results, or a URL such as s3://…; runs/out by default.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at the same time; 1, or what a cluster has room for.")] = None,
     engine: Annotated[str, typer.Option(help="local, or ray: the cluster of RAY_ADDRESS, else Ray on this machine.")] = "local",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE or NAME=[A, B]: these runs, or a new value.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE or NAME=[A, B]: these runs, or new ones.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the study and list its runs; run nothing.")] = False,
     as_json: Json = False,
 ) -> None:
