@@ -35,12 +35,12 @@ from typing import Any
 
 import nbformat
 import papermill
-import yaml
 from tqdm import tqdm
 
 import zsemo_kit
 from .analysis.results import KEYS
 from .analysis.scores import METRICS
+from .corpora.files import read_yaml
 from .corpora.readers import READERS
 from .corpora.table import InputError
 from .generation.sources import names_of
@@ -107,8 +107,8 @@ def load_study(
 
 def _study(path: Path) -> Study:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raw = read_yaml(path.read_text(encoding="utf-8"), f"study {path}")
+    except (OSError, UnicodeDecodeError) as e:
         raise InputError(f"cannot read the study {path}", found=" ".join(str(e).split())) from e
     if not isinstance(raw, dict) or "notebook" not in raw:
         raise InputError(f"study {path}", expected="a mapping with at least `notebook`", found=type(raw).__name__)
@@ -117,10 +117,23 @@ def _study(path: Path) -> Study:
             raise InputError(f"study {path}: bad field {key!r}", expected=_expected(key), found=repr(value)[:60])
     grid = raw.get("grid", [])
     grids = [grid] if isinstance(grid, dict) else grid
+    _check_plain(raw, grids, f"study {path}")
     raw["grid"] = [{k: v if isinstance(v, list) else [v] for k, v in g.items()} for g in grids]
     _check_report(raw, f"study {path}")
     _check_resources(raw.get("resources", {}), f"study {path}")
     return Study(name=path.stem, **raw)
+
+# %% ../nbs/50_batch.ipynb #c4ec9a1b
+def _check_plain(raw: Mapping[str, Any], grids: list[Any], where: str) -> None:
+    "What JSON can hold, since each run keeps its parameters so: words, numbers, lists and mappings by words."
+    named = [*grids, *raw.get("skip", []), raw.get("parameters", {}), raw.get("resources", {})]
+    if not all(isinstance(m, dict) and all(isinstance(k, str) for k in m) for m in named):
+        raise InputError(f"{where}: bad 'grid', 'skip' or 'parameters'", expected="mappings by name, such as {seed: [0, 1]}")
+    try:
+        json.dumps(raw, allow_nan=False)
+    except (TypeError, ValueError) as e:
+        raise InputError(f"{where}: a value that cannot be kept", expected="words, numbers, lists and mappings; quote dates",
+                         found=str(e)) from e
 
 
 def _check_report(raw: Mapping[str, Any], where: str) -> None:

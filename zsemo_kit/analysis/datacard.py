@@ -162,8 +162,8 @@ def _overlap(corpus: Corpus, known: Mapping[str, Card]) -> str:
         beside = found[found["against"] == found["against"].iloc[0]]
         wide = beside.pivot(index="measure", columns="source", values="value").reindex(beside["measure"].unique())
         parts.append(f"`{card.id}`, against {found['against'].iloc[0]}:\n\n{pipes(wide.round(4).reset_index())}")
-    return "\n\n".join([*parts, "The column that ends in `test`, where there is one, is a baseline: real lines that are not in the "
-                        "reference. See `zsemo_kit.analysis.audit` for the measures."])
+    return "\n\n".join([*parts, "The column that ends in `test`, where there is one, is a baseline: real lines that are not in "
+                        "the reference. See `zsemo_kit.analysis.audit` for the measures."])
 
 
 def _second(corpus: Corpus) -> str:

@@ -180,7 +180,7 @@ def gather(
             row = {} if why else {"folder": name, "_time": (folder / "metrics.json").stat().st_mtime_ns} | _read_run(folder)
             why = why or ", ".join(f"metrics.json has no {key}" for key in ("source", "target", "uar") if key not in row)
             why = why or ("of another version of the study" if ids is not None and folder.name not in ids else "")
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
             why = f"unreadable: {type(error).__name__}"
         if why:
             odd.append({"folder": name, "why": why})

@@ -262,7 +262,7 @@ def _form(folder: Path) -> str:
     try:
         told = json.loads((folder / MARK).read_text(encoding="utf-8"))
         return str(told.get("form", "s3prl"))  # the first exports were all for s3prl
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return ""
 
 # %% ../../nbs/corpora/09_export.ipynb #50d9633a

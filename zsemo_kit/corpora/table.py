@@ -340,7 +340,7 @@ def _load(folder: Path) -> Corpus:
         return Corpus(manifest["name"], table, folder, manifest["space"])
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise InputError(
             f"cannot read the saved corpus {folder}",
             expected=f"{_MANIFEST} and table.parquet", found=f"{type(e).__name__}: {e}",

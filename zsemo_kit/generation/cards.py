@@ -12,8 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ..corpora.files import read_yaml
 from ..corpora.table import EMOTIONS, InputError
 
 # %% ../../nbs/generation/10_cards.ipynb #a506c303
@@ -77,21 +76,6 @@ class Card:
         for label, share in self.shares.items():
             shares[self.emotion(label)] = shares.get(self.emotion(label), 0.0) + share
         return shares
-
-# %% ../../nbs/generation/10_cards.ipynb #9ee05064
-class _Loader(yaml.SafeLoader):
-    "The safe loader, but a key that stands twice is an error."
-
-
-def _unique_keys(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    twice = [str(k) for i, k in enumerate(keys) if k in keys[:i]]
-    if twice:
-        raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the key {twice[0]!r} stands twice")
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_keys)
 
 # %% ../../nbs/generation/10_cards.ipynb #ba9b92a9
 _FIELDS = {
@@ -251,8 +235,4 @@ def load_card(
 ) -> Card:  # validated
     "Read a card; whatever is wrong with it is said in one line."
     text, where = _text_of(name_or_path)
-    try:
-        raw = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError as e:
-        raise InputError(f"{where} is not readable YAML", found=str(e)) from e
-    return _card(raw, where)
+    return _card(read_yaml(text, where), where)

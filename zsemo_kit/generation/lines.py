@@ -241,7 +241,7 @@ def _json_items(text: str, labels: Iterable[str] = ()) -> list[_Item] | None:
         return None
     try:
         value, _ = json.JSONDecoder().raw_decode(body, found.start())
-    except ValueError:
+    except (ValueError, RecursionError):
         return _broken_items(body) or None
     return [_Item(i, raw, speaker, label) for i, (raw, speaker, label) in enumerate(_walk(value, names))] or None
 

@@ -225,6 +225,8 @@ class ReplyStore:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, _VERSION):
             raise sqlite3.Error(f"schema version {version}, this kit knows {_VERSION}")
+        if not version and self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise sqlite3.Error("a database of something else")
         self._db.execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA.split(";"):
             self._db.execute(statement)
@@ -349,7 +351,10 @@ class RecordedStore:
             known = sorted(f.name.split(".")[0] for f in root.iterdir() if f.name.endswith(".jsonl.gz"))
             cards = ", ".join(k for k in known if not k.endswith(("_utterances", "_contrast")))
             raise InputError(f"no recorded replies for the card {card!r}", expected=f"one of {cards or '(none found)'}")
-        self._replies = {reply.key: (prompt, reply) for prompt, reply in self._read()}
+        try:
+            self._replies = {reply.key: (prompt, reply) for prompt, reply in self._read()}
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as e:
+            raise InputError(f"cannot read the recorded replies of {card!r}", expected="packed JSON lines", found=str(e)) from e
 
     def _read(self) -> Iterator[tuple[Prompt, Reply]]:
         for file in self._files:

@@ -471,7 +471,7 @@ def _load_thresholds(
         return _as_thresholds(json.loads(path.read_text(encoding="utf-8")))
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise InputError(f"cannot read the thresholds {path}", expected="a file that Thresholds.save wrote",
                          found=f"{type(e).__name__}: {e}") from e
 

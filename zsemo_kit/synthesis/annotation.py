@@ -122,7 +122,7 @@ def _load(path: Path) -> "Annotator":
             raise ValueError("not the words of three or five levels")
         if not limit > 0 or set(ATTRIBUTES.values()) - set(made.limits["all"]):
             raise ValueError("limits of pitch, rate and level, and one between genders, are needed")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:  # an InputError is a ValueError
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:  # an InputError is a ValueError
         raise InputError(f"cannot read the annotator {path}", expected="a file that Annotator.save wrote",
                          found=f"{type(e).__name__}: {e}") from e
     return Annotator(made, limit, recall)

@@ -17,6 +17,7 @@ import pandas as pd
 import yaml
 
 from ..corpora.audio import RATE, levelled, trimmed
+from ..corpora.files import read_yaml
 from ..corpora.readers import read
 from ..corpora.table import EMOTIONS, Corpus, InputError
 from .acoustics import kept_numbers
@@ -135,11 +136,11 @@ def load_profile(
     packaged = files("zsemo_kit").joinpath("data", "profiles", f"{name_or_path}.yaml")
     path: Any = packaged if packaged.is_file() else Path(name_or_path)
     try:
-        return _profile(yaml.safe_load(path.read_text(encoding="utf-8")), f"profile {name_or_path}")
+        return _profile(read_yaml(path.read_text(encoding="utf-8"), f"profile {name_or_path}"), f"profile {name_or_path}")
     except OSError as e:
         expected = "documented, fitted:CORPUS, or a YAML file"
         raise InputError(f"there is no profile {str(name_or_path)!r}", expected=expected) from e
-    except (UnicodeDecodeError, yaml.YAMLError) as e:
+    except UnicodeDecodeError as e:
         raise InputError(f"profile {name_or_path} is not readable YAML", found=" ".join(str(e).split())) from e
 
 # %% ../../nbs/synthesis/22_injection.ipynb #86558c93

@@ -509,7 +509,7 @@ def _load(
             raise ValueError("no list of labels, or another format")
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as e:
         raise InputError(f"cannot read the saved speech LLM {folder}", expected=f"{_MANIFEST}, connector.safetensors",
                          found=f"{type(e).__name__}: {(str(e).splitlines() or [''])[0]}") from e
     encoder = encoder or SpeechEncoder.load(known["encoder"], cache, device, known["own_terms"])
