@@ -309,6 +309,23 @@ def test_run_and_report_of_a_tiny_study(call: Call, tiny: Path, monkeypatch: pyt
     one_line(call("report", "tiny", "--set", "seed=5"), "no finished run")
 
 
+def test_figures_are_drawn_again_from_runs_of_an_earlier_code(call: Call, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny)
+    monkeypatch.setenv("ZSEMO_CACHE", str(tiny / "cache"))
+    assert call("run", "tiny")[0] == 0  # finished by the test before, unless that did not run
+    before = {p.name: p.read_bytes() for p in (tiny / "figures").iterdir()}
+    notebook = tiny / "nbs" / "experiments" / "zero_shot_text.ipynb"
+    book = json.loads(notebook.read_text())
+    next(c for c in book["cells"] if c["cell_type"] == "code" and not c["metadata"].get("tags"))["source"] += ["\n# changed"]
+    notebook.write_text(json.dumps(book))
+    assert "  to do  " in call("run", "tiny", "--dry-run")[1]  # as the code stands, nothing has run
+    code, out, err = call("figures", "--redraw")
+    assert code == 0 and "1 runs" in out, err
+    assert {p.name: p.read_bytes() for p in (tiny / "figures").iterdir()} == before
+    one_line(call("figures", "nothing"), "unknown study")
+
+
+
 def test_a_study_whose_corpus_cannot_be_read_says_which_row(call: Call, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tiny)
     (tiny / "mine.csv").write_text("utterance,emotion,text\na,happy,hi\nb,glee,ho\n")

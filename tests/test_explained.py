@@ -154,12 +154,12 @@ def test_the_page_has_tables_figures_and_whose_numbers_they_are(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("zsemo_kit.analysis.report.explained", partial(explained, n_boot=40))
-    done = report("demo", study.parent, tmp_path / "figures")
+    done = report("demo", study.parent)
     assert isinstance(done, Report) and not done.explained.told
     names = {p.name for p in done.files}
     for kind in ("attributes", "reliability", "counterfactuals", "reliance"):
         assert f"demo__{kind}_drama_drama_four.svg" in names and f"{kind}.csv" in names
-        assert (tmp_path / "figures" / f"demo__{kind}_drama_drama_four.svg").exists()
+        assert (study / f"demo__{kind}_drama_drama_four.svg").exists()
         assert f"(demo__{kind}_drama_drama_four.svg)" in done.text
     assert {"believed.csv", "parse_rate.csv", "bins.csv"} <= names and all(p.exists() for p in done.files)
     assert "6 speakers, 2 seeds, not transductive" in done.text and "SEmoLLM's, IEMOCAP" in done.text and ".979" in done.text
@@ -168,7 +168,7 @@ def test_the_page_has_tables_figures_and_whose_numbers_they_are(
     assert str(tmp_path) not in done.text and "6 speakers." in done.figures["reliability_drama_drama_four"].get_supxlabel()
     assert "u000" not in "".join(p.read_text() for p in study.glob("*.csv"))
     before = {p.name: p.read_bytes() for p in done.files}
-    assert {p.name: p.read_bytes() for p in report("demo", study.parent, tmp_path / "figures").files} == before
+    assert {p.name: p.read_bytes() for p in report("demo", study.parent).files} == before
 
 
 def test_rows_stand_apart_and_say_what_they_are(study: Path) -> None:
@@ -181,8 +181,9 @@ def test_rows_stand_apart_and_say_what_they_are(study: Path) -> None:
     assert "| row |" in page and "| drama, qformer |" in page and "| transductive |" in page
     assert "2 seeds. n:" in page and "2 seeds, transductive)" in page  # said by a column, but for the line of free answers
     small = done.figures["attributes_drama, qformer_drama_four"].get_supxlabel()
-    assert "transductive" in small and "drama, qformer on drama" in small and "6 speakers, 2 seeds" in small.replace("\n", " ")
+    assert "transductive" in small and "6 speakers, 2 seeds" in small.replace("\n", " ")
     assert "transductive" not in done.figures["attributes_drama_drama_four"].get_supxlabel()
+    assert done.figures["attributes_drama, qformer_drama_four"].get_suptitle().startswith("Qformer, on drama: ")
 
 
 def test_levels_come_from_the_runs(tmp_path: Path) -> None:
