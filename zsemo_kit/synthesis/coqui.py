@@ -33,12 +33,12 @@ _LOCAL = "or give a local folder with the model file, config.json and speaker fi
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet(level: int = logging.ERROR) -> Iterator[None]:
     "Coqui reports on stdout and in its log what a user need not see; only errors pass."
     logs = [logging.getLogger(n) for n in ("TTS", "trainer")]
     levels = [log.level for log in logs]
     for log in logs:
-        log.setLevel(logging.ERROR)
+        log.setLevel(level)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
@@ -88,7 +88,7 @@ def _fetched(model: str) -> Any:
     "A model by its name, downloaded once by Coqui."
     from TTS.api import TTS
     try:
-        with _quiet():
+        with _quiet(logging.CRITICAL):  # what it says of a network that is not there is told below, in a line
             return TTS(model_name=model, progress_bar=False)
     except Exception as e:  # requests, huggingface_hub, zipfile and Coqui each have their own
         said = " ".join(f"{type(e).__name__}: {e}".split())[:200]

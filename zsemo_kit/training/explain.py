@@ -36,7 +36,7 @@ def _lines(
     try:
         data = path.read_bytes()
     except OSError as e:
-        raise InputError(f"cannot read {path}", found=e.strerror or str(e), mend="check the path and its permissions") from e
+        raise InputError(f"cannot read {path}", found=e.strerror or str(e), mend="give a list: id, tab, path on each line") from e
     if b"\0" in data:
         raise InputError(f"{path} is no list of recordings", expected="UTF-8 text, on each line an id, a tab and a path")
     return data.removeprefix(b"\xef\xbb\xbf").splitlines()
