@@ -9,7 +9,6 @@ __all__ = ['Runner', 'project_root', 'Study', 'load_study', 'expand', 'notebook_
 
 # %% ../nbs/50_batch.ipynb #c63be748
 import ast
-import contextlib
 import hashlib
 import itertools
 import json
@@ -18,7 +17,6 @@ import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -41,6 +39,7 @@ import zsemo_kit
 from .analysis.results import KEYS
 from .analysis.scores import METRICS
 from .corpora.files import read_yaml
+from .corpora.audio import without_interrupts
 from .corpora.readers import READERS
 from .corpora.table import InputError
 from .generation.sources import names_of
@@ -525,7 +524,7 @@ def _executed(jobs: list[Job], workers: int) -> Iterator[tuple[Job, str]]:
     others = {child.pid for child in active_children()}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_bound) as pool:
         try:
-            with _deaf():
+            with without_interrupts():
                 pending: dict[Future[str], Job] = {pool.submit(execute, job): job for job in jobs}
             while pending:
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
@@ -536,19 +535,6 @@ def _executed(jobs: list[Job], workers: int) -> Iterator[tuple[Job, str]]:
                 if child.pid not in others:
                     child.kill()  # its kernel follows it
             raise
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    "Processes that are started here ignore Ctrl-C from their first moment: it is the batch that is stopped."
-    if threading.current_thread() is not threading.main_thread():  # only there may signals be set
-        yield
-        return
-    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, heard)
 
 
 def _bound() -> None:
