@@ -243,6 +243,16 @@ def hold(root: Path, text: str) -> None:
     assert not (root / CANARY).exists() and sorted(p.name for p in root.iterdir()) == ["base"]
 
 
+def test_every_yaml_of_the_project_reads_as_it_did(project: Path) -> None:
+    import yaml
+
+    from zsemo_kit.corpora.files import read_yaml
+    found = [*(project / "runs/studies").glob("*.yaml"), *(project / "zsemo_kit/data").rglob("*.yaml")]
+    assert len(found) > 20
+    for path in found:
+        assert read_yaml(path.read_text(encoding="utf-8"), path.name) == yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
 # what a language model may answer
 
 

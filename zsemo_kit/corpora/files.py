@@ -131,7 +131,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _unique_keys(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
     twice = [str(k) for i, k in enumerate(keys) if k in keys[:i]]
     if twice:
         raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the key {twice[0]!r} stands twice")
