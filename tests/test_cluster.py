@@ -157,6 +157,8 @@ def test_a_node_with_other_code_is_refused(root: Path, cluster: Any, monkeypatch
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     shutil.copytree(project / "zsemo_kit", root / "old/zsemo_kit", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "old/zsemo_kit/batch.py").open("a").write("# an older version\n")
+    # Ray lets a worker import from the folder that this process works in, which would hide the other version
+    monkeypatch.chdir(root)
     node = added(cluster, env_vars={"PYTHONPATH": str(root / "old")})
     study(root, [0])
     try:
