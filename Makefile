@@ -17,14 +17,14 @@ demo: $(READY)  ## from a card to scores on real text and real speech, on the re
 	$(BIN)/zsemo run demo_speech --jobs 2
 
 test: $(READY) lint notebooks  ## every check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile  # both cores; a file keeps its fixtures
 
 lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
 notebooks: $(READY)  ## the lessons of the module notebooks, as tests
-	$(BIN)/nbdev_test --path nbs --skip_folder_re '^(experiments|tour|\.)' --n_workers 2
+	$(BIN)/nbdev_test --path nbs --skip_folder_re '^(experiments|guide|tour|\.)' --n_workers 2
 
 readme: $(READY)  ## README.md from nbs/index.ipynb
 	$(BIN)/jupyter nbconvert --to markdown --stdout nbs/index.ipynb | sed 's#](\.\./#](#' > README.md
