@@ -187,7 +187,7 @@ def notebook_path(
         raise InputError(f"study {study.name!r}: no notebook {study.notebook!r}", expected=f"one of {known}")
     return path
 
-
+# %% ../nbs/50_batch.ipynb #d49fd5e7
 def parameters_of(
     notebook: Path,  # a run notebook
 ) -> dict[str, Any]:  # parameter name: default value
@@ -243,7 +243,7 @@ def _imported(source: str, package: str = "") -> frozenset[Path]:
 def _imported_by(module: Path) -> frozenset[Path]:
     return _imported(module.read_text(encoding="utf-8"), ".".join(module.relative_to(_PACKAGE.parent).parent.parts))
 
-
+# %% ../nbs/50_batch.ipynb #ea752f25
 def code_of(
     notebook: Path,  # run notebook
 ) -> list[Path]:  # the package's modules that it uses, directly or through others, in order
@@ -428,7 +428,7 @@ def _holds(source: str | None, target: str | None) -> bool:
     several = {name for part in (source or "").split("+") for name in names_of(part)}
     return source != target and target in several
 
-
+# %% ../nbs/50_batch.ipynb #de028260
 def _locate(
     name: str, study: Study, find: Callable[[str], Path | None], fetch: Callable[[str], object],
     found: dict[str, str], told: list[str],
@@ -472,7 +472,7 @@ class Outcome:
     told: list[str]  # what was fetched, replaced or left out
     seconds: float  # wall time
 
-
+# %% ../nbs/50_batch.ipynb #bb7ce997
 def jobs_of(
     study: Study,  # a study
     runs: Iterable[dict[str, Any]],  # its runs
@@ -514,7 +514,7 @@ def run_jobs(
             bar.set_postfix(failed=len(failed))
     return failed
 
-
+# %% ../nbs/50_batch.ipynb #2debb2dc
 def _executed(jobs: list[Job], workers: int) -> Iterator[tuple[Job, str]]:
     if workers == 1 or len(jobs) < 2:
         yield from ((job, execute(job)) for job in jobs)
@@ -536,7 +536,7 @@ def _executed(jobs: list[Job], workers: int) -> Iterator[tuple[Job, str]]:
                     child.kill()  # its kernel follows it
             raise
 
-
+# %% ../nbs/50_batch.ipynb #dfcbde1a
 def _bound() -> None:
     "A worker does not outlive its batch."
     threading.Thread(target=_follow, daemon=True).start()
