@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import nbformat
@@ -147,13 +148,21 @@ ORDER = ["corpora", "generation", "synthesis", "training", "analysis"]
 
 
 def test_data_flows_one_way() -> None:
+    "Folders in their order, notebooks by their numbers: nothing imports what comes later, and nothing imports in a circle."
+    order = [*(f"{package}." for package in ORDER), ""]  # what lies in no folder comes last
+    place = {module_of(path): (order.index(f"{path.parent.name}." if path.parent.name in ORDER else ""), int(path.name[:2]))
+             for path in MODULES}
+    imports: dict[str, set[str]] = {}
     for path in MODULES:
-        package = module_of(path).split(".")[0]
-        for cell in code_cells(path):
-            if "#| export" not in cell.source or package not in ORDER:
-                continue
-            for imported in re.findall(r"zsemo_kit\.(\w+)", body(cell)):
-                assert imported in ORDER[: ORDER.index(package) + 1], f"{name(path)} reaches back to {imported}"
+        code = "\n".join(body(cell) for cell in code_cells(path) if "#| export" in cell.source)
+        found = set(re.findall(r"(?:from|import) zsemo_kit\.([\w.]+)", code))
+        imports[module_of(path)] = {other for other in found if other in place and other != module_of(path)}
+        lost = found - set(place) - set(ORDER)
+        assert not lost, f"{name(path)} imports {', '.join(lost)}, of which there is no notebook"
+    for module, others in imports.items():
+        later = [other for other in others if place[other] > place[module]]
+        assert not later, f"{module} reaches back to {', '.join(later)}"
+    list(TopologicalSorter(imports).static_order())  # raises CycleError
 
 
 def test_exported_package_is_what_the_notebooks_say(tmp_path: Path) -> None:

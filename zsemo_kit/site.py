@@ -407,6 +407,7 @@ def _settings(root: Path) -> dict[str, Any]:
         "project": "zsemo_kit", "html_title": f"zsemo_kit {zsemo_kit.__version__}", "copyright": "the zsemo_kit authors",
         "version": zsemo_kit.__version__, "extensions": ["myst_nb", "sphinx_copybutton"], "nb_execution_mode": "off",
         "nb_code_prompt_show": "Source", "nb_code_prompt_hide": "Source", "nb_merge_streams": True, "myst_heading_anchors": 4,
+        "nb_render_markdown_format": "myst",  # a table that a cell made is a table
         "html_theme": "furo", "html_theme_options": {"navigation_with_keys": True, "top_of_page_buttons": []},
         "html_static_path": [str(static)] if static.is_dir() else [],
         "html_css_files": ["site.css"] if static.is_dir() else [],

@@ -36,7 +36,7 @@ def read_results(
         return found
     return _from_csv(path)
 
-
+# %% ../../nbs/analysis/48_explorer.ipynb #798fd2a0
 def _from_csv(path: Path) -> pd.DataFrame:
     try:
         found = pd.read_csv(path)
@@ -64,7 +64,7 @@ class RunPair:
         what = f"<p>{escape(self.names[0])} <b>less</b> {escape(self.names[1])}</p>{self.comparison._repr_html_()}"
         return f'{what}<div style="display:flex;flex-wrap:wrap;gap:2em">{tables}</div>'
 
-
+# %% ../../nbs/analysis/48_explorer.ipynb #f4d5702d
 def heat(
     counts: pd.DataFrame,  # truth in rows, guess in columns
 ) -> str:  # an HTML table; the darker a cell, the larger its share of the row
@@ -106,12 +106,12 @@ def compare_runs(
     names = names_of_runs(results)
     return RunPair((names[first], names[second]), done, (one, other))
 
-
+# %% ../../nbs/analysis/48_explorer.ipynb #0278adfc
 def _unit(frame: pd.DataFrame) -> str:
     "What is drawn whole: dialogues, or speakers where a corpus has no dialogues."
     return "speaker" if "speaker" in frame and frame["dialogue"].nunique() < 2 else "dialogue"
 
-
+# %% ../../nbs/analysis/48_explorer.ipynb #048d30ee
 def names_of_runs(
     results: pd.DataFrame,  # as `read_results` gives it
 ) -> dict[str, str]:  # folder of a run: what a reader calls it
@@ -125,7 +125,7 @@ def names_of_runs(
             names[str(row["folder"])] = f"{study}: " * several + f"{row['source']} to {row['target']}" + f" ({more})" * bool(more)
     return names
 
-
+# %% ../../nbs/analysis/48_explorer.ipynb #f1d178a0
 def _telling(results: pd.DataFrame) -> list[str]:
     "Columns with several values that say what a run was, not how it went."
     columns = ["study", "source", "target", "space", "seed", "modality", "system", *parameters(results)]
@@ -241,7 +241,7 @@ class ResultsExplorer(Panel):
         path = Path(os.path.relpath(book.resolve(), self.start.resolve())).as_posix()
         return f'<a href="{quote(path)}" title="open the executed notebook">{name}</a>'
 
-
+# %% ../../nbs/analysis/48_explorer.ipynb #86c36b22
 def _values(column: pd.Series) -> list[tuple[str, Any]]:
     "What a menu offers: anything, then each value, numbers in their order."
     distinct = sorted(set(column.dropna()), key=lambda v: (isinstance(v, str), v if isinstance(v, str) else float(v)))

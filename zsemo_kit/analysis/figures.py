@@ -110,6 +110,7 @@ def drawing(
     "Lay out title and note, both broken to the width; keep caption and text for who does not see it."
     # 72 points an inch: the layout measures letters as the SVG draws them
     fig = Drawing(figsize=(width, height), dpi=72, layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
+    title = title[:1].upper() + title[1:]
     if title:
         fig.suptitle(textwrap.fill(title, int(width * 10)), x=0.02, ha="left", fontsize=10.5, fontweight="bold")
     if note:

@@ -122,5 +122,5 @@ def source_part(
     said = []
     if len(others) > 1 and set(others) <= set(parts):
         said, parts = ["the other real corpora"], [p for p in parts if p not in others]
-    said += ["the target's own script, synthetic" if p == f"{target}_synthetic" else corpus_name(p) for p in parts]
+    said += ["the target's own card, synthetic" if p == f"{target}_synthetic" else corpus_name(p) for p in parts]
     return " + ".join(said)
