@@ -63,9 +63,9 @@ def go(root: Path, workers: int = 1):
     ("notebook: toy\ncompare: [seed]", "bad pair in 'compare'"),
     ("notebook: toy\ncompare: [{row: {sead: 1}, against: {seed: 0}}]", "'compare' names 'sead'"),
     ("notebook: nowhere", "no notebook 'nowhere'"),
-    ("notebook: [toy", "cannot read the study"),
+    ("notebook: [toy", "is not readable YAML"),
     ("- toy", "expected a mapping"),
-    ("notebook: toy\ngrid: {seed: !!python/object/apply:os.system ['true']}", "cannot read the study"),
+    ("notebook: toy\ngrid: {seed: !!python/object/apply:os.system ['true']}", "is not readable YAML"),
 ])
 def test_a_bad_study_is_refused_before_any_kernel_starts(root: Path, study: str, message: str) -> None:
     write_study(root, study)

@@ -91,8 +91,9 @@ def test_the_same_corpus_gives_the_same_bytes(tmp_path: Path, export) -> None:
     assert digests(tmp_path / "a/out") == digests(tmp_path / "b/out")
 
 
-def test_the_card_is_one_that_the_hub_reads(tmp_path: Path) -> None:
+def test_the_card_is_one_that_the_hub_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import DatasetCard
+    monkeypatch.delenv("ZSEMO_CORPORA", raising=False)
     corpus = spoken(tmp_path / "in")
     export_datasets(corpus, tmp_path / "out", commands=["zsemo export datasets x out"], progress=False)
     card = DatasetCard.load(tmp_path / "out" / "README.md")

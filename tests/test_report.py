@@ -264,7 +264,7 @@ def test_the_headline_decides_columns_caption_figures_and_tests(tmp_path: Path) 
     assert head.index("weighted F1") < head.index("UAR") and "weighted F1 std over seeds" in head
     assert "weighted F1 of the most frequent class alone ." in found.text and "Differences of weighted F1" in found.text
     assert set(found.comparisons["metric"]) == {"weighted_f1"}
-    assert found.figures["forest_drama_four"].axes[0].get_xlabel().startswith("Weighted F1")
+    assert found.figures["forest_drama_four"].axes[0].get_xlabel().startswith("weighted F1")
     stages = found.figures["stages_drama_four"]
     assert stages.get_suptitle().startswith("Weighted F1")
     assert [t.get_text() for t in stages.axes[0].get_xticklabels()] == ["text,\nutterance", "audio,\nutterance", "fusion"]

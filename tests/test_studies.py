@@ -57,7 +57,7 @@ SMALL: dict[str, dict[str, str]] = {
     "merits_l_mosi": {
         **CONVERSED, "stage": "text_1", "silver": "none", "training": "hierarchical", "fold": "official", "space": "sentiment",
     },
-    "semollm": {**EXPLAINED, "classifier": "[speechllm, logistic]", "edits": "2"},
+    "semollm": {**EXPLAINED, "classifier": "speechllm", "edits": "2"},
     "semollm_answers": {**EXPLAINED, "kind": "EP", "aligning": "0", "edits": "0"},
     "semollm_iemocap": {**EXPLAINED, "classifier": "speechllm", "edits": "0", "describing": "0"},
     "semollm_msp_improv": {**ASKED, "kind": "E", "aligning": "0", "describing": "0", "edits": "0", "classifier": "logistic"},

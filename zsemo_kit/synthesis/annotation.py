@@ -216,8 +216,8 @@ def _quotable(
     text: str,  # a transcript
 ) -> str:  # one line without double quotes; "" where there is no word
     "What can stand between double quotes and be read back."
-    words = " ".join(plain(text).replace('"', "'").split())
-    return words if re.search(r"\w", words) else ""
+    words = " ".join(plain(text).replace('"', " ").split())  # an apostrophe in its place would join two words
+    return words if any(c.isalnum() for c in normal_text(words)) else ""
 
 # %% ../../nbs/synthesis/27_annotation.ipynb #5fdf3578
 def answer_text(
