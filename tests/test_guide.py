@@ -40,8 +40,9 @@ def prose(path: Path) -> str:
 
 def said(cell: nbformat.NotebookNode) -> list[str]:
     """The outputs of a cell as text; pictures and tables of pandas are left to the eye."""
-    shown = [(o.get("text"), o.get("data", {})) for o in cell.outputs if o.get("name") != "stderr"]
-    found = [text or data.get("text/markdown") or data.get("text/plain", "") for text, data in shown]
+    printed = "".join(o.get("text", "") for o in cell.outputs if o.get("name") == "stdout")  # in as many pieces as time makes
+    made = [o.get("data", {}) for o in cell.outputs if o.output_type != "stream"]
+    found = [printed, *(data.get("text/markdown") or data.get("text/plain", "") for data in made)]
     return [text.strip() for text in found if text.strip() and not text.startswith("<")]
 
 
