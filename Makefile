@@ -27,7 +27,8 @@ notebooks: $(READY)  ## the lessons of the module notebooks, as tests
 	$(BIN)/nbdev_test --path nbs --skip_folder_re '^(experiments|guide|tour|\.)' --n_workers 2
 
 readme: $(READY)  ## README.md from nbs/index.ipynb
-	$(BIN)/jupyter nbconvert --to markdown --stdout nbs/index.ipynb | sed 's#](\.\./#](#g' > README.md
+	$(BIN)/jupyter nbconvert --to markdown --stdout --TagRemovePreprocessor.enabled=True \
+		--TagRemovePreprocessor.remove_input_tags=hide-input nbs/index.ipynb | sed 's#](\.\./#](#g' > README.md
 
 docs: $(READY)  ## the site, in _docs; its warnings are errors
 	$(BIN)/python -m zsemo_kit.site

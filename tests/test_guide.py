@@ -18,6 +18,8 @@ from zsemo_kit.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = sorted((ROOT / "nbs" / "guide").glob("*.ipynb"))
+INDEX = ROOT / "nbs" / "index.ipynb"  # README is made from it
+RESULTS = [p for p in GUIDE if p.stem.startswith("results_") or p.stem == "claims"] + [INDEX]
 TRAINED = {"quick_start", "your_own_parts", "files"}  # pages whose decimals are of a training or a measurement
 
 
@@ -60,7 +62,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
     manager.shutdown_kernel(now=True)
 
 
-@pytest.mark.parametrize("path", [p for p in GUIDE if any(c.cell_type == "code" for c in read(p).cells)], ids=name)
+@pytest.mark.parametrize("path", [p for p in [*GUIDE, INDEX] if any(c.cell_type == "code" for c in read(p).cells)], ids=name)
 def test_a_page_runs_and_says_what_is_committed(path: Path, kernel: KernelManager) -> None:
     book, kept = read(path), [said(c) for c in read(path).cells if c.cell_type == "code"]
     book.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))  # nothing of the page before
@@ -73,6 +75,36 @@ def test_a_page_runs_and_says_what_is_committed(path: Path, kernel: KernelManage
             f"run {path.name} again and commit its outputs; after: {cell.source[:60]}"
         places = (str(ROOT), f"{Path.home()}/", f"{tempfile.gettempdir()}/")
         assert not any(place in text for text in now for place in places), f"a path of this machine after: {cell.source[:60]}"
+
+
+# numbers
+
+
+SCORE = re.compile(r"(?<![\d.])0?\.\d{3}(?!\d)")  # .531 or 0.531, as results are told
+
+
+@pytest.mark.parametrize("path", [*GUIDE, INDEX], ids=name)
+def test_no_result_is_typed(path: Path) -> None:
+    """A score comes out of a cell that reads a published file; what papers report stands in per cent."""
+    typed = [line for c in read(path).cells for line in c.source.splitlines() if SCORE.search(line)]
+    assert not typed, "take it from figures/<study>.json, by a cell (zsemo_kit.analysis.published)"
+
+
+def test_a_typed_result_would_be_noticed() -> None:
+    for typed in ("UAR .531 [.507, .555]", "a UAR of 0.531", "-.019", "| .610 |", "f1 = 0.624"):
+        assert SCORE.search(typed), typed
+    for other in ("63.81 per cent", "arXiv 2501.11468", "2,315 utterances", "C = 1e-3", "1.4 points", "f'{x:.3f}'", "3.1415"):
+        assert not SCORE.search(other), other
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=name)
+def test_what_cells_tell_stands_in_a_published_file(path: Path) -> None:
+    """Every score that a page shows is in figures/*.json, sign aside."""
+    published = {s for file in (ROOT / "figures").glob("*.json") for s in SCORE.findall(file.read_text(encoding="utf-8"))}
+    made = "\n".join(o["data"]["text/markdown"] for c in read(path).cells for o in c.get("outputs", [])
+                     if "text/markdown" in o.get("data", {}))
+    told = set(SCORE.findall(made))
+    assert told and told <= published
 
 
 # commands
@@ -147,7 +179,7 @@ def slugs(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in heads}
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "nbs" / "index.ipynb", *GUIDE], ids=name)
+@pytest.mark.parametrize("path", [ROOT / "README.md", INDEX, *GUIDE], ids=name)
 def test_links_lead_somewhere(path: Path) -> None:
     text = re.sub(r"^```.*?^```|`[^`\n]*`", "", prose(path), flags=re.M | re.S)
     links = re.findall(r"\]\(<?([^)\s>]+)>?\)", text)

@@ -135,12 +135,23 @@ def page_of(
             cell.source, needed, said = named(text, names), needed | files, _words(cell.source) or said
             cells.append(cell)
         else:
+            needed |= _relink_outputs(cell, relative, root)
             cells += _code_cells(cell, module, said)
     if module is not None:
         cells.insert(1, new_markdown_cell(_contents(module, relative)))
     book.cells = cells
     book.metadata = NotebookNode(language_info={"name": "python", "pygments_lexer": "python"})  # no state of widgets
     return book, needed
+
+
+def _relink_outputs(cell: NotebookNode, page: Path, root: Path) -> set[Path]:
+    "Links in the Markdown that a cell made become links of the site; the files that they need."
+    needed: set[Path] = set()
+    for output in cell.outputs:
+        if "text/markdown" in output.get("data", {}):
+            output.data["text/markdown"], files = relinked(output.data["text/markdown"], page, root)
+            needed |= files
+    return needed
 
 
 def _module_of(book: NotebookNode) -> ModuleType | None:

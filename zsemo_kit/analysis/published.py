@@ -30,6 +30,7 @@ class Published:
 
 # %% ../../nbs/analysis/49_published.ipynb #c6a9f6c8
 _NOTHING: dict[str, Any] = {"table": [], "comparisons": [], "figures": []}
+_FACTS = {"command", "commit", "machine", "runs", "seconds", "seeds", "notes"}
 
 
 def read_published(
@@ -48,6 +49,8 @@ def read_published(
         facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else _NOTHING.copy()
         rows, tests = (pd.DataFrame(facts.pop(key)).fillna("").astype(str) for key in ("table", "comparisons"))
         figures = {entry["file"].removeprefix(f"{study}__").removesuffix(".svg"): entry for entry in facts.pop("figures")}
+        if file.is_file() and not facts.keys() >= _FACTS:
+            raise KeyError(study)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"figures/{file.name} cannot be read", expected="what publishing writes",
                          mend=f"zsemo report {study} writes it again") from None
@@ -87,7 +90,7 @@ def show_rows(
     if found.rows.empty:
         return f"*Not published yet.* `zsemo run {found.study}` makes it."
     rows = _choose(found.rows, only)
-    names = [_column(rows, name) for name in columns] or list(rows)
+    names = [_column(rows, name) for name in columns or map(str, rows)]
     return pipes(rows[names].rename(columns=_HEADS))
 
 # %% ../../nbs/analysis/49_published.ipynb #34c2f3b1
@@ -98,17 +101,12 @@ def show_origin(
     facts = found.facts
     if not facts:
         return f"*Not published yet.* `zsemo run {found.study}` makes it."
-    commits = ", ".join(commit[:7] for commit in str(facts.get("commit") or "").split(", ") if commit)
-    told = {"commit": commits, "seeds": ", ".join(map(str, facts.get("seeds") or [])), "runs": facts.get("runs"),
-            "seconds of all processes together": f"{facts.get('seconds') or 0:,.0f}"}
-    said = [f"{name} {value}" for name, value in told.items() if value and value != "0"]
-    made = "; ".join([f"`{facts.get('command') or f'zsemo run {found.study}'}`", *said, str(facts.get("machine") or "")])
-    return " ".join([f"Made by {made.removesuffix('; ')}.", *(f"{note[:1].upper()}{note[1:]}." for note in _notes(facts))])
+    commits = ", ".join(commit[:7] for commit in facts["commit"].split(", ")) or "unknown"
+    seeds = ", ".join(map(str, facts["seeds"]))
+    made = (f"Made by `{facts['command']}` at commit {commits}: {facts['runs']:,} runs, seeds {seeds}, "
+            f"{facts['seconds']:,.0f} s of all processes together; {facts['machine'] or 'machine unknown'}")
+    return " ".join(f"{said[:1].upper()}{said[1:].removesuffix('.')}." for said in (made, *facts["notes"]))
 
-
-def _notes(facts: dict[str, Any]) -> list[str]:
-    "What the report says below its table, without the last point."
-    return [str(note).removesuffix(".") for note in facts.get("notes") or []]
 
 # %% ../../nbs/analysis/49_published.ipynb #8b720aed
 def show_tests(
@@ -160,7 +158,7 @@ def find_test(
     name: str,  # row that is tested, as the tests name it
     baseline: str,  # row that it is held against
     **only: str | Collection[str],  # column -> value, where the pair is tested on several targets or label spaces
-) -> str:  # "+.040 [.013, .062], p = .006: better"
+) -> str:  # "+.040 [.013, .062] (p = .006, better)"
     """One paired test in words: difference, interval, p corrected over all of the study's tests, verdict.
 
     Raises `InputError` if the study has no such test, or several.
@@ -173,7 +171,7 @@ def find_test(
     test = rows.iloc[0]
     difference = test["difference"] if test["difference"].startswith("-") else f"+{test['difference']}"
     p = test["p (Holm)"]
-    return f"{difference}, p {p if p.startswith('<') else f'= {p}'}: {test['verdict']}"
+    return f"{difference} (p {p if p.startswith('<') else f'= {p}'}, {test['verdict']})"
 
 # %% ../../nbs/analysis/49_published.ipynb #f73139a6
 def show_figure(
