@@ -22,7 +22,7 @@ def make_media(path: Path, samples: np.ndarray, rate: int = 16_000, codec: str =
     else:
         wav = path.with_suffix(".made.wav")
         soundfile.write(wav, sound, rate)
-        _ffmpeg("-i", str(wav), "-c:a", codec, "-strict", "-2", str(path))
+        _ffmpeg("-i", f"file:{wav}", "-c:a", codec, "-strict", "-2", f"file:{path}")
         wav.unlink()
     return path
 
@@ -39,7 +39,7 @@ def make_mute_video(path: Path) -> Path:
                 box.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))))
             box.mux(stream.encode(None))
     else:
-        _ffmpeg("-f", "lavfi", "-i", "color=size=32x32:rate=5:duration=1", "-c:v", "mpeg4", str(path))
+        _ffmpeg("-f", "lavfi", "-i", "color=size=32x32:rate=5:duration=1", "-c:v", "mpeg4", f"file:{path}")
     return path
 
 

@@ -40,7 +40,7 @@ def headed(content: bytes, before: bytes, riff: int | None, data: int | None) ->
 # headers
 
 BEFORE = {
-    "none": b"", "list": chunk(b"LIST", b"INFOISFT" + chunk(b"", b"")[4:] + b"Lavf60.16.1000"), "odd": chunk(b"LIST", b"INFOodd!!"),
+    "none": b"", "list": chunk(b"LIST", b"INFO" + chunk(b"ISFT", b"Lavf60.16.1000")), "odd": chunk(b"LIST", b"INFOodd!!"),
     "odd and not padded": chunk(b"LIST", b"INFOodd!!", padded=False), "bext": chunk(b"bext", bytes(602)),
     "two odd ones": chunk(b"junk", b"abc", padded=False) + chunk(b"id3 ", b"abcde", padded=False),
 }
@@ -98,9 +98,10 @@ def test_a_format_that_cannot_be_is_one_line(tmp_path: Path, at: int, value: int
 
 FORMS = {
     "rf64": {"format": "RF64"}, "w64": {"format": "W64"}, "wavex": {"format": "WAVEX"}, "aiff": {"format": "AIFF"},
-    "au": {"format": "AU"}, "caf": {"format": "CAF"}, "nist": {"format": "NIST"}, "ima": {"format": "WAV", "subtype": "IMA_ADPCM"},
-    "ms": {"format": "WAV", "subtype": "MS_ADPCM"}, "gsm": {"format": "WAV", "subtype": "GSM610"}, "flac": {"format": "FLAC"},
-    "mp3": {"format": "MP3"}, "ogg": {"format": "OGG"}, "opus": {"format": "OGG", "subtype": "OPUS"},
+    "au": {"format": "AU"}, "caf": {"format": "CAF"}, "nist": {"format": "NIST"},
+    "ima": {"format": "WAV", "subtype": "IMA_ADPCM"}, "ms": {"format": "WAV", "subtype": "MS_ADPCM"},
+    "gsm": {"format": "WAV", "subtype": "GSM610"},
+    "flac": {"format": "FLAC"}, "mp3": {"format": "MP3"}, "ogg": {"format": "OGG"}, "opus": {"format": "OGG", "subtype": "OPUS"},
 }
 
 
@@ -124,11 +125,13 @@ def test_a_telephone_recorder_is_entered_anywhere(tmp_path: Path) -> None:
 # what is no sound
 
 NO_SOUND = {
-    "a web page": b"\xef\xbb\xbf \n<!DOCTYPE html><html>", "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
-    "a zip archive": b"PK\x03\x04\x14\0", "a gzip archive": b"\x1f\x8b\x08\0", "a picture": b"\x89PNG\r\n\x1a\n", "a PDF": b"%PDF-1.4 \xff",
-    "a Mac's companion": b"\0\5\x16\7\0\2\0\0", "nothing but zeros": bytes(4000), 'text that begins with \'{"error"': b'{"error": "quota"}',
-    "text that begins with 'Zugriff": "Zugriff verweigert, für heute\r\n".encode(), "a RAR": b"Rar!\x1a\7\0", "a 7z": b"7z\xbc\xaf\x27\x1c",
-    "MIDI": b"MThd\0\0\0\6",
+    "a web page": b"\xef\xbb\xbf \n<!DOCTYPE html><html>", "nothing but zeros": bytes(4000), "a picture": b"\x89PNG\r\n\x1a\n",
+    "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "MIDI": b"MThd\0\0\0\6",
+    "a zip archive": b"PK\x03\x04\x14\0", "a gzip archive": b"\x1f\x8b\x08\0",
+    "a RAR": b"Rar!\x1a\7\0", "a 7z": b"7z\xbc\xaf\x27\x1c",
+    "a PDF": b"%PDF-1.4 \xff", "a Mac's companion": b"\0\5\x16\7\0\2\0\0",
+    'text that begins with \'{"error"': b'{"error": "quota"}',
+    "text that begins with 'Zugriff": "Zugriff verweigert, für heute\r\n".encode(),
 }
 
 
@@ -143,8 +146,9 @@ def test_what_is_no_sound_is_told_for_what_it_is(tmp_path: Path, told: str, head
 
 
 MEDIA = {
-    "MP4": b"\0\0\0\x20ftypisom", "AAC": b"\xff\xf1\x50\x80", "Matroska or WebM": b"\x1aE\xdf\xa3", "Windows Media": b"0&\xb2u\x8ef\xcf\x11",
-    "AMR": b"#!AMR\n", "DSD": b"DSD \x1c\0\0\0", "AVI": b"RIFF\0\0\0\0AVI LIST", "WAV of codec 0x0161": b"RIFF\0\0\0\0WAVEfmt \x12\0\0\0\x61\1",
+    "MP4": b"\0\0\0\x20ftypisom", "AAC": b"\xff\xf1\x50\x80", "Matroska or WebM": b"\x1aE\xdf\xa3", "AMR": b"#!AMR\n",
+    "Windows Media": b"0&\xb2u\x8ef\xcf\x11", "DSD": b"DSD \x1c\0\0\0", "AVI": b"RIFF\0\0\0\0AVI LIST",
+    "WAV of codec 0x0161": b"RIFF\0\0\0\0WAVEfmt \x12\0\0\0\x61\1",
 }
 
 
@@ -169,7 +173,7 @@ def only(monkeypatch: pytest.MonkeyPatch, decoder: str) -> None:
     monkeypatch.setattr(opening, "_decoder", lambda: decoder)
 
 
-CODECS = [("a.m4a", "aac"), ("a.mp4", "aac"), ("a.mov", "aac"), ("a.aac", "aac"), ("a.mkv", "aac"), ("a.webm", "libopus"), ("a.3gp", "aac"),
+CODECS = [("a.m4a", "aac"), ("a.mp4", "aac"), ("a.mov", "aac"), ("a.aac", "aac"), ("a.mkv", "aac"), ("a.webm", "libopus"),
           ("a.mp4", "alac"), ("03:01 ü.m4a", "aac"), ("-i.m4a", "aac")]
 
 
@@ -182,10 +186,10 @@ def test_a_video_or_a_telephones_recording_is_sound(tmp_path: Path, name: str, c
     rate = 48_000 if codec == "libopus" else RATE
     make_media(tmp_path / name, np.repeat(long, rate // RATE) if rate != RATE else long, rate, codec)
     samples = load_audio(tmp_path / name)
-    assert abs(len(samples) - len(long)) < 2500 and 0.2 < np.abs(samples).max() < 0.4
+    assert abs(len(samples) - len(long)) < 2500 and np.std(samples[4000:12_000]) == pytest.approx(0.212, abs=0.02)
     middle = load_audio(tmp_path / name, 1.2, 1.8)
     assert len(middle) == 9600 and np.abs(middle).max() < 0.01
-    assert np.abs(load_audio(tmp_path / name, 2.2, 2.8)).max() == pytest.approx(0.15, abs=0.04)
+    assert np.std(load_audio(tmp_path / name, 2.2, 2.8)) == pytest.approx(0.106, abs=0.02)
     (tmp_path / name).replace(tmp_path / "b.wav")
     np.testing.assert_array_equal(load_audio(tmp_path / "b.wav"), samples)
 
@@ -256,10 +260,12 @@ def test_powers_are_those_of_the_part(tmp_path: Path) -> None:
 
 # anything
 
+HEADS = [*NO_SOUND.values(), *MEDIA.values(), b"RIFF\0\0\0\0WAVE", b"ID3\3", b"fLaC", b"OggS"]
+
+
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(content=st.one_of(
-    st.binary(max_size=80),
-    st.tuples(st.sampled_from([*NO_SOUND.values(), *MEDIA.values(), b"RIFF\0\0\0\0WAVE", b"ID3\3", b"fLaC", b"OggS"]), st.binary(max_size=80)).map(b"".join),
+    st.binary(max_size=80), st.tuples(st.sampled_from(HEADS), st.binary(max_size=80)).map(b"".join),
     st.tuples(st.just(b"RIFF\xff\xff\xff\xffWAVE"), st.lists(st.tuples(
         st.sampled_from([b"fmt ", b"data", b"LIST", b"fact", b"\0\0\0\0"]), st.integers(0, 2**32 - 1) | st.integers(0, 24),
         st.binary(max_size=24)).map(lambda c: c[0] + struct.pack("<I", c[1]) + c[2]), max_size=4).map(b"".join)).map(b"".join),
