@@ -156,7 +156,7 @@ MEDIA = {
 def test_without_a_decoder_it_is_said_what_would_help(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, head: bytes,
 ) -> None:
-    monkeypatch.setattr(opening, "_decoder", lambda: "")
+    monkeypatch.setattr(opening, "find_decoder", lambda: "")
     (tmp_path / "a.m4a").write_bytes(head + b"\xf0\x9f" * 400)
     with pytest.raises(AudioError, match=rf"a\.m4a: {form}, which needs a decoder.*zsemo_kit\[media\].*ffmpeg") as e:
         load_audio(tmp_path / "a.m4a")
@@ -170,7 +170,7 @@ decoder = pytest.mark.parametrize("decoder", DECODERS)
 
 @pytest.fixture
 def only(monkeypatch: pytest.MonkeyPatch, decoder: str) -> None:
-    monkeypatch.setattr(opening, "_decoder", lambda: decoder)
+    monkeypatch.setattr(opening, "find_decoder", lambda: decoder)
 
 
 CODECS = [("a.m4a", "aac"), ("a.mp4", "aac"), ("a.mov", "aac"), ("a.aac", "aac"), ("a.mkv", "aac"), ("a.webm", "libopus"),
@@ -275,7 +275,7 @@ def test_anything_is_sound_or_one_line(tmp_path_factory: pytest.TempPathFactory,
     path = tmp_path_factory.getbasetemp() / "any.wav"
     path.write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opening, "_decoder", lambda: decoder)
+        patch.setattr(opening, "find_decoder", lambda: decoder)
         try:
             with open_sound(path) as sound:
                 assert sound.file.frames

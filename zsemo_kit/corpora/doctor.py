@@ -200,11 +200,14 @@ def _oddities(some: pd.DataFrame, heard: pd.DataFrame) -> Iterator[dict[str, str
     for column, (check, mend) in _ODD.items():
         if (bad := ids[heard[column].eq(True)]).size:
             yield _none(check, bad, mend)
-    wrong = [bool(form) and s in _OWN_NAME and form not in _OWN_NAME[s] for form, s in zip(heard["form"].fillna(""), suffix, strict=True)]
+    forms = zip(heard["form"].fillna(""), suffix, strict=True)
+    wrong = [bool(form) and ending in _OWN_NAME and form not in _OWN_NAME[ending] for form, ending in forms]
     if any(wrong):
         yield _none("audio that is not what its name says", ids[wrong], "it is read by its content: give it the right ending")
-    for (told, mend), some_ids in ids[heard["kind"].eq("foreign")].groupby([heard["told"], heard["mend"]]):
-        yield _none(f"not audio: {told}", some_ids, mend, "fail")
+    foreign = heard[heard["kind"].eq("foreign")]
+    for told in sorted(set(foreign["told"])):
+        same = foreign[foreign["told"].eq(told)]
+        yield _none(f"not audio: {told}", ids[same.index], str(same["mend"].iloc[0]), "fail")
     if (bad := ids[heard["kind"].eq("undecoded")]).size:
         yield _none("audio that needs a decoder", bad, "pip install 'zsemo_kit[media]', or put ffmpeg on the path")
 
