@@ -158,7 +158,7 @@ def bad_files(folder: Path) -> dict[str, str]:
     (folder / "hole.flac").write_bytes(damaged)
     (folder / "folder.wav").mkdir()
     kinds = {
-        "corrupt": "nan.wav inf.wav odd_rate.wav cut.wav cut.flac text.wav html.flac zeros.wav hole.flac",
+        "corrupt": "nan.wav inf.wav odd_rate.wav cut.wav cut.flac hole.flac", "foreign": "text.wav html.flac zeros.wav",
         "empty": "no_sound.wav nothing.wav header.wav", "missing": "folder.wav gone.wav",
     }
     return {name: kind for kind, names in kinds.items() for name in names.split()}

@@ -236,13 +236,17 @@ def _publish(made: "Report", study: str, folder: Path, out: str | None, as_json:
 # %% ../nbs/51_cli.ipynb #da26fae0
 def _absolute_corpora() -> None:
     # kernels start in another folder than the one that a relative ZSEMO_CORPORA was written for
-    if os.environ.get("ZSEMO_CORPORA"):
-        os.environ["ZSEMO_CORPORA"] = str(Path(os.environ["ZSEMO_CORPORA"]).resolve())
+    from zsemo_kit.corpora.readers import folder_from
+    if folder := folder_from("ZSEMO_CORPORA"):
+        os.environ["ZSEMO_CORPORA"] = str(folder.resolve())
 
 
 def _fetch_into(name: str, root: Path) -> None:
     from zsemo_kit.corpora.fetch import fetch
-    fetch(name, Path(os.environ.setdefault("ZSEMO_CORPORA", str(root / ".zsemo" / "corpora"))))
+    from zsemo_kit.corpora.readers import folder_from
+    folder = folder_from("ZSEMO_CORPORA") or root / ".zsemo" / "corpora"
+    os.environ["ZSEMO_CORPORA"] = str(folder)
+    fetch(name, folder)
 
 
 def _near(path: Path) -> str:
@@ -414,7 +418,7 @@ _BESIDE = {
 def corpora(as_json: Json = False) -> None:
     "List the corpora that the kit reads: what is found in ZSEMO_CORPORA, and where to ask for the rest."
     from zsemo_kit.corpora.fetch import sources
-    from zsemo_kit.corpora.readers import available, find
+    from zsemo_kit.corpora.readers import available, find, nearly, told_root
     from zsemo_kit.generation.cards import cards
     table = available()
     if as_json:
@@ -423,13 +427,15 @@ def corpora(as_json: Json = False) -> None:
     for row in table.itertuples():
         get = f"found: {row.folder}" if row.found else f"zsemo fetch {row.corpus}" if row.fetch else "not found"
         _say(f"{row.corpus:<14} {get:<24} {row.licence}")
+        if not row.found and (likely := nearly(str(row.corpus))):
+            _say(f"{'':<14} is this it? {likely}")
         if get == "not found":
             _say(f"{'':<14} {sources()[str(row.corpus)].get('clone') or f'ask: {row.page}'}")
     _say("\nMeasured or labelled by others, beside meld:")
     for name, what in _BESIDE.items():
         folder = find(name)
         _say(f"{name:<14} {f'found: {folder.name}' if folder else 'not found':<24} {what}")
-    _say(f"\nZSEMO_CORPORA is {os.environ.get('ZSEMO_CORPORA') or 'not set'}")
+    _say(f"\n{told_root()}")
     _say(f"cards with recorded replies, always here: {', '.join(cards())}")
 
 
@@ -447,15 +453,37 @@ def doctor(
         raise SystemExit(1)
 
 
-@app.command(epilog="Example: zsemo fetch meld --folder ~/corpora")
+def _cut_audio(name: str, folder: Path | None) -> None:
+    "WAVs from videos, and a line for each utterance that has no sound."
+    from zsemo_kit.corpora.fetch import cut_audio, sources
+    from zsemo_kit.corpora.readers import find
+    from zsemo_kit.corpora.table import InputError
+    if "videos" not in sources().get(name, {}):
+        raise InputError(f"no sound is cut for {name!r}", expected="meld", mend=f"see zsemo fetch {name}")
+    place = find(name) if folder is None else folder / name if (folder / name).is_dir() else folder
+    if place is None:
+        mend = f"zsemo fetch {name} first; then {sources()[name]['videos']}"
+        raise InputError(f"{name} was not found", expected="its folder in ZSEMO_CORPORA, or --folder", mend=mend)
+    cut, problems = cut_audio(name, place)
+    for row in problems.itertuples():
+        _say(f"{row.utterance}: {row.problem}")
+    _say(f"{cut:,} WAV files cut in {_near(place)}; {len(problems):,} utterances without sound")
+
+
+@app.command(epilog="Examples: zsemo fetch meld --folder ~/corpora · zsemo fetch meld --audio")
 def fetch(
     name: Annotated[str, typer.Argument(help="A corpus that may be downloaded; for the others, where to ask is printed.")],
     folder: Annotated[Path | None, typer.Option(help="Folder of corpora; ZSEMO_CORPORA by default.")] = None,
+    audio: Annotated[bool, typer.Option("--audio", help="Cut 16 kHz WAVs from meld's videos, which lie in its folder.")] = False,
 ) -> None:
     "Download a corpus, with checksums; a broken download goes on where it stopped."
     from zsemo_kit.corpora import fetch as fetching
+    from zsemo_kit.corpora.readers import folder_from
     from zsemo_kit.corpora.table import InputError
-    chosen = folder or (Path(os.environ["ZSEMO_CORPORA"]) if os.environ.get("ZSEMO_CORPORA") else None)
+    chosen = folder.expanduser() if folder else folder_from("ZSEMO_CORPORA")
+    if audio:
+        _cut_audio(name, folder and chosen)
+        return
     if chosen is None and name in fetching.fetchable():  # for the others it is said first where to ask
         raise InputError("nowhere to put it", expected="--folder or the variable ZSEMO_CORPORA")
     _say(f"fetched to {_near(fetching.fetch(name, chosen or Path()))}")

@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from .audio import AudioError, Part, in_order, open_part
+from .audio import Part, in_order, open_part
+from .opening import DECODED, AudioError
 from .readers import read
 from .table import Corpus
 
@@ -159,7 +160,13 @@ def _heard(part: Part) -> dict[str, Any]:
     clipped = flat > CLIPPED * channels * (part.last - part.first)
     kind = "silent" if silent else "long" if part.seconds > LONG else "short" if part.seconds < SHORT else ""
     return {"kind": kind, "clipped": clipped, "seconds": part.seconds, "rate": part.rate, "channels": channels,
-            "digest": "" if silent else f"{part.rate} {digest.hexdigest()}"}
+            "digest": "" if silent else f"{part.rate} {digest.hexdigest()}", "form": part.form, "header": part.mended,
+            **({} if silent or channels == 1 else _wiring(part))}
+
+
+def _wiring(part: Part) -> dict[str, bool]:
+    "What is wrong with how channels stand to each other."
+    return {"opposite": part.alone() is not None, "dead": bool(part.powers()[:-1].min() < SILENT**2)}
 
 
 def _sound(item: tuple[Path, float, float]) -> dict[str, Any]:
@@ -168,7 +175,7 @@ def _sound(item: tuple[Path, float, float]) -> dict[str, Any]:
         with open_part(*item) as part:
             return _heard(part)
     except AudioError as e:
-        return {"kind": e.kind}
+        return {"kind": e.kind, "told": e.found, "mend": e.mend}
 
 # %% ../../nbs/corpora/03_doctor.ipynb #635305d3
 _FAULTS = {  # kind: status and mend
@@ -177,6 +184,42 @@ _FAULTS = {  # kind: status and mend
     "silent": ("warn", "leave them out of speech"), "clipped": ("warn", "know it: loud voices are distorted"),
     "long": ("warn", "cut or leave out"), "short": ("warn", "leave them out of speech"),
 }
+
+
+_ODD = {  # what is read all the same, with what to do about it
+    "opposite": ("channels that cancel each other", "one of them is heard alone: the other is upside down"),
+    "dead": ("audio with a silent channel", "the mean is quieter for it: bring all to one level, or leave the channel out"),
+    "header": ("audio under a wrong header", "read to its end, or from where it begins: write it anew with any audio program"),
+}
+_OWN_NAME = {".wav": ("WAV", "WAVEX", "RF64"), ".flac": ("FLAC",), ".mp3": ("MP3", "MPEG"), ".ogg": ("OGG",), ".opus": ("OGG",)}
+
+
+def _oddities(some: pd.DataFrame, heard: pd.DataFrame) -> Iterator[dict[str, str]]:
+    "Checks that only appear where there is something to say."
+    ids, suffix = some["utterance"], some["audio"].map(lambda a: Path(a).suffix.lower())
+    for column, (check, mend) in _ODD.items():
+        if (bad := ids[heard[column].eq(True)]).size:
+            yield _none(check, bad, mend)
+    forms = zip(heard["form"].fillna(""), suffix, strict=True)
+    wrong = [bool(form) and ending in _OWN_NAME and form not in _OWN_NAME[ending] for form, ending in forms]
+    if any(wrong):
+        yield _none("audio that is not what its name says", ids[wrong], "it is read by its content: give it the right ending")
+    foreign = heard[heard["kind"].eq("foreign")]
+    for told in sorted(set(foreign["told"])):
+        same = foreign[foreign["told"].eq(told)]
+        yield _none(f"not audio: {told}", ids[same.index], str(same["mend"].iloc[0]), "fail")
+    if (bad := ids[heard["kind"].eq("undecoded")]).size:
+        yield _none("audio that needs a decoder", bad, "pip install 'zsemo_kit[media]', or put ffmpeg on the path")
+
+
+def _decoded(corpus: Corpus, audio: pd.Series) -> Iterator[dict[str, str]]:
+    "Files that have to be decoded anew each time, by their endings."
+    endings = audio.drop_duplicates().map(lambda a: Path(a).suffix.lower())
+    counts = endings[endings.isin(DECODED)].value_counts()
+    if len(counts):
+        found = ", ".join(f"{n:,} as {ending}" for ending, n in counts.items())
+        mend = "zsemo fetch meld --audio cuts WAVs from them" if corpus.name == "meld" else "they take time: convert them to WAV"
+        yield _check("audio to be decoded", "WAV or FLAC", found, "warn", mend)
 
 
 def _faults(ids: pd.Series, heard: pd.DataFrame, known: set[str]) -> Iterator[dict[str, str]]:
@@ -223,15 +266,17 @@ def _audio(corpus: Corpus, progress: bool, jobs: int | None = None) -> Iterator[
         return
     mute = table.loc[table["audio"] == "", "utterance"]
     yield _none("utterances without audio", mute, "unpack the rest of the audio", "warn" if set(mute) <= known else "fail")
+    yield from _decoded(corpus, some["audio"])
     if find_spec("soundfile") is None:
         yield _check("audio files", "opened", "not opened", "warn", "pip install 'zsemo_kit[audio]'")
         return
     root = corpus.root.absolute()
     parts = [(root / audio, start, end) for audio, start, end in zip(some["audio"], some["start"], some["end"], strict=True)]
     results = in_order(_sound, parts, jobs=jobs, progress=progress, title=f"{corpus.name} audio")
-    columns = ["kind", "clipped", "seconds", "rate", "channels", "digest"]
+    columns = ["kind", "clipped", "seconds", "rate", "channels", "digest", "told", "mend", "form", *_ODD]
     heard = pd.DataFrame([r or {"kind": "corrupt"} for r, _ in results], some.index, columns)
     yield from _copies(corpus, heard)
+    yield from _oddities(some, heard)
     yield from _faults(some["utterance"], heard, known)
     yield from _forms(some["utterance"], heard)
 

@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['READERS', 'read_meld', 'read_emorynlp', 'read_dailydialog', 'read_iemocap', 'read_msp_podcast', 'read_msp_improv',
-           'read_cmu_mosi', 'read_libritts', 'corpora_root', 'find', 'read', 'available']
+           'read_cmu_mosi', 'read_libritts', 'folder_from', 'corpora_root', 'told_root', 'find', 'nearly', 'read',
+           'available']
 
 # %% ../../nbs/corpora/02_readers.ipynb #f49cfa6c
 import ast
 import difflib
+import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +25,49 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from .acted import read_crema_d, read_emodb, read_esd, read_nemo, read_ravdess, read_savee, read_tess
+from .acted import files_under, read_crema_d, read_emodb, read_esd, read_nemo, read_ravdess, read_savee, read_tess
 from zsemo_kit.corpora.files import (
     AUDIO, canonical, index_files, look_for, mend_text, read_path, read_records, read_rows, read_text, refuse, relative,
     require, whole,
 )
+from .opening import DECODED
 from .table import Corpus, InputError, escapes
 
 # %% ../../nbs/corpora/02_readers.ipynb #cb675e72
 _PARTS = {"train": "train", "dev": "dev", "test": "test"}
-_MELD_CLIPS = {"train": "train_splits", "dev": "dev_splits_complete", "test": "output_repeated_splits_test"}
+_HEARD = tuple(dict.fromkeys((*AUDIO, *DECODED)))  # sound first, then the videos that hold it
+_MELD_CLIPS = ("train_splits", "dev_splits_complete", "output_repeated_splits_test")  # as released
+_IN_NAME = "train|dev|val|valid|validation|test"
+_CLIP = re.compile(rf"(?:({_IN_NAME})[_-])?(dia\d+_utt\d+)(?:[_-]({_IN_NAME}))?(?:[_-]16k(?:hz)?)?", re.IGNORECASE)
 
 
+def _clip_part(path: Path, match: re.Match[str]) -> str:
+    "The part that a clip's own name or the nearest of its folders tells; empty if none does."
+    for name in filter(None, (match[1], match[3], *(f for f in reversed(path.parts[:-1])))):
+        parts = {p for word, p in (*_PARTS.items(), ("val", "dev")) if word in name.lower()}
+        if len(parts) == 1:
+            return parts.pop()
+    return ""
+
+
+def _meld_clips(root: Path, parts: Sequence[str]) -> dict[str, Path]:
+    "Clips by the utterance's id, whatever their folders are called: WAV before other sound before the released videos."
+    clips: dict[str, Path] = {}
+    lost: list[Path] = []
+    found = sorted(files_under(root, _HEARD), key=lambda p: (_HEARD.index(p.suffix.lower()), p.parent.name not in _MELD_CLIPS))
+    for path in found:
+        if match := _CLIP.fullmatch(path.stem):
+            part = _clip_part(path.relative_to(root), match) or (parts[0] if len(parts) == 1 else "")
+            if part:
+                clips.setdefault(f"{part}_{match[2].lower()}", path)
+            else:
+                lost.append(path)
+    if lost:
+        told = f"{len(lost):,} clip(s) such as {lost[0].relative_to(root).as_posix()} lie there unread"
+        warnings.warn(f"meld: {told}: neither name nor folder says train, dev or test", stacklevel=3)
+    return clips
+
+# %% ../../nbs/corpora/02_readers.ipynb #8e22b8c9
 def _seconds(clock: str) -> float:
     "Seconds of a time code such as 00:16:21,731; NaN where it cannot be read."
     match = re.fullmatch(r"\s*(\d+):(\d+):(\d+(?:[.,]\d+)?)\s*", clock)
@@ -43,15 +77,14 @@ def _seconds(clock: str) -> float:
 def _optional(rows: pd.DataFrame, names: dict[str, str]) -> dict[str, pd.Series]:
     return {new: rows[old] for old, new in names.items() if old in rows}
 
-# %% ../../nbs/corpora/02_readers.ipynb #8e22b8c9
-def _meld_part(path: Path, split: str, root: Path) -> pd.DataFrame:
+
+def _meld_part(path: Path, split: str, root: Path, clips: dict[str, Path]) -> pd.DataFrame:
     rows = read_rows(path, ["Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID"])
     dialogue, turn = (whole(rows, c, path) for c in ("Dialogue_ID", "Utterance_ID"))
-    clips = index_files(root, (".wav", ".flac"), (_MELD_CLIPS[split],)) if look_for(root, _MELD_CLIPS[split]) else {}
-    ids = [f"dia{d}_utt{t}" for d, t in zip(dialogue, turn, strict=True)]
+    ids = [f"{split}_dia{d}_utt{t}" for d, t in zip(dialogue, turn, strict=True)]
     times = {f"episode_{c.removesuffix('Time').lower()}": rows[c].map(_seconds) for c in ("StartTime", "EndTime") if c in rows}
     return pd.DataFrame({
-        "utterance": [f"{split}_{i}" for i in ids], "dialogue": [f"{split}_dia{d}" for d in dialogue], "turn": turn,
+        "utterance": ids, "dialogue": [f"{split}_dia{d}" for d in dialogue], "turn": turn,
         "speaker": rows["Speaker"].str.strip(), "text": rows["Utterance"].str.strip(),
         "audio": [relative(clips.get(i), root) for i in ids],
         "emotion": canonical(rows["Emotion"], "meld", path), "emotion_raw": rows["Emotion"].str.strip(), "split": split,
@@ -60,13 +93,14 @@ def _meld_part(path: Path, split: str, root: Path) -> pd.DataFrame:
 
 # %% ../../nbs/corpora/02_readers.ipynb #99aedcf5
 def read_meld(
-    root: Path,  # folder with {train,dev,test}_sent_emo.csv, at its top or a little deeper
+    root: Path,  # folder with {train,dev,test}_sent_emo.csv, at its top or a little deeper, and with the clips, if there
 ) -> Corpus:  # its parts; extra columns sentiment, season, episode, episode_start, episode_end
     "MELD (Poria et al., ACL 2019): lines of a television programme in their dialogues, seven emotions."
     root = Path(root)
     require(root, [f"{p}_sent_emo.csv" for p in _PARTS], "meld")
-    parts = [(s, look_for(root, f"{s}_sent_emo.csv")) for s in _PARTS]
-    return Corpus("meld", pd.concat([_meld_part(p[0], s, root) for s, p in parts if p]), root)
+    parts = {s: tables[0] for s in _PARTS if (tables := look_for(root, f"{s}_sent_emo.csv"))}
+    clips = _meld_clips(root, list(parts))
+    return Corpus("meld", pd.concat([_meld_part(table, s, root, clips) for s, table in parts.items()]), root)
 
 # %% ../../nbs/corpora/02_readers.ipynb #ee90466e
 def _speakers(names: str) -> str:
@@ -96,15 +130,48 @@ def _emory_part(path: Path, split: str) -> pd.DataFrame:
         "season": rows["Season"], "episode": rows["Episode"], **times,
     })
 
+# %% ../../nbs/corpora/02_readers.ipynb #822150ad
+_EMORY_FILES = {"train": "trn", "dev": "dev", "test": "tst"}
 
+
+def _emory_scenes(path: Path) -> Iterator[dict[str, Any]]:
+    "Lines of the authors' own JSON: episodes, their scenes, their utterances."
+    try:
+        episodes = json.loads(read_text(path))["episodes"]
+        for number, said in enumerate((u for e in episodes for s in e["scenes"] for u in s["utterances"]), 1):
+            yield {"line": number, "id": str(said["utterance_id"]), "speaker": " & ".join(map(str, said["speakers"])),
+                   "text": str(said["transcript"]), "emotion_raw": str(said.get("emotion") or "")}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise InputError(f"{path.name} is not EmoryNLP's JSON", found=f"{type(e).__name__}: {e}",
+                         expected="episodes, their scenes, their utterances (utterance_id, speakers, transcript, emotion)") from e
+
+
+_EMORY_ID = r"s(\d+)_e(\d+)_c(\d+)_u(\d+)"
+
+
+def _emory_json(path: Path, split: str) -> pd.DataFrame:
+    rows = pd.DataFrame(_emory_scenes(path)).set_index("line", drop=False)
+    numbers = rows["id"].str.extract(_EMORY_ID)
+    refuse(rows["id"].rename("utterance_id"), numbers.isna().any(axis=1), path, "an id such as s01_e02_c03_u004")
+    dialogue = split + "_" + rows["id"].str.rpartition("_")[0]
+    return rows.drop(columns=["id", "line"]).assign(
+        utterance=_unique(split + "_" + rows["id"]), dialogue=dialogue, turn=numbers[3].astype(int), split=split,
+        emotion=canonical(rows["emotion_raw"], "emorynlp", path), season=numbers[0], episode=numbers[1],
+    )
+
+# %% ../../nbs/corpora/02_readers.ipynb #fb246bde
 def read_emorynlp(
-    root: Path,  # folder with emorynlp_{train,dev,test}_final.csv
-) -> Corpus:  # its parts; extra columns season, episode, episode_start, episode_end
-    "EmoryNLP (Zahiri and Choi, 2018) as MELD's repository ships it: lines of a television programme in their scenes."
+    root: Path,  # folder with emorynlp_{train,dev,test}_final.csv, or with the authors' emotion-detection-{trn,dev,tst}.json
+) -> Corpus:  # its parts; extra columns season, episode and, from the tables, episode_start, episode_end
+    "EmoryNLP (Zahiri and Choi, 2018), from MELD's repository or its own: lines of a television programme in their scenes."
     root = Path(root)
-    require(root, [f"emorynlp_{p}_final.csv" for p in _PARTS], "emorynlp")
-    parts = [(s, look_for(root, f"emorynlp_{s}_final.csv")) for s in _PARTS]
-    return Corpus("emorynlp", pd.concat([_emory_part(p[0], s) for s, p in parts if p]), root)
+    kinds = [(_emory_part, "emorynlp_{}_final.csv", _PARTS), (_emory_json, "emotion-detection-{}.json", _EMORY_FILES)]
+    require(root, [name.format(n) for _, name, names in kinds for n in names.values()], "emorynlp")
+    for read_part, name, names in kinds:
+        parts = [read_part(found[0], s) for s, n in names.items() if (found := look_for(root, name.format(n)))]
+        if parts:
+            break
+    return Corpus("emorynlp", pd.concat(parts), root)
 
 # %% ../../nbs/corpora/02_readers.ipynb #7e420be6
 _DAILY_PARTS = {"train": "train", "validation": "dev", "test": "test"}
@@ -135,9 +202,55 @@ def _daily_records(path: Path) -> Iterator[_Dialogue]:
         acts = [str(a) for a in record.get("act", ())]
         yield line, [mend_text(str(w)).strip() for w in words], [str(e) for e in emotions], acts
 
+# %% ../../nbs/corpora/02_readers.ipynb #ec7fafb6
+_DAILY_LINE = re.compile(r"(.*?)\s*(?:#\s*\d+\s*)?#\s*([\d ]+?)\s*#\s*([\d ]+?)\s*")  # words # topic, if told # acts # emotions
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+
+
+def _daily_lines(path: Path) -> Iterator[_Dialogue]:
+    "One file in which each line holds all of a dialogue, as XDailyDialog has it."
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        match = _DAILY_LINE.fullmatch(line)
+        if not match:
+            raise InputError(f"{path.name}, line {number}: not a dialogue", expected="words # acts # emotions", found=line[-60:])
+        turns = [t.strip() for t in match[1].replace("\\__eou__", "__eou__").split("__eou__")]
+        yield number, turns[:-1] if turns[-1] == "" else turns, match[3].split(), match[2].split()
+
+
+def _listed(cell: str) -> list[str]:
+    "The strings of a list as Python or numpy writes it into a table, with commas between or without."
+    return [_literal(quoted) for quoted in _QUOTED.findall(cell)]
+
+
+def _literal(quoted: str) -> str:
+    try:
+        return str(ast.literal_eval(quoted))
+    except (SyntaxError, ValueError):
+        return quoted[1:-1]
+
+
+def _daily_table(path: Path) -> Iterator[_Dialogue]:
+    rows = read_rows(path, []).rename(columns={"dialogue": "dialog", "emotions": "emotion", "acts": "act"})
+    if not {"dialog", "emotion"} <= set(rows):
+        found = ", ".join(map(str, rows))
+        raise InputError(f"{path.name} is no table of dialogues", expected="columns dialog, emotion (and act)", found=found)
+    acts = rows["act"] if "act" in rows else pd.Series("", rows.index)
+    for number, (words, emotions, act) in enumerate(zip(rows["dialog"], rows["emotion"], acts, strict=True), 1):
+        yield number, [mend_text(w).strip() for w in _listed(words)], re.findall(r"\d+", emotions), re.findall(r"\d+", act)
+
 # %% ../../nbs/corpora/02_readers.ipynb #b92f765d
+def _daily_dialogues(path: Path) -> Iterator[_Dialogue]:
+    if path.suffix == ".csv":
+        return _daily_table(path)
+    if path.suffix != ".txt":
+        return _daily_records(path)
+    return _daily_text(path) if path.name.startswith("dialogues_") else _daily_lines(path)
+
+
 def _daily_part(path: Path, split: str) -> pd.DataFrame:
-    dialogues = list(_daily_text(path) if path.suffix == ".txt" else _daily_records(path))
+    dialogues = list(_daily_dialogues(path))
     odd = [line for line, words, emotions, _ in dialogues if len(words) != len(emotions)]
     if odd:
         told = f"{path.name}, line {odd[0]}: as many emotions as turns expected"
@@ -158,15 +271,30 @@ def _daily_part(path: Path, split: str) -> pd.DataFrame:
 def _daily_files(root: Path) -> list[tuple[Path, str]]:
     texts = [(p, s) for n, s in _DAILY_PARTS.items() for p in look_for(root, f"dialogues_{n}.txt", 4)[:1]]
     whole = [(p, "") for p in look_for(root, "dialogues_text.txt", 4)[:1]]
-    kinds = ("*.parquet", "*.jsonl", "*.json")
-    shared = [p for kind in kinds for d in range(4) for p in sorted(root.glob("*/" * d + kind))]
+    return texts or whole or _daily_copies(root)
+
+
+def _daily_copies(root: Path) -> list[tuple[Path, str]]:
+    "Files of other forms, of the first kind that there is; their part by their name or folder, if that tells it."
     parts = {"train": "train", "valid": "dev", "dev": "dev", "test": "test"}
-    named = [(p, s) for n, s in parts.items() for p in shared if n in p.name.lower() or n in p.parent.name.lower()]
-    return texts or whole or list(dict(named).items())
+    for kinds in (("*.parquet", "*.jsonl", "*.json"), ("*.csv",), ("*.txt",)):
+        shared = [p for kind in kinds for d in range(4) for p in sorted(root.glob("*/" * d + kind)) if _daily_form(p)]
+        named = [(p, s) for n, s in parts.items() for p in shared if n in p.name.lower() or n in p.parent.name.lower()]
+        if found := list(dict(named).items()) or [(p, "") for p in shared[:1] if kinds[0] in ("*.csv", "*.txt")]:
+            return found
+    return []
+
+
+def _daily_form(path: Path) -> bool:
+    "Whether a table or a text begins as one of dialogues does: other files may lie beside it."
+    if path.name.startswith("._") or path.suffix not in (".csv", ".txt"):
+        return not path.name.startswith("._")
+    first = read_text(path).lstrip().split("\n", 1)[0]
+    return "dialog" in first.lower() if path.suffix == ".csv" else bool(_DAILY_LINE.fullmatch(first))
 
 
 def read_dailydialog(
-    root: Path,  # folder with dialogues_text.txt and its companions, its parts, or the Hugging Face files
+    root: Path,  # folder with dialogues_text.txt and its companions, its parts, or copies (Parquet, JSON, CSV, one file of lines)
 ) -> Corpus:  # all dialogues; extra column act
     "DailyDialog (Li et al., IJCNLP 2017): everyday dialogues written for learners of English, seven emotions."
     root = Path(root)
@@ -176,8 +304,10 @@ def read_dailydialog(
     return Corpus("dailydialog", pd.concat([_daily_part(p, s) for p, s in found], ignore_index=True), root)
 
 # %% ../../nbs/corpora/02_readers.ipynb #cbae53e9
+_RATING = r"\s*([\d.]+|nan|NaN)\s*"
 _TURN = re.compile(
-    r"\[([\d.]+)\s*-\s*([\d.]+)\]\s+(Ses(\d\d)[FM]_(\w+)_([FM])\w*\d+)\s+(\w+)\s+\[([\d.]+), ([\d.]+), ([\d.]+)\]"
+    r"\[([\d.]+)\s*-\s*([\d.]+)\]\s+(Ses(\d\d)[FM]_(\w+)_([FM])\w*\d+)\s+(\w+)\s+"
+    rf"\[{_RATING},{_RATING},{_RATING}\]"
 )
 _SAID = re.compile(r"(Ses\w+)\s+\[[\d.\s-]+\]:\s*(.*)")
 
@@ -224,19 +354,29 @@ def _iemocap_audio(turn: dict[str, Any], session: Path, root: Path) -> dict[str,
     return {"audio": ""}
 
 
+def _no_release(root: Path) -> list[Path]:
+    "The error: there is nothing, or a table that others made of it."
+    if root.is_dir() and (tables := look_for(root, "*.csv")):
+        mend = f"give the release, or read the table as one of your own: zsemo doctor {tables[0]}"
+        raise InputError(f"iemocap: {tables[0]} is a table that others made", expected="Session1/dialog/EmoEvaluation", mend=mend)
+    return require(root, ["Session[1-5]/dialog/EmoEvaluation"], "iemocap")
+
+
 def read_iemocap(
     root: Path,  # folder with Session1 to Session5, or one above it
 ) -> Corpus:  # all turns; X-rated ones (no agreement) are unlabelled; extra columns session, setting, ratings, times
     "IEMOCAP (Busso et al., 2008): ten actors in five dyadic sessions, improvised and scripted."
     root = Path(root)
-    evaluations = [p for f in require(root, ["Session[1-5]/dialog/EmoEvaluation"], "iemocap") for p in look_for(f, "*.txt", 0)]
+    folders = look_for(root, "[Ss]ession[1-5]/dialog/EmoEvaluation") or _no_release(root)
+    evaluations = [p for f in folders for p in look_for(f, "*.txt", 0)]
     turns = [(t, p.parents[2]) for p in evaluations for t in _iemocap_dialogue(p)]
     if not turns:
         require(root, ["Session[1-5]/dialog/EmoEvaluation/*.txt with turns"], "iemocap")
     return Corpus("iemocap", pd.DataFrame([t | _iemocap_audio(t, session, root) for t, session in turns]), root)
 
 # %% ../../nbs/corpora/02_readers.ipynb #4e943523
-_PODCAST_SPLITS = {"train": "train", "development": "dev", "validation": "dev", "test1": "test", "test2": "test", "test3": "test"}
+_PODCAST_SPLITS = {"train": "train", "training": "train", "development": "dev", "dev": "dev", "validation": "dev", "val": "dev",
+                   "test": "test", "test1": "test", "test2": "test", "test3": "test"}
 _SEGMENT = re.compile(r"(MSP-PODCAST_\w+?)_(\d+)(?:_\d+)?")
 
 
@@ -247,15 +387,50 @@ def _podcast_ids(names: pd.Series, path: Path) -> pd.DataFrame:
     rows = [(match[0], match[1], int(match[2])) for match in found]
     return pd.DataFrame(rows, columns=["utterance", "dialogue", "turn"], index=names.index)
 
+
+def _podcast_split(parts: pd.Series, path: Path) -> list[str]:
+    split = parts.str.strip().str.lower().map(_PODCAST_SPLITS)
+    refuse(parts, split.isna(), path, ", ".join(_PODCAST_SPLITS))
+    return split.tolist()
+
+# %% ../../nbs/corpora/02_readers.ipynb #0bbee47f
+_PODCAST_WORDS = {
+    "angry": "A", "anger": "A", "sad": "S", "sadness": "S", "happy": "H", "happiness": "H", "surprise": "U", "fear": "F",
+    "disgust": "D", "contempt": "C", "neutral": "N", "other": "O",
+}
+
+
+def _podcast_codes(rows: pd.DataFrame, path: Path) -> pd.Series:
+    "A code a row: the release's, or the largest of the challenge's columns; X where two are, empty where none is set."
+    if "EmoClass" in rows:
+        codes = rows["EmoClass"].str.strip()
+        return codes.map(lambda c: _PODCAST_WORDS.get(c.lower(), c))
+    columns = [c for c in rows if str(c).strip().lower() in _PODCAST_WORDS]
+    if len(columns) < 2:
+        raise InputError(f"{path} lacks the labels", expected="a column EmoClass, or one an emotion (Angry, Sad, …)",
+                         found=", ".join(map(str, rows)))
+    shares = rows[columns].apply(pd.to_numeric, errors="coerce").fillna(0)
+    codes = shares.idxmax(axis=1).map(lambda c: _PODCAST_WORDS[str(c).strip().lower()])
+    tied = shares.eq(shares.max(axis=1), axis=0).sum(axis=1) > 1
+    return codes.mask(tied, "X").mask(shares.max(axis=1) <= 0, "")
+
 # %% ../../nbs/corpora/02_readers.ipynb #be85da35
+_PODCAST_TABLES = ("Labels/labels_consensus.csv", "labels_consensus.csv", "Labels/labels_concensus.csv", "processed_labels.csv")
+
+
 def read_msp_podcast(
-    root: Path,  # folder with Labels/labels_consensus.csv, Transcripts/ and, if there, Audios/
-) -> Corpus:  # all segments with a label row; extra columns partition, activation, valence, dominance
+    root: Path,  # folder with Labels/labels_consensus.csv (or the challenge's processed_labels.csv), Transcripts/, Audios/
+) -> Corpus:  # all segments with a row, some unlabelled; extra columns partition, activation, valence, dominance
     "MSP-Podcast (Lotfian and Busso, 2019): spontaneous turns from podcasts, rated by crowd workers."
     root = Path(root)
-    path = require(root, ["Labels/labels_consensus.csv", "labels_consensus.csv", "Labels/labels_concensus.csv"], "msp_podcast")[0]
-    rows = read_rows(path, ["FileName", "EmoClass", "SpkrID", "Gender", "Split_Set"])
-    ids = _podcast_ids(rows["FileName"], path)
+    path = require(root, _PODCAST_TABLES, "msp_podcast")[0]
+    rows = read_rows(path, ["FileName"])
+    rows = rows.rename(columns={} if "Split_Set" in rows else {"Split": "Split_Set"})
+    missing = [c for c in ("SpkrID", "Gender", "Split_Set") if c not in rows]
+    if missing:
+        found = ", ".join(map(str, rows))
+        raise InputError(f"{path} lacks the column {missing[0]!r}", expected="FileName, SpkrID, Gender, Split_Set", found=found)
+    ids, codes = _podcast_ids(rows["FileName"], path), _podcast_codes(rows, path)
     said = index_files(root, (".txt",), ("Transcripts",)) if look_for(root, "Transcripts") else {}
     audio = index_files(root, AUDIO, ("Audios", "Audio")) if look_for(root, "Audios") or look_for(root, "Audio") else {}
     gender = rows["Gender"].str.strip().str.lower()
@@ -264,17 +439,11 @@ def read_msp_podcast(
         gender=gender.where(gender.isin(["male", "female"]), "unknown"),
         text=[" ".join(read_text(said[i]).split()) if i in said else "" for i in ids["utterance"]],
         audio=[relative(audio.get(i), root) for i in ids["utterance"]],
-        emotion=canonical(rows["EmoClass"], "msp_podcast", path), emotion_raw=rows["EmoClass"].str.strip(),
+        emotion=canonical(codes, "msp_podcast", path), emotion_raw=codes,
         split=_podcast_split(rows["Split_Set"], path), partition=rows["Split_Set"].str.strip(),
         **{n: pd.to_numeric(v, errors="coerce") for n, v in
            _optional(rows, {"EmoAct": "activation", "EmoVal": "valence", "EmoDom": "dominance"}).items()},
     ), root)
-
-
-def _podcast_split(parts: pd.Series, path: Path) -> list[str]:
-    split = parts.str.strip().str.lower().map(_PODCAST_SPLITS)
-    refuse(parts, split.isna(), path, ", ".join(_PODCAST_SPLITS))
-    return split.tolist()
 
 # %% ../../nbs/corpora/02_readers.ipynb #e2c803b4
 _IMPROV = re.compile(r"(?:MSP|UTD)-IMPROV-(S\d{2})([AHNS])-([FM])(\d{2})-([PRST])-([FM])([FM])(\d+)")
@@ -339,7 +508,10 @@ def _mosi_mmsa(path: Path, root: Path) -> pd.DataFrame:
     split = rows["mode"].str.strip().map({"train": "train", "valid": "dev", "test": "test"})
     refuse(rows["mode"], split.isna(), path, "train, valid or test")
     ids = _mosi_ids(rows["video_id"].str.strip(), whole(rows, "clip_id", path))
-    return pd.DataFrame(ids | _mosi_scores(rows["label"], path) | {"text": rows["text"].str.strip(), "split": split, "audio": ""})
+    cut = {(p.parent.name, p.stem): p for p in reversed(files_under(root, _HEARD))}  # Raw/<video>/<clip>.mp4, or WAV beside it
+    audio = [relative(cut.get(clip), root) for clip in zip(ids["dialogue"], ids["turn"].astype(str), strict=True)]
+    added = {"text": rows["text"].str.strip(), "split": split, "audio": audio}
+    return pd.DataFrame(ids | _mosi_scores(rows["label"], path) | added)
 
 
 def _mosi_words(path: Path) -> dict[str, str]:
@@ -429,13 +601,14 @@ READERS: dict[str, Callable[[Path], Corpus]] = {
     "emodb": read_emodb, "nemo": read_nemo, "esd": read_esd, "libritts": read_libritts,
 }
 _ALIASES = {
-    "dailydialog": ("ijcnlpdailydialog",), "cmu_mosi": ("mosi",), "emorynlp": ("emory",), "ravdess": ("audiospeechactors",),
+    "dailydialog": ("ijcnlpdailydialog",), "cmu_mosi": ("mosi",), "emorynlp": ("emory", "emotiondetection"),
+    "ravdess": ("audiospeechactors", "ryersonaudiovisualdatabaseofemotionalspeechandsong"),
     "tess": ("torontoemotionalspeechset",), "savee": ("surreyaudiovisualexpressedemotion",),
     "emodb": ("berlinemodb", "berlindatabaseofemotionalspeech"), "esd": ("emotionalspeechdataset", "emotionspeechdataset"),
 }
 _ENDINGS = (
-    r"full|release|raw|publish|dataset|datasets|database|data|corpus|text|csv|master|main|mirror|audio|wav|emotional|speech|"
-    r"only|v?\d+"
+    r"full|release|raw|publish|dataset|datasets|database|data|corpus|text|csv|master|main|mirror|audio|wav|flac|emotional|emotion|"
+    r"speech|set|only|copy|mono|resampled|without|no|videos?|clean|english|en|zh|tar|zip|gz|unzipped|extracted|r|v?\d+(?:k(?:hz)?|hz)?"
 )
 
 
@@ -443,31 +616,93 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 # %% ../../nbs/corpora/02_readers.ipynb #4fdcddd4
+def folder_from(
+    variable: str,  # name of a variable of the environment
+) -> Path | None:  # the folder that it names, there or not; None if it is empty or not set
+    "A folder as people write it into a variable: quotes, spaces and line ends around it go, `~` and `$HOME` are followed."
+    text = os.environ.get(variable, "").strip().strip("'\"").strip()
+    return Path(os.path.expandvars(text)).expanduser() if text else None
+
+
 def corpora_root() -> Path | None:  # the folder that ZSEMO_CORPORA names, if it is set and there
     "Where the corpora are: one folder a corpus, each in its original layout."
-    root = os.environ.get("ZSEMO_CORPORA", "")
-    return Path(root) if root and Path(root).is_dir() else None
+    root = folder_from("ZSEMO_CORPORA")
+    return root if root and root.is_dir() else None
+
+
+def told_root() -> str:  # one line
+    "What ZSEMO_CORPORA is, and whether that is a folder."
+    root = folder_from("ZSEMO_CORPORA")
+    if root is None:
+        return "ZSEMO_CORPORA is not set"
+    return f"ZSEMO_CORPORA is {root}{'' if root.is_dir() else ', which is no folder'}"
+
+# %% ../../nbs/corpora/02_readers.ipynb #2d861b6b
+def _folders() -> list[Path]:
+    "Folders under `corpora_root()`, the plainest name first."
+    root = corpora_root()
+    try:
+        return sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: (len(p.name), p.name)) if root else []
+    except OSError as e:
+        mend = "set ZSEMO_CORPORA to a folder that you may read"
+        raise InputError(f"cannot look into {root}", found=e.strerror or str(e), mend=mend) from e
 
 
 def find(
     name: str,  # name of a reader
 ) -> Path | None:  # the corpus' folder under `corpora_root()`, the plainest name first
     "Look for a corpus' folder, whatever its release calls it."
-    root, names = corpora_root(), "|".join([_plain(name), *_ALIASES.get(name, ())])
+    names = "|".join([_plain(name), *_ALIASES.get(name, ())])
     named = re.compile(rf"({names})({names}|{_ENDINGS})*")
-    folders = sorted((len(p.name), p.name) for p in root.iterdir() if p.is_dir()) if root else []
-    for _, folder in folders:
-        plain = _plain(folder)
-        if named.fullmatch(plain):
-            return root / folder if root else None
-    return None
+    return next((folder for folder in _folders() if named.fullmatch(_plain(folder.name))), None)
+
+# %% ../../nbs/corpora/02_readers.ipynb #fe047878
+_MARKS = {  # what lies in a corpus' folder, at its top or a little deeper
+    "meld": r"train_sent_emo\.csv", "emorynlp": r"(emorynlp_train_final\.csv|emotion-detection-trn\.json)",
+    "dailydialog": r"dialogues_(text|train)\.txt", "iemocap": r"Ses0[1-5][FM]_impro\d\d\.\w+", "msp_improv": r"Evalution\.txt",
+    "msp_podcast": r"(labels_con[sc]ensus|processed_labels)\.csv", "cmu_mosi": r"OpinionLevelSentiment\.csv",
+    "ravdess": r"03-01-0[1-8]-0[12]-0[12]-0[12]-\d\d\.wav",
+    "crema_d": r"1\d{3}_[A-Z]{3}_(ANG|DIS|FEA|HAP|NEU|SAD)_\w+\.(wav|mp3)",
+    "tess": r"(OAF|YAF)_[a-z]+_(angry|disgust|fear|happy|neutral|ps|sad)\.wav",
+    "savee": r"((DC|JE|JK|KL)_)(sa|su|[adfhn])\d\d\.wav",
+    "emodb": r"(03|08|09|1[0-6])[ab]\d\d[WLEAFTN][a-z]\.wav",
+    "nemo": r"[A-Z]{2}\d_[a-z]+_\d+\.wav", "libritts": r"\d+_\d+_\d{6}_\d{6}\.wav",
+    "esd": r"00(0[1-9]|1\d|20)_\d{6}\.wav",
+}
+_LOOKED = 400  # names read of a folder: enough to tell, and quick on a disk in a network
+
+
+def _names(folder: Path, levels: int = 4) -> Iterator[str]:
+    "Some names of files in a folder and below it."
+    try:
+        entries = sorted(islice(os.scandir(folder), 200), key=lambda e: e.name)
+    except OSError:
+        return
+    yield from [e.name for e in entries if e.is_file()][:20]
+    for entry in [e for e in entries if e.is_dir() and not e.name.startswith(".")][:20] if levels else []:
+        yield from _names(Path(entry.path), levels - 1)
+
+
+def nearly(
+    name: str,  # name of a reader
+) -> Path | None:  # a folder under `corpora_root()`; None if none is likely
+    "A folder that may be the corpus, though its name is another: by a part of its name, or by names of files in it."
+    taken = {find(n) for n in READERS}
+    free = [f for f in _folders() if f not in taken and not re.search("synthetic|acoustic|spoken", f.name.lower())]
+    called = [f for f in free if len(_plain(name)) > 3 and _plain(name) in _plain(f.name)]
+    mark = re.compile(_MARKS[name], re.IGNORECASE)
+    return next(iter(called), None) or next((f for f in free if any(mark.fullmatch(n) for n in islice(_names(f), _LOOKED))), None)
 
 # %% ../../nbs/corpora/02_readers.ipynb #1e00a6d7
 def _named(name: str, path: Path | None) -> Corpus:
     folder, source = path or find(name), _sources()[name]
     if folder is None:
         mend = f"download it: zsemo fetch {name}" if "files" in source else source.get("clone") or f"ask for it: {source['page']}"
-        raise InputError(f"corpus {name!r} was not found", expected=f"a folder {name} in ZSEMO_CORPORA, or a path", mend=mend)
+        if likely := nearly(name):
+            mend = f"is it {likely}? Then call that folder {name}, or give its path"
+        found = told_root() if folder_from("ZSEMO_CORPORA") and not corpora_root() else ""
+        expected = f"a folder {name} in ZSEMO_CORPORA, or a path"
+        raise InputError(f"corpus {name!r} was not found", expected=expected, found=found, mend=mend)
     return READERS[name](folder)
 
 
