@@ -4,27 +4,37 @@
 
 # %% auto #0
 __all__ = ['AUDIO', 'mend_text', 'read_text', 'read_rows', 'refuse', 'whole', 'canonical', 'read_yaml', 'read_records',
-           'look_for', 'require', 'index_files', 'relative', 'read_table', 'read_audformat', 'read_audiofolder',
-           'read_path']
+           'look_for', 'require', 'index_files', 'relative', 'as_on_disk', 'read_own_rows', 'read_table',
+           'read_audformat', 'read_audiofolder', 'read_path']
 
-# %% ../../nbs/corpora/02_files.ipynb #674046f6
+# %% ../../nbs/corpora/02_files.ipynb #35b3d3ba
 import csv
+import difflib
 import gzip
 import io
 import json
 import os
 import re
+import shutil
+import tempfile
+import unicodedata
+import warnings
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 import yaml
 
+from .arrow import arrow_records
+from .database import database_rows
+from .encodings import decode
 from .labels import label_map
-from .table import COLUMNS, Corpus, InputError, escapes
+from .table import COLUMNS, EMOTIONS, SPACES, Corpus, InputError, escapes, space_labels
+from .words import column_named, gender_named, own_columns, part_named, plain_word
 
 # %% ../../nbs/corpora/02_files.ipynb #3bc7959b
 def _windows(byte: int) -> str:
@@ -49,17 +59,24 @@ def mend_text(
     "Mend Windows-1252 characters that were taken for control characters, for bytes, or for UTF-8 twice."
     return _MANGLED.sub(_unmangle, text.translate(_MEND))
 
-# %% ../../nbs/corpora/02_files.ipynb #ecbc2445
-def read_text(
-    path: Path,  # a text file, UTF-8 or nearly so; packed if its name ends in .gz
-) -> str:  # its text, mended, with plain line ends
-    "Read a text file; a file that cannot be opened is an `InputError` with the system's reason."
+# %% ../../nbs/corpora/02_files.ipynb #87bb0a2c
+def _bytes(path: Path) -> bytes:
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as e:
         found = getattr(e, "strerror", None) or str(e)
         raise InputError(f"cannot read {path}", found=found, mend="check the path and its permissions") from e
-    return mend_text(data.decode("utf-8-sig", errors="surrogateescape")).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_text(
+    path: Path,  # a text file; packed if its name ends in .gz
+    *,
+    guess: bool = False,  # whether it may be of any encoding; if not, it is UTF-8 or nearly so
+) -> str:  # its text, mended, with plain line ends
+    "Read a text file; a file that cannot be opened is an `InputError` with the system's reason."
+    data = _bytes(path)
+    text = decode(data, path.name) if guess else data.decode("utf-8-sig", errors="surrogateescape")
+    return mend_text(text).replace("\r\n", "\n").replace("\r", "\n")
 
 # %% ../../nbs/corpora/02_files.ipynb #9e40b79e
 def read_rows(
@@ -68,19 +85,30 @@ def read_rows(
     delimiter: str = ",",  # what separates fields
     header: Sequence[str] = (),  # names of the columns, if the file has no first row with them
 ) -> pd.DataFrame:  # all fields as text; the index is the line number
-    "Read a table strictly; what is wrong is named by file and line."
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter)
-    try:
-        rows = [(reader.line_num, row) for row in reader if row]
-    except csv.Error as e:
-        raise InputError(f"{path.name}, line {reader.line_num}", expected="a table", found=str(e)) from e
+    "Read a table strictly; what is wrong is named by file and line. Rows without a word, as spreadsheets leave them, are none."
+    rows = _fields(read_text(path), path, delimiter=delimiter)
     names = [n.strip() for n in (header or (rows.pop(0)[1] if rows else ()))]
     _columns(names, needed, path)
+    return _framed(names, rows, path)
+
+
+def _fields(text: str, path: Path, before: int = 0, **form: Any) -> list[tuple[int, list[str]]]:
+    "Line number and fields of each row that holds anything."
+    reader = csv.reader(io.StringIO(text, newline=""), **form)
+    try:
+        return [(before + reader.line_num, row) for row in reader if any(map(plain_word, row))]
+    except csv.Error as e:
+        raise InputError(f"{path.name}, line {before + reader.line_num}", expected="a table", found=str(e)) from e
+
+
+def _framed(names: Sequence[Any], rows: Sequence[tuple[int, list[str]]], path: Path) -> pd.DataFrame:
     for line, row in rows:
+        while len(row) > len(names) and not plain_word(row[-1]):
+            row.pop()
         if len(row) != len(names):
             raise InputError(f"{path.name}, line {line}: {len(row)} fields", expected=str(len(names)),
                              mend="a field that holds the separator needs quotation marks")
-    return pd.DataFrame([r for _, r in rows], columns=names, index=[n for n, _ in rows], dtype=str)
+    return pd.DataFrame([r for _, r in rows], columns=list(names), index=[n for n, _ in rows], dtype=str)
 
 # %% ../../nbs/corpora/02_files.ipynb #e76ce830
 def _columns(names: Iterable[Any], needed: Sequence[str], path: Path) -> None:
@@ -96,12 +124,14 @@ def refuse(
     bad: pd.Series | np.ndarray,  # which of its values are wrong, shape (n,)
     path: Path,  # the file they are from
     expected: str,  # what would have been right
+    mend: str = "",  # what the user can do
 ) -> None:
     "Refuse the first wrong value of a column, with its file and line."
     hits = np.flatnonzero(np.asarray(bad, dtype=bool))
     if len(hits):
         line, value = values.index[int(hits[0])], values.iloc[int(hits[0])]
-        raise InputError(f"{path.name}, line {line}: bad {str(values.name)!r}", expected=expected, found=repr(value))
+        raise InputError(f"{path.name}, line {line}: bad {str(values.name)!r}", expected=expected, found=repr(value),
+                         mend=mend)
 
 # %% ../../nbs/corpora/02_files.ipynb #1a40ee50
 def whole(
@@ -172,22 +202,30 @@ def read_yaml(
     except RecursionError as e:
         raise InputError(f"{where} is not readable YAML", found="too many levels") from e
 
-# %% ../../nbs/corpora/02_files.ipynb #e086b7a4
+# %% ../../nbs/corpora/02_files.ipynb #17a0bffd
 def read_records(
-    path: Path,  # .parquet, .jsonl or .json
+    path: Path,  # .parquet, .arrow, .jsonl or .json
 ) -> list[dict[str, Any]]:  # its records
-    "The records of a Parquet file, of JSON lines or of a JSON list."
+    "The records of a Parquet or Arrow file, of JSON lines or of a JSON list."
+    if path.suffix.lower() in (".parquet", ".arrow"):
+        return arrow_records(path).rows
+    text = read_text(path, guess=True)
+    lines = [(n, x) for n, x in enumerate(text.split("\n"), 1) if x.strip()]
     try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path).to_dict("records")  # type: ignore[return-value]
-        text = read_text(path)
-        lines = [(n, x) for n, x in enumerate(text.split("\n"), 1) if x.strip()]
-        records = json.loads(text) if text.lstrip().startswith("[") else [_record(x, n, path) for n, x in lines]
-    except InputError:
-        raise
-    except (OSError, ValueError, RecursionError) as e:
-        raise InputError(f"cannot read {path}", expected="Parquet or JSON", found=str(e)) from e
+        records = _listed(json.loads(text)) if text.lstrip().startswith("[") or path.suffix.lower() == ".json" else None
+    except (ValueError, RecursionError) as e:
+        if path.suffix.lower() != ".json":
+            raise InputError(f"cannot read {path}", expected="Parquet or JSON", found=str(e)) from e
+        records = None
+    if records is None:
+        return [_record(x, n, path) for n, x in lines]
     return [r if isinstance(r, dict) else _record(str(r), n, path) for n, r in enumerate(records, 1)]
+
+
+def _listed(found: Any) -> list[Any] | None:
+    "The records of a whole JSON file: a list, or an object that holds one list and perhaps some words about it."
+    lists = [v for v in found.values() if isinstance(v, list)] if isinstance(found, dict) else [found]
+    return lists[0] if len(lists) == 1 and isinstance(lists[0], list) else None
 
 # %% ../../nbs/corpora/02_files.ipynb #0ea124ef
 def _record(text: str, number: int, path: Path) -> dict[str, Any]:
@@ -249,148 +287,465 @@ def relative(
     "A path as the column `audio` wants it."
     return path.relative_to(root).as_posix() if path else ""
 
-# %% ../../nbs/corpora/02_files.ipynb #b0cbc9d1
-def _own(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
-    "Rows with the kit's columns: emotions mapped, paths checked, empty numbers unknown."
-    rows = rows.rename(columns={c: str(c).strip() for c in rows})
-    _columns(rows, ["utterance", "emotion"], path)
-    if "audio" in rows:
-        refuse(rows["audio"], rows["audio"].astype(str).map(escapes), path, f"a path under {path.parent}")
-    raw = rows["emotion"].fillna("").astype(str)
-    numbers = {c: rows[c].map(_number) for c in ("start", "end", "turn") if c in rows}
-    for column, values in numbers.items():
-        refuse(rows[column], values.map(lambda v: isinstance(v, str)), path, "a number")
-    rows = rows.assign(**{"emotion_raw": raw} | numbers | ({"emotion_raw": rows["emotion_raw"]} if "emotion_raw" in rows else {}))
-    rows = rows.assign(emotion=canonical(raw, "generic", path))
-    return rows.assign(turn=rows["turn"].fillna(0)) if "turn" in rows else rows
+# %% ../../nbs/corpora/02_files.ipynb #f75a1180
+def _same(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _list(folder: Path) -> list[str]:
+    try:
+        return sorted(p.name for p in folder.iterdir())
+    except (OSError, ValueError):
+        return []
+
+
+def as_on_disk(
+    root: Path,  # what the paths are relative to
+    paths: Iterable[str],  # with forward slashes; none may leave root
+    where: str,  # who names them, for the error
+) -> list[str]:  # as the files are spelled; a path that leads nowhere stays as it is
+    "Paths by the names that the disk has for them, in whatever case and Unicode form they were written."
+    listed: dict[str, dict[str, list[str]]] = {}
+
+    def there(folder: str) -> dict[str, list[str]]:
+        if folder not in listed:
+            listed[folder] = {}
+            for name in _list(root / folder):
+                listed[folder].setdefault(_same(name), []).append(name)
+        return listed[folder]
+
+    def spelled(path: str) -> str:
+        folder = ""
+        for part in PurePosixPath(path).parts:
+            like = there(folder).get(_same(part), [])
+            if part not in like and len(like) > 1:
+                raise InputError(f"{where}: {path!r} could be more than one file", found=", ".join(like),
+                                 mend="write it as the file is spelled")
+            folder = f"{folder}/{part if part in like or not like else like[0]}".lstrip("/")
+        return folder
+
+    return [spelled(path) if path and not escapes(path) else path for path in paths]
+
+# %% ../../nbs/corpora/02_files.ipynb #ddf0ceec
+_SEPARATORS = (",", ";", "\t", "|")
+_TEXTS = (".csv", ".tsv", ".tab", ".txt")
+_RECORDS = (".parquet", ".arrow", ".jsonl", ".ndjson", ".json")
+_NAMED = re.compile(r'"?sep=(.)"?[,;\t]*\s*')  # Excel's first line
+_REMARK = re.compile(r"\s*(#\s.*)?")
+
+
+def _suffix(path: Path) -> str:
+    "The end of a name that says what a file is, whether it is packed or not."
+    return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+
+
+def _header(lines: Sequence[str], path: Path) -> tuple[int, str]:
+    "How many lines come before the header, and what separates its fields."
+    before, separator = 0, ""
+    for line in lines:
+        named = _NAMED.fullmatch(line)
+        if not named and not _REMARK.fullmatch(line):
+            break
+        before, separator = before + 1, named[1] if named else separator
+    first = lines[before] if before < len(lines) else ""
+    usual = sorted(_SEPARATORS, key=lambda s: s != "\t") if _suffix(path) in (".tsv", ".tab", ".txt") else _SEPARATORS
+
+    def known(separator: str) -> tuple[int, int]:
+        names = next(csv.reader([first], delimiter=separator), [])
+        return sum(bool(column_named(n)) for n in names), len(names)
+    try:
+        return before, separator or max(usual, key=known)
+    except csv.Error:
+        return before, separator or usual[0]
+
+# %% ../../nbs/corpora/02_files.ipynb #cd67645f
+_DECIMAL = re.compile(r"\s*(-?\d+),(\d+)\s*")
+_UNNAMED = re.compile(r"(Unnamed: \d+)?")  # what pandas calls a column without a name
+
+
+def _says_nothing(name: str, column: pd.Series) -> bool:
+    "Whether a column has no name, and is empty or counts the rows."
+    values = [plain_word(v) for v in column]
+    counts = any(values == [str(n + first) for n in range(len(values))] for first in (0, 1))
+    return bool(_UNNAMED.fullmatch(plain_word(name))) and (counts or not any(values))
+
+
+def _in_seconds(name: str) -> bool:
+    return column_named(name) in ("start", "end") or plain_word(name).lower() == "duration"
+
+
+def read_own_rows(
+    path: Path,  # a table of text, Parquet, or JSON, by people
+) -> pd.DataFrame:  # fields, those of a table of text as text; the index is the number of line or record
+    "Read a table however it was saved: encoding, separator and what a spreadsheet adds are told from what it holds."
+    if _suffix(path) in _RECORDS:
+        return _numbered(read_records(path))
+    text = read_text(path, guess=True)
+    lines = text.split("\n")
+    before, separator = _header(lines, path)
+    rows = _fields("\n".join(lines[before:]), path, before, delimiter=separator, strict=True, skipinitialspace=True)
+    names = rows.pop(0)[1] if rows else []
+    if not names:
+        raise InputError(f"{path.name} is empty", expected="a first line with the names of the columns")
+    frame = _framed(range(len(names)), rows, path)
+    for k in [k for k, name in enumerate(names) if separator != "," and _in_seconds(name)]:
+        frame[k] = frame[k].str.replace(_DECIMAL, r"\1.\2", regex=True)
+    kept = [k for k, name in enumerate(names) if not _says_nothing(name, frame[k])]
+    return frame[kept].set_axis([names[k] for k in kept], axis=1)
+
+
+def _numbered(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(list(records), index=range(1, len(records) + 1), dtype=object)
+
+# %% ../../nbs/corpora/02_files.ipynb #36c2e4e9
+def _local(value: str, folder: Path) -> str:
+    "A path as the column `audio` has it: without quotation marks, forward slashes, relative where it lies under the folder."
+    plain = value.strip("\"'“”")
+    if plain.lower().startswith("file:"):
+        plain = unquote(re.sub("^file:(//(localhost)?(?=/))?", "", plain, flags=re.I))
+    plain = plain.replace("\\", "/")
+    for top in (folder.absolute(), folder.resolve()):
+        if Path(plain).is_absolute() and Path(plain).is_relative_to(top):
+            return Path(plain).relative_to(top).as_posix()
+    return PurePosixPath(plain).as_posix() if plain else ""
+
+
+def _paths(values: pd.Series, path: Path) -> pd.Series:
+    "Paths relative to the file that names them, as they are spelled on this disk."
+    local = values.map(lambda v: _local(plain_word(v), path.parent))
+    refuse(values, local.map(escapes).astype(bool), path, f"a path under {path.parent}",
+           "move the audio there, and write its path from there on")
+    return pd.Series(as_on_disk(path.parent, local, path.name), values.index, dtype=object)
+
+# %% ../../nbs/corpora/02_files.ipynb #9a361d4b
+def _with_ids(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+    "Utterances by their ids; without any by their files, else by their place."
+    if "utterance" not in rows:
+        audio = rows.get("audio", pd.Series("", rows.index))
+        if audio.eq("").any():
+            return rows.assign(utterance=[str(n) for n in range(1, len(rows) + 1)])
+        parts = "start" in rows and audio.duplicated().any()
+        return rows.assign(utterance=audio + rows["start"].map("_{:.3f}".format) if parts else audio)
+    refuse(rows["utterance"], rows["utterance"].eq(""), path, "an id")
+    refuse(rows["utterance"], rows["utterance"].duplicated(), path, "an id that no earlier row has")
+    return rows
 
 # %% ../../nbs/corpora/02_files.ipynb #2ea5e384
 def _number(value: Any) -> Any:
     try:
-        return float("nan") if value is None or not str(value).strip() else float(value)
-    except ValueError:
+        return float("nan") if not plain_word(value) else float(value)
+    except (ValueError, TypeError):
         return str(value)
 
-# %% ../../nbs/corpora/02_files.ipynb #a91d1c7f
+
+def _times(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+    "Numbers as numbers; a part's end from its duration."
+    length = next((c for c in rows if str(c).lower() == "duration"), None) if "start" in rows and "end" not in rows else None
+    for column in [c for c in ("start", "end", "turn", length) if c in rows]:
+        values = rows[column].map(_number)
+        refuse(rows[column], values.map(lambda v: isinstance(v, str)), path, "a number" + " of seconds" * (column != "turn"))
+        rows = rows.assign(**{str(column): values.astype(float)})
+    if length is not None:
+        rows = rows.assign(end=rows["start"] + rows[length])
+    if {"start", "end"} <= set(rows):
+        refuse(rows["end"], rows["end"] < rows["start"], path, "an end after the start")
+    return rows.assign(turn=rows["turn"].fillna(0)) if "turn" in rows else rows
+
+# %% ../../nbs/corpora/02_files.ipynb #d6b22492
+def _genders(values: pd.Series, path: Path) -> list[str]:
+    found = [gender_named(v) for v in values]
+    odd = sorted({v for v, gender in zip(values, found, strict=True) if gender is None})
+    if odd:
+        warnings.warn(f"{path.name}: gender {', '.join(odd[:5])} is read as unknown; male and female are known", stacklevel=2)
+    return [gender or "unknown" for gender in found]
+
+
+def _splits(values: pd.Series, path: Path) -> list[str]:
+    found = [part_named(v) for v in values]
+    bad = np.array([f is None for f in found], dtype=bool)
+    refuse(values, bad, path, "train, dev, test, another usual name of a part, or nothing")
+    return [f or "" for f in found]
+
+
+_NUMBERED = re.compile(r"^\d+[\s_.-]+|[\s_.-]+\d+$")  # the number that orders the folders of classes
+
+
+def _emotions(values: pd.Series, path: Path, space: str) -> list[str]:
+    "Canonical emotions: a label of the space, or a word of plain English."
+    codes = label_map("generic") | {label: label for label in space_labels(space)}
+    words = values.map(lambda v: _NUMBERED.sub("", v).lower())
+    found = [codes.get(w, codes.get(w.replace("_", " "))) for w in words]
+    mend = "write the names of the classes: what the numbers mean is not told" if values.str.fullmatch(r"\d+").any() else ""
+    refuse(values, np.array([e is None for e in found], dtype=bool), path, f"one of {', '.join(filter(None, codes))}", mend)
+    return [e or "" for e in found]
+
+# %% ../../nbs/corpora/02_files.ipynb #06249e57
+_WORDS = ("utterance", "dialogue", "speaker", "gender", "emotion", "split", "script", "emotion_raw")
+
+
+def _space_of(labels: Iterable[str]) -> str:
+    "The label space of plain labels: the valence spaces have words of their own."
+    words = {label.lower() for label in labels} - {""}
+    valence = words <= set(SPACES["sentiment"]) and words & set(SPACES["polarity"])
+    return "sentiment" if valence else "all"
+
+
+def _own(rows: pd.DataFrame, path: Path, space: str = "") -> pd.DataFrame:
+    "Rows with the kit's columns: words folded, paths as they are on this disk, empty numbers unknown."
+    kits = own_columns(list(rows), path.name)
+    called = dict(zip(kits, map(str, rows), strict=True))
+    rows = rows.set_axis(kits, axis=1)
+    _columns(rows, ["emotion"], path)
+    rows = rows.assign(**{c: rows[c].map(plain_word).astype(object).rename(called[c]) for c in _WORDS if c in rows})
+    if "text" in rows:
+        rows = rows.assign(text=["" if v is None or v != v else str(v) for v in rows["text"]])
+    if "audio" in rows:
+        rows = rows.assign(audio=_paths(rows["audio"].rename(called["audio"]), path))
+    rows = _with_ids(_times(rows, path), path)
+    raw = rows["emotion"].rename(called["emotion"])
+    folded = {c: fold(rows[c].rename(called[c]), path) for c, fold in (("gender", _genders), ("split", _splits)) if c in rows}
+    rows = rows.assign(**folded, emotion=_emotions(raw, path, space or _space_of(raw)))
+    return rows.assign(emotion_raw=raw) if "emotion_raw" not in rows else rows
+
+# %% ../../nbs/corpora/02_files.ipynb #9ebc8a12
+def _plain(rows: pd.DataFrame) -> pd.DataFrame:
+    "Columns of the user's own as numbers where they are numbers."
+    own = {str(c): rows[c].infer_objects() for c in rows if c not in COLUMNS}
+    return rows.assign(**own).reset_index(drop=True)
+
+
 def read_table(
-    path: Path,  # .csv, .tsv or .parquet
+    path: Path,  # .csv, .tsv, .txt, .parquet, .jsonl or .json; text may be packed (.csv.gz)
     name: str = "",  # name of the corpus; the file's, if empty
 ) -> Corpus:  # its rows; columns that the kit does not know are kept
-    "A table with the kit's columns (`zsemo_kit.corpora.table.COLUMNS`)."
+    "A table with the kit's columns (`zsemo_kit.corpora.table.COLUMNS`), or with what others call them."
     path = Path(path)
-    if path.suffix == ".parquet":
-        rows = _numbered(read_records(path))
+    rows, root, space = _table(path)
+    return Corpus(name or path.name.split(".")[0] or path.stem, _plain(rows), root, space)
+
+
+def _table(path: Path, split: str = "") -> tuple[pd.DataFrame, Path, str]:
+    "The rows of a table, the folder of its audio, and its label space."
+    if _suffix(path) not in (".parquet", ".arrow"):
+        rows, folder, classes = read_own_rows(path), None, {}
     else:
-        rows = read_rows(path, ["utterance", "emotion"], "\t" if path.suffix == ".tsv" else ",")
-    return Corpus(name or path.stem, _own(rows, path), path.parent)
+        held = arrow_records(path)
+        rows, folder, classes = _numbered(held.rows), held.folder, held.classes
+    if split and "split" not in own_columns(list(rows), path.name):
+        rows = rows.assign(split=split)
+    labels = next((c for c in classes.values() if tuple(c) in SPACES.values()), None)
+    space = next((s for s in SPACES if labels and list(SPACES[s]) == labels), "")
+    made = _own(rows, (folder or path.parent) / path.name, space)
+    return made, folder or path.parent, space or _space_of(made["emotion"])
 
-# %% ../../nbs/corpora/02_files.ipynb #37db2d5d
-def _numbered(records: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(records, index=range(1, len(records) + 1))
-
-# %% ../../nbs/corpora/02_files.ipynb #39b7280c
-def _audformat_check(folder: Path) -> None:
-    pickled = next(iter(sorted(folder.rglob("*.pkl"))), None)
-    if pickled:
-        mend = "save the database with storage_format='csv' or 'parquet'"
-        raise InputError(f"{pickled} is a pickle, which can run code", mend=mend)
+# %% ../../nbs/corpora/02_files.ipynb #0254ec4b
+def _audformat_tables(folder: Path) -> list[Path]:
+    "The files that hold the database without pickles."
     try:
-        read_yaml(read_text(folder / "db.yaml"), "db.yaml")
+        header = read_yaml(read_text(folder / "db.yaml"), "db.yaml")
     except InputError as e:
         raise InputError(f"{folder / 'db.yaml'} is not a plain audformat header", found=e.found) from e
+    named = [n for kind in ("tables", "misc_tables") for n in (header.get(kind) or {})] if isinstance(header, dict) else []
+    files = {n: next((f for s in ("parquet", "csv") if (f := folder / f"db.{n}.{s}").is_file()), None) for n in named}
+    bad = next((n for n, file in files.items() if file is None and (folder / f"db.{n}.pkl").is_file()), None)
+    if bad:
+        mend = "save the database with storage_format='csv' or 'parquet'"
+        raise InputError(f"{folder / f'db.{bad}.pkl'} is a pickle, which can run code", mend=mend)
+    return [file for file in files.values() if file]
 
-# %% ../../nbs/corpora/02_files.ipynb #60df9081
-def _audformat_rows(table: Any) -> pd.DataFrame:
-    rows = table.get().reset_index()
-    if "file" in rows:
-        seconds = {c: rows[c].dt.total_seconds() for c in ("start", "end") if c in rows}
-        rows = rows.assign(**seconds).rename(columns={"file": "audio"})
-    if "utterance" not in rows:
-        repeated = "start" in rows and rows["audio"].duplicated().any()
-        rows = rows.assign(utterance=rows["audio"] + (rows["start"].map("_{:.3f}".format) if repeated else ""))
-    numbers = [c for c in rows if pd.api.types.is_numeric_dtype(rows[c]) and c != "utterance"]
-    whole = {c: rows[c].astype(rows[c].dtype.name.lower()) for c in numbers if rows[c].notna().all()}  # Int64 to int64
-    texts = {c: rows[c].astype(object).where(rows[c].notna(), "") for c in rows if c not in numbers}
-    return rows.assign(**whole, **texts)
+
+def _audformat(folder: Path) -> Any:
+    "The database, loaded from its plain files alone."
+    try:
+        import audformat
+    except ImportError as e:
+        raise InputError("the package audformat is missing", mend="pip install 'zsemo_kit[exchange]'") from e
+    files = [folder / "db.yaml", *_audformat_tables(folder)]
+    try:
+        with tempfile.TemporaryDirectory() as apart:
+            for file in files:
+                shutil.copyfile(file, Path(apart) / file.name)
+            return audformat.Database.load(apart, load_data=True)
+    except Exception as e:  # audformat raises many kinds for a broken folder
+        raise InputError(f"cannot read the audformat database {folder}", found=f"{type(e).__name__}: {e}") from e
 
 # %% ../../nbs/corpora/02_files.ipynb #9bf38741
 def read_audformat(
     path: Path,  # folder with db.yaml
     name: str = "",  # name of the corpus; the database's, if empty
-) -> Corpus:  # the rows of its first table that has an emotion
+) -> Corpus:  # the rows of all its tables that have an emotion
     "An audformat database with a column `emotion` (needs the extra `exchange`)."
     path = Path(path)
-    _audformat_check(path)
-    try:
-        import audformat
-    except ImportError as e:
-        raise InputError("the package audformat is missing", mend="pip install 'zsemo_kit[exchange]'") from e
-    try:
-        db = audformat.Database.load(str(path))
-    except Exception as e:  # audformat raises many kinds for a broken folder
-        raise InputError(f"cannot read the audformat database {path}", found=f"{type(e).__name__}: {e}") from e
-    tables = [db[t] for t in [*db.tables, *db.misc_tables] if "emotion" in db[t].columns]
-    if not tables:
-        found = ", ".join([*db.tables, *db.misc_tables]) or "no table"
-        raise InputError(f"no table of {path} has an emotion", expected="a column emotion", found=found)
-    return Corpus(name or db.name, _own(_audformat_rows(tables[0]), path / "db.yaml"), path)
+    _audformat_tables(path)  # a header that is not plain is refused whether or not audformat is there
+    db = _audformat(path)
+    rows = database_rows(db)
+    rows.index += 1
+    labels = db.schemes["emotion"].labels if "emotion" in db.schemes else None
+    space = next((s for s in SPACES if isinstance(labels, list) and list(SPACES[s]) == labels), "")
+    made = _own(rows, path / "db.yaml", space)
+    return Corpus(name or db.name, _plain(made), path, space or _space_of(made["emotion"]))
 
-# %% ../../nbs/corpora/02_files.ipynb #1415e56e
-_FOLDER_PARTS = {"train": "train", "training": "train", "validation": "dev", "valid": "dev", "dev": "dev", "test": "test"}
-_RENAMES = {"file_name": "audio", "label": "emotion", "transcription": "text", "sentence": "text", "speaker_id": "speaker"}
+# %% ../../nbs/corpora/02_files.ipynb #c95b132f
+def _visible(root: Path) -> Iterator[Path]:
+    "Files under a folder, relative to it, in order, without hidden ones and what an archive of a Mac adds."
+    for where, folders, names in os.walk(root):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
+        yield from (Path(where, n).relative_to(root) for n in sorted(names) if not n.startswith("."))
 
-# %% ../../nbs/corpora/02_files.ipynb #6e99486f
-def _part_of(path: Path) -> str:
-    return next((_FOLDER_PARTS[p.lower()] for p in path.parts if p.lower() in _FOLDER_PARTS), "")
 
-# %% ../../nbs/corpora/02_files.ipynb #0cd0cbb7
+def _part_of(path: Path | PurePosixPath) -> str:
+    "The part that the folders of a path name."
+    named = {part for p in path.parts[:-1] if (part := part_named(p))}
+    if len(named) > 1:
+        raise InputError(f"{path} lies in folders of two parts", found=", ".join(sorted(named)), mend="rename one of the folders")
+    return next(iter(named), "")
+
+# %% ../../nbs/corpora/02_files.ipynb #c988e923
+def _below(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    "Rows whose audio lies in a folder below."
+    return rows.assign(audio=[(folder / a).as_posix() if a else "" for a in rows["audio"]]) if "audio" in rows else rows
+
+
 def _described(manifest: Path, root: Path) -> pd.DataFrame:
-    rows = read_rows(manifest, ["file_name"]) if manifest.suffix == ".csv" else _numbered(read_records(manifest))
-    _columns(rows, ["file_name"], manifest)
-    refuse(rows["file_name"], rows["file_name"].astype(str).map(escapes), manifest, f"a path under {manifest.parent}")
-    rows = rows.rename(columns={o: n for o, n in _RENAMES.items() if o in rows and n not in rows})
-    _columns(rows, ["emotion"], manifest)
-    here = manifest.parent.relative_to(root)
-    audio = [(here / str(a)).as_posix() for a in rows["audio"]]
-    added = {"utterance": audio, "split": _part_of(here)}
-    return _own(rows.assign(audio=audio, **{c: v for c, v in added.items() if c not in rows}), manifest)
+    "What a metadata file says, by paths under root."
+    rows = read_own_rows(manifest)
+    kits = own_columns(list(rows), manifest.name)
+    if "audio" not in kits:
+        _columns(rows, ["file_name"], manifest)
+    rows = _below(_own(rows, manifest), manifest.parent.relative_to(root))
+    rows = rows if "utterance" in kits else rows.assign(utterance=rows["audio"])
+    return rows if "split" in kits else rows.assign(split=[_part_of(Path(a)) for a in rows["audio"]])
 
-# %% ../../nbs/corpora/02_files.ipynb #e110dee5
+# %% ../../nbs/corpora/02_files.ipynb #6bb5cf6e
+def _class_of(path: Path) -> str:
+    "The folder that names the emotion of a file: the one that does so in plain English, else the nearest that is no part."
+    folders = [p for p in reversed(path.parts[:-1]) if not part_named(p)]
+    codes = label_map("generic")
+    known = {codes[w]: p for p in folders if (w := _NUMBERED.sub("", p).lower().replace("_", " ")) in codes}
+    if len(known) > 1:
+        raise InputError(f"{path} lies in folders of two emotions", found=", ".join(sorted(known.values())),
+                         mend="rename one of the folders")
+    return next(iter(known.values()), folders[0] if folders else "")
+
+
 def _classes(root: Path) -> pd.DataFrame:
-    audio = sorted(p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in AUDIO and not p.name.startswith("._"))
-    audio = [p for p in audio if p.parent.name and p.parent.name.lower() not in _FOLDER_PARTS]
+    "Audio in one folder a class."
+    found = {p: _class_of(p) for p in _visible(root) if p.suffix.lower() in AUDIO}
+    audio = [p for p, label in found.items() if label]
     if not audio:
+        tables = [p for p in _visible(root) if _suffix(p) in (*_TEXTS, *_RECORDS)]
         expected = "metadata.csv or metadata.jsonl beside the audio, or one folder a class"
-        raise InputError(f"{root} is no audio folder", expected=expected)
+        mend = f"give the table itself: {root / tables[0]}" if tables else ""
+        raise InputError(f"{root} is no audio folder", expected=expected, mend=mend)
+    if len(audio) < len(found):
+        first = next(p for p, label in found.items() if not label)
+        warnings.warn(f"{root.name}: {len(found) - len(audio)} audio files lie in no folder of a class and are left out, "
+                      f"such as {first.as_posix()}", stacklevel=2)
     names = [p.as_posix() for p in audio]
-    emotions, parts = [p.parent.name for p in audio], [_part_of(p.parent.parent) for p in audio]
-    rows = pd.DataFrame({"utterance": names, "audio": names, "emotion": emotions, "split": parts}, index=names)
+    rows = pd.DataFrame({"utterance": names, "audio": names, "emotion": [found[p] for p in audio],
+                         "split": [_part_of(p) for p in audio]}, index=names)
     return _own(rows, root / root.name)
 
-# %% ../../nbs/corpora/02_files.ipynb #89aba4f4
+# %% ../../nbs/corpora/02_files.ipynb #aca8c798
+def _metadata(root: Path) -> list[Path]:
+    "The metadata files of an audio folder."
+    return [root / p for p in _visible(root) if p.stem.lower() == "metadata" and p.suffix.lower() in (".csv", ".tsv", *_RECORDS)]
+
+
 def read_audiofolder(
     path: Path,  # folder of audio with metadata files, or with one folder a class
     name: str = "",  # name of the corpus; the folder's, if empty
 ) -> Corpus:  # one utterance a file
     "A Hugging Face `audiofolder`, read without that library."
     path = Path(path)
-    manifests = sorted(p for s in ("csv", "jsonl", "parquet") for p in path.rglob(f"metadata.{s}"))
+    manifests = _metadata(path)
     rows = pd.concat([_described(m, path) for m in manifests], ignore_index=True) if manifests else _classes(path)
-    return Corpus(name or path.name, rows, path)
+    listed = set(rows["audio"])
+    more = [p for p in _visible(path) if manifests and p.suffix.lower() in AUDIO and p.as_posix() not in listed]
+    if more:
+        warnings.warn(f"{path.name}: {len(more)} audio files are in no metadata and are left out, such as {more[0].as_posix()}",
+                      stacklevel=2)
+    return Corpus(name or path.resolve().name, _plain(rows), path, _space_of(rows["emotion"]))
 
-# %% ../../nbs/corpora/02_files.ipynb #a759e593
+# %% ../../nbs/corpora/02_files.ipynb #3f969f6b
+def _told(path: Path) -> dict[str, Any]:
+    "What a file of JSON tells, or nothing."
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+_PIECE = re.compile(r"[-_.]\d+(-of-\d+)?$")  # the number of a file of several
+
+
+def _tables_of(folder: Path) -> list[tuple[Path, str]]:
+    "Tables that are called after the part that they hold, and parts that datasets saved to disk."
+    if (folder / "state.json").is_file():
+        return [(p, "") for p in sorted(folder.glob("*.arrow"))]
+    if (folder / "dataset_dict.json").is_file():
+        return [(p, part_named(p.parent.name) or "") for p in sorted(folder.glob("*/*.arrow"))]
+    files = [folder / p for p in _visible(folder) if len(p.parts) < 3 and _suffix(p) in (*_TEXTS, *_RECORDS)]
+    named = [(p, part_named(_PIECE.sub("", p.name.removesuffix(p.suffix)))) for p in files]
+    return [(p, part) for p, part in named if part is not None and p.stem.lower() not in ("", "none", "null", "na")]
+
+
+def _read_parts(folder: Path, tables: Sequence[tuple[Path, str]], name: str) -> Corpus:
+    "The corpus that the tables of a folder hold together."
+    told = _told(folder / "export.json")
+    whole = told.get("parts") is False  # the corpus itself has no parts, all of it is called train
+    made = [_table(path, "" if whole else part) for path, part in tables]
+    root = Path(os.path.commonpath([root.absolute() for _, root, _ in made]))
+    rows = pd.concat([_below(rows, home.absolute().relative_to(root)) for rows, home, _ in made], ignore_index=True)
+    spaces = {space for _, _, space in made}
+    space = told["space"] if told.get("space") in SPACES else spaces.pop() if len(spaces) == 1 else "all"
+    return Corpus(name or str(told.get("corpus") or folder.resolve().name), _plain(rows), root, space)
+
+# %% ../../nbs/corpora/02_files.ipynb #1332dd6d
+def _read_s3prl(folder: Path, name: str) -> Corpus:
+    "What `zsemo export s3prl` wrote: the sound, labels and speakers; the parts, where there is one fold."
+    told = _told(folder / "export.json")
+    files = sorted((folder / "meta_data" / "Session1").glob("*_meta_data.json"))
+    records = [r for f in files for r in _told(f).get("meta_data", [])]
+    rows = pd.DataFrame(records, columns=["path", "label", "speaker"], index=range(1, len(records) + 1))
+    folds = list((folder / "superb_er").glob("fold*"))
+    tables = [f for fold in folds for f in fold.glob("*.csv")] if len(folds) == 1 else []
+    split = {path: part_named(f.stem) or "" for f in tables for path in read_rows(f, ["wav_path"])["wav_path"]}
+    rows = rows.assign(utterance=[Path(str(p)).stem for p in rows["path"]], split=[split.get(p, "") for p in rows["path"]])
+    labels = set(rows["label"])
+    space = next((s for s in SPACES if labels <= set(SPACES[s])), "all")
+    names = told.get("corpora") or [folder.resolve().name]
+    return Corpus(name or "_".join(map(str, names)), _plain(_own(rows, folder / "export.json", space)), folder, space)
+
+# %% ../../nbs/corpora/02_files.ipynb #5b3c373d
+_ELSEWHERE = {  # endings of what people keep tables and recordings in: what to do with it
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "save the sheet as CSV (in Excel: CSV UTF-8)"),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".rar", ".7z"), "unpack it first"),
+    **dict.fromkeys((".pkl", ".pickle", ".rds", ".mat", ".sav"), "save it as CSV or Parquet"),
+    **dict.fromkeys(AUDIO, "give the folder, or a table that names it"),
+}
+
+
 def read_path(
-    path: Path,  # a table, a saved corpus, an audformat database, or an audio folder
+    path: Path,  # a table, a saved corpus, an audformat database, an audio folder, or what an export wrote
     name: str = "",  # name of the corpus; a saved one keeps its own
 ) -> Corpus:  # the corpus, validated
     "Read what lies at a path."
     path = Path(path)
-    tables = (".csv", ".tsv", ".parquet")
-    if not path.is_dir() and (not path.is_file() or path.suffix not in tables):
-        raise InputError(f"cannot read {path}", expected=f"a table ({', '.join(tables)}) or a folder")
-    if path.is_file():
-        return read_table(path, name)
+    if not path.is_dir() and (not path.is_file() or _suffix(path) not in (*_TEXTS, *_RECORDS)):
+        expected = f"a table ({', '.join((*_TEXTS[:2], '.parquet', '.jsonl'))}) or a folder"
+        raise InputError(f"cannot read {path}", expected=expected, mend=_ELSEWHERE.get(_suffix(path), ""))
+    return read_table(path, name) if path.is_file() else _read_folder(path, name)
+
+
+def _read_folder(path: Path, name: str) -> Corpus:
+    "Read a folder by the marks that it bears."
     if (path / "corpus.json").is_file():
         return Corpus.load(path)
-    by_marks: Callable[[Path, str], Corpus] = read_audformat if (path / "db.yaml").is_file() else read_audiofolder
-    return by_marks(path, name)
+    if (path / "db.yaml").is_file():
+        return read_audformat(path, name)
+    if _told(path / "export.json").get("form", "") == "s3prl" or (path / "meta_data" / "Session1").is_dir():
+        return _read_s3prl(path, name)
+    tables = [] if _metadata(path) else _tables_of(path)
+    return _read_parts(path, tables, name) if tables else read_audiofolder(path, name)
