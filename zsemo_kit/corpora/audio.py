@@ -8,6 +8,7 @@ __all__ = ['RATE', 'LONGEST', 'OWN_TERMS', 'AudioError', 'Part', 'open_part', 'l
            'without_interrupts', 'in_order', 'stream_audio', 'each_audio']
 
 # %% ../../nbs/corpora/01_audio.ipynb #923b8c5d
+import difflib
 import hashlib
 import math
 import multiprocessing
@@ -79,11 +80,25 @@ def _cut_short(file: Any) -> bool:
     return promised < _PLACEHOLDER and promised - there > _SLACK
 
 # %% ../../nbs/corpora/01_audio.ipynb #8a889034
+@lru_cache(maxsize=16)
+def _names(folder: Path) -> tuple[str, ...]:
+    "What lies in a folder; asked for once, though many files of it may be missing."
+    return tuple(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else ()
+
+
+def _near(path: Path) -> str:
+    "A file of the folder that may be meant: another ending, another case, or a slip of the pen."
+    names = {name.casefold(): name for name in _names(path.parent)}
+    ended = next((name for name in names.values() if Path(name).stem.casefold() == path.stem.casefold()), "")
+    like = difflib.get_close_matches(path.name.casefold(), names, 1, 0.8) if len(names) < 1000 and not ended else []
+    return ended or "".join(names[n] for n in like)
+
+
 def _file(path: Path) -> Any:
     "The file, open, or an error that says why it cannot be used."
     sf = _library("soundfile")
     if not path.is_file():
-        raise AudioError("missing", path, "there is no such file", mend="unpack the corpus again")
+        raise AudioError("missing", path, "there is no such file", found=_near(path), mend="unpack the corpus again")
     if not path.stat().st_size:
         raise AudioError("empty", path, "the file is empty")
     try:

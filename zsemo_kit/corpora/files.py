@@ -588,7 +588,9 @@ def read_audformat(
     labels = db.schemes["emotion"].labels if "emotion" in db.schemes else None
     space = next((s for s in SPACES if isinstance(labels, list) and list(SPACES[s]) == labels), "")
     made = _own(rows, path / "db.yaml", space)
-    return Corpus(name or db.name, _plain(made), path, space or _space_of(made["emotion"]))
+    made = _plain(made)
+    texts = {c: made[c].fillna("") for c in made if made[c].dropna().map(type).eq(str).all() and made[c].notna().any()}
+    return Corpus(name or db.name, made.assign(**texts), path, space or _space_of(made["emotion"]))
 
 # %% ../../nbs/corpora/02_files.ipynb #c95b132f
 def _visible(root: Path) -> Iterator[Path]:
@@ -719,7 +721,7 @@ def _read_s3prl(folder: Path, name: str) -> Corpus:
     split = {path: part_named(f.stem) or "" for f in tables for path in read_rows(f, ["wav_path"])["wav_path"]}
     rows = rows.assign(utterance=[Path(str(p)).stem for p in rows["path"]], split=[split.get(p, "") for p in rows["path"]])
     labels = set(rows["label"])
-    space = next((s for s in SPACES if labels <= set(SPACES[s])), "all")
+    space = told["space"] if told.get("space") in SPACES else next((s for s in SPACES if labels <= set(SPACES[s])), "all")
     names = told.get("corpora") or [folder.resolve().name]
     return Corpus(name or "_".join(map(str, names)), _plain(_own(rows, folder / "export.json", space)), folder, space)
 
