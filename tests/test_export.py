@@ -15,6 +15,7 @@ import yaml
 
 from zsemo_kit.corpora.audio import RATE, save_audio
 from zsemo_kit.corpora.export import export_s3prl
+from zsemo_kit.corpora.readers import read
 from zsemo_kit.corpora.table import Corpus, InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::zsemo_kit.corpora.folds.LeakWarning")  # few speakers
@@ -54,6 +55,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Any]:
     table.loc[5, ["audio", "start", "end"]] = ["long.wav", 2.0, 3.5]
     corpus = Corpus("tiny", table, corpus.root, "four")
     return corpus, export_s3prl(corpus, root / "out", progress=False)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_what_was_exported_is_read_back(tmp_path: Path, split: bool) -> None:
+    corpus = corpus_of(tmp_path / "tiny", split=split)
+    export_s3prl(corpus, tmp_path / "out", progress=False)
+    back = read(tmp_path / "out")
+    columns = ["speaker", "emotion", "split"]
+    want = corpus.table.assign(utterance=corpus.table["utterance"].str.replace(r"[ /]", "_", regex=True)).set_index("utterance")
+    assert back.name == "tiny" and back.space == "four" and all((back.root / a).is_file() for a in back.table["audio"])
+    pd.testing.assert_frame_equal(back.table.set_index("utterance")[columns].sort_index(), want[columns].sort_index())
 
 
 def meta(folder: Path, session: int, part: str) -> dict[str, Any]:

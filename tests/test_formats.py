@@ -83,6 +83,40 @@ def test_text_alone_makes_the_round_trip_too(tmp_path: Path) -> None:
     assert loaded["text"][:] == corpus.table["text"].tolist() and "audio" not in loaded.features
 
 
+@pytest.mark.parametrize("split", [False, True])
+def test_what_was_exported_is_read_back(tmp_path: Path, split: bool) -> None:
+    corpus = spoken(tmp_path / "in", split)
+    export_datasets(corpus, tmp_path / "out", progress=False)
+    back = read_path(tmp_path / "out")
+    assert (back.name, back.space) == (corpus.name, corpus.space)
+    want, found = (c.table.set_index("utterance", drop=False).loc[corpus.table["utterance"]] for c in (corpus, back))
+    same = [c for c in want if c != "audio"]
+    pd.testing.assert_frame_equal(found[same], want[same], check_dtype=False)
+    assert [(back.root / a).read_bytes() for a in found["audio"]] == [(corpus.root / a).read_bytes() for a in want["audio"]]
+    one = read_path(tmp_path / "out" / "data" / "train-00000.parquet")
+    assert set(one.table["emotion"]) <= set(FOUR) and one.space == "four"
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_what_datasets_saved_to_disk_is_read_back(tmp_path: Path, parts: bool) -> None:
+    corpus = spoken(tmp_path / "in", split=True)
+    data = corpus.to_datasets()
+    folder, sound = tmp_path / "disk", datasets.Audio(decode=False)
+    sounds = [{"bytes": (corpus.root / a).read_bytes(), "path": a} for a in corpus.table["audio"]]
+    data = data.remove_columns(["audio"]).add_column("audio", sounds, feature=sound)
+    if parts:
+        names = {"train": "train", "dev": "validation", "test": "test"}
+        halves = {new: data.filter(lambda r, old=old: r["split"] == old).remove_columns(["split"]) for old, new in names.items()}
+        datasets.DatasetDict(halves).save_to_disk(folder)
+    else:
+        data.save_to_disk(folder)
+    back = read_path(folder)
+    want, found = (c.table.set_index("utterance", drop=False).loc[corpus.table["utterance"]] for c in (corpus, back))
+    same = ["utterance", "text", "emotion", "speaker", "split", "turn", "history"]
+    pd.testing.assert_frame_equal(found[same], want[same], check_dtype=False)
+    assert [(back.root / a).read_bytes() for a in found["audio"]] == [(corpus.root / a).read_bytes() for a in want["audio"]]
+
+
 @pytest.mark.parametrize("export", [export_datasets, export_audformat])
 def test_the_same_corpus_gives_the_same_bytes(tmp_path: Path, export) -> None:
     corpus = spoken(tmp_path / "in")

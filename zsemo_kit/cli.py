@@ -128,15 +128,17 @@ def overridden(
     study: "Study",  # a study
     assignments: list[str],  # NAME=VALUE; a list stands for several values
     defaults: "Mapping[str, Any] | None" = None,  # of the notebook, for grids that do not name a parameter
+    root: Path | None = None,  # project, for paths relative to where the command is given; as they are written if None
 ) -> "Study":  # the study with these values in every run
     """Apply `--set` to a study: values that its grids name choose among its runs, and what it leaves out stays out.
 
     A value that none of its grids names replaces the study's own, in parameters and grids alike.
     """
-    from zsemo_kit.batch import expand
+    from zsemo_kit.batch import expand, from_here
     from zsemo_kit.corpora.table import InputError
     chosen = study
-    for name, value in dict(_parsed(a) for a in assignments).items():
+    for name, written in dict(_parsed(a) for a in assignments).items():
+        value = from_here(written, root) if root else written
         named = [v for grid in study.grid for v in grid.get(name, [])]
         wanted = value if isinstance(value, list) else [value]
         if all(v in named for v in wanted):
@@ -163,7 +165,7 @@ def _instead(study: "Study", name: str, value: Any) -> "Study":
 def _studied(name: str, root: Path, assignments: list[str] | None) -> "Study":
     from zsemo_kit.batch import load_study, notebook_path, parameters_of
     study = load_study(name, root)
-    return overridden(study, assignments, parameters_of(notebook_path(study, root))) if assignments else study
+    return overridden(study, assignments, parameters_of(notebook_path(study, root)), root) if assignments else study
 
 # %% ../nbs/51_cli.ipynb #2dad49ea
 @app.command(epilog="Examples: zsemo run demo · zsemo run zero_shot_text --jobs 2 · "

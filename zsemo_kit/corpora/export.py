@@ -323,6 +323,7 @@ def _fill(
     names, apart = [c.name for c in corpora], _apart(divided[0], len(corpora) > 1)
     (folder / "config.yaml").write_text(yaml.safe_dump(_RECIPE, sort_keys=False), encoding="utf-8")
     (folder / "README.md").write_text(_readme(" to ".join(names), sizes, labels, apart, problems), encoding="utf-8")
-    told = {"format": 1, "form": "s3prl", "corpora": names, "labels": labels, "folds": sizes, "problems": len(problems)}
+    told = {"format": 1, "form": "s3prl", "corpora": names, "space": corpora[0].space, "labels": labels, "folds": sizes,
+            "problems": len(problems)}
     (folder / MARK).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return labels, sizes, problems

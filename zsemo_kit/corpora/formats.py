@@ -179,7 +179,7 @@ def _finish(corpus: Corpus, folder: Path, form: str, texts: Mapping[str, str], p
     if len(problems):
         problems.to_csv(folder / "problems.csv", index=False)
     told = {"format": 1, "form": form, "corpus": corpus.name, "space": corpus.space, "utterances": len(corpus), "splits": splits,
-            "problems": len(problems)}
+            "parts": bool(corpus.table["split"].ne("").any()), "problems": len(problems)}
     (folder / MARK).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return splits
 

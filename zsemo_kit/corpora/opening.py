@@ -7,6 +7,7 @@ __all__ = ['DECODED', 'audio_package', 'AudioError', 'find_decoder', 'Sound', 'o
 
 # %% ../../nbs/corpora/01_opening.ipynb #2f9587b8
 import codecs
+import difflib
 import re
 import shutil
 import struct
@@ -14,6 +15,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain
@@ -250,6 +252,20 @@ def _decoded(path: Path, form: str) -> Any:
         told = getattr(e, "strerror", None) or str(e).rpartition(": ")[2]
         raise AudioError("corrupt", path, "not audio that can be read", found=f"{form or 'no known format'}: {told}") from e
 
+# %% ../../nbs/corpora/01_opening.ipynb #8a889034
+@lru_cache(maxsize=16)
+def _names(folder: Path) -> tuple[str, ...]:
+    "What lies in a folder; asked for once, though many files of it may be missing."
+    return tuple(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else ()
+
+
+def _near(path: Path) -> str:
+    "A file of the folder that may be meant: another ending, another case, or a slip of the pen."
+    names = {name.casefold(): name for name in _names(path.parent)}
+    ended = next((name for name in names.values() if Path(name).stem.casefold() == path.stem.casefold()), "")
+    like = difflib.get_close_matches(path.name.casefold(), names, 1, 0.8) if len(names) < 1000 and not ended else []
+    return ended or "".join(names[n] for n in like)
+
 # %% ../../nbs/corpora/01_opening.ipynb #1f3c2573
 @dataclass(frozen=True)
 class Sound:
@@ -318,7 +334,7 @@ def open_sound(
     "A file of sound that holds some, open; an `AudioError` says why it cannot be used."
     audio_package("soundfile")
     if not path.is_file():
-        raise AudioError("missing", path, "there is no such file", mend="unpack the corpus again")
+        raise AudioError("missing", path, "there is no such file", found=_near(path), mend="unpack the corpus again")
     if not path.stat().st_size:
         raise AudioError("empty", path, "the file is empty")
     key = path, path.stat().st_size, path.stat().st_mtime_ns

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['READERS', 'read_meld', 'read_emorynlp', 'read_dailydialog', 'read_iemocap', 'read_msp_podcast', 'read_msp_improv',
-           'read_cmu_mosi', 'read_libritts', 'folder_from', 'corpora_root', 'told_root', 'find', 'nearly', 'read',
-           'available']
+           'read_cmu_mosi', 'read_libritts', 'folder_from', 'corpora_root', 'told_root', 'find', 'nearly', 'is_path',
+           'read', 'available']
 
 # %% ../../nbs/corpora/02_readers.ipynb #f49cfa6c
 import ast
@@ -27,7 +27,7 @@ import yaml
 
 from .acted import files_under, read_crema_d, read_emodb, read_esd, read_nemo, read_ravdess, read_savee, read_tess
 from zsemo_kit.corpora.files import (
-    AUDIO, canonical, index_files, look_for, mend_text, read_path, read_records, read_rows, read_text, refuse, relative,
+    AUDIO, TABLES, canonical, index_files, look_for, mend_text, read_path, read_records, read_rows, read_text, refuse, relative,
     require, whole,
 )
 from .opening import DECODED
@@ -711,16 +711,39 @@ def _sources() -> dict[str, Any]:
     return yaml.safe_load(files("zsemo_kit").joinpath("data/fetch.yaml").read_text(encoding="utf-8"))
 
 # %% ../../nbs/corpora/02_readers.ipynb #d48e2222
+def is_path(
+    name: str | Path,  # of a corpus
+) -> bool:  # whether it says where something lies; a bare word does not
+    "Tell a path from a name: it has a slash or a backslash, begins with `~` or a dot, or ends as a table does."
+    text = str(name)
+    ends = Path(text.lower().removesuffix(".gz")).suffix in TABLES
+    return isinstance(name, Path) or "/" in text or "\\" in text or text.startswith(("~", ".")) or ends
+
+
+def _two_meanings(name: str, word: str) -> None:
+    "A bare word that is the name of a corpus and of a folder here means the corpus."
+    here, known = Path(word), find(name)
+    if not here.is_dir() or (known and known.exists() and known.samefile(here)):
+        return
+    if known is None:
+        raise InputError(f"corpus {name!r} was not found in ZSEMO_CORPORA", mend=f"for the folder here write ./{word}")
+    warnings.warn(f"{word} is the corpus in ZSEMO_CORPORA; for the folder here write ./{word}", stacklevel=3)
+
+
 def read(
     name_or_path: str | Path,  # a reader's name; or a table, saved corpus, audformat database or audio folder
     path: str | Path | None = None,  # where the named corpus is, if not under ZSEMO_CORPORA
 ) -> Corpus:  # the corpus, validated
-    "Read a corpus by name or by path; the name of a reader wins over a folder of that name."
-    name = {_plain(n): n for n in READERS}.get(_plain(str(name_or_path)))
-    where = Path(path) if path is not None else None
+    """Read a corpus by name or by path: a bare word is a name, and what says where it lies (`./nemo`, `nemo/`) is a path.
+
+    The name of a reader wins over a folder of that name, with a warning."""
+    where = Path(path).expanduser() if path is not None else None
+    name = "" if where is None and is_path(name_or_path) else {_plain(n): n for n in READERS}.get(_plain(str(name_or_path)), "")
     if name:
+        if where is None:
+            _two_meanings(name, str(name_or_path))
         return _named(name, where)
-    target = where or Path(name_or_path)
+    target = where or Path(name_or_path).expanduser()
     if not target.exists():
         near = difflib.get_close_matches(str(name_or_path).lower(), READERS, 1)
         raise InputError(f"no corpus {str(name_or_path)!r}", expected=f"a path, or one of {', '.join(READERS)}",

@@ -17,12 +17,13 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score, confusion_matrix
 from tqdm.auto import tqdm
 
-from ..corpora.files import look_for, mend_text, read_rows, refuse
+from ..corpora.files import look_for, mend_text, read_own_rows, read_rows, refuse
 from ..corpora.folds import normal_text
 from ..corpora.labels import folding, in_space, label_map
 from ..corpora.readers import READERS, find, read
 from ..corpora.table import EMOTIONS, SPACES, Corpus, InputError, concat, space_labels
 from ..corpora.turns import plain, remember
+from ..corpora.words import own_columns, plain_word
 from .cards import cards
 from .chat import Chat
 from .dialogues import _show
@@ -217,10 +218,22 @@ def _fold(
             for s, w, r in zip(silver, words, raw, strict=True)]
 
 # %% ../../nbs/generation/16_silver.ipynb #6594cd92
+_CLIPS = {"filename", "split", "llm_label"}  # columns of MELT
+
+
+def _labelled(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+    "A table of people's own, with the columns that it needs by one name each."
+    kits = own_columns(list(rows), path.name)
+    kits = kits if "label" in kits else ["label" if n == "emotion" else n for n in kits]
+    words = {c: rows[old].map(plain_word) for old, c in zip(rows, kits, strict=True) if c in ("utterance", "label")}
+    return rows.set_axis(kits, axis=1).assign(**words)
+
+
 def _from_table(path: Path, task: Task, corpus: Corpus, model: str = "") -> pd.DataFrame:
     "Recorded labels by utterance: silver, silver_status, silver_raw, model and, where it is there, text."
-    rows = read_rows(path, [])
-    clips = {"filename", "split", "llm_label"} <= set(rows)
+    rows = read_own_rows(path)
+    rows = read_rows(path, []) if set(rows) >= _CLIPS else _labelled(rows, path)
+    clips = set(rows) >= _CLIPS
     if not clips and not {"utterance", "label"} <= set(rows):
         raise InputError(f"{path.name} is no table of labels", found=", ".join(map(str, rows)),
                          expected="columns utterance and label, or filename, split and llm_label")

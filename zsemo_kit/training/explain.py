@@ -20,6 +20,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..corpora.audio import RATE, AudioError, audio_path, in_order, open_part
+from ..corpora.files import AUDIO, as_on_disk, local_path
 from ..corpora.readers import read
 from ..corpora.table import Corpus, InputError, escapes
 from ..synthesis.annotation import ATTRIBUTES, Annotator, Claim, answer_text, claims_of, traced, with_explanations
@@ -42,6 +43,21 @@ def _lines(
     return data.removeprefix(b"\xef\xbb\xbf").splitlines()
 
 
+_FORM = "write id, tab, path, such as utt1\\twav/1.wav"
+
+
+def _without_tab(
+    text: str,  # a line of a list
+) -> list[str]:  # id and path, as far as they are told apart
+    "Kaldi puts a blank between id and path; a path alone is its own id."
+    ends = text.rstrip("\"'").lower()
+    if not ends.endswith((*AUDIO, "|")):
+        return [text]
+    first, _, rest = text.partition(" ")
+    alone = not rest or text[0] in "\"'" or "/" in first.replace("\\", "/")
+    return [text.strip("\"'"), text] if alone else [first, rest.strip()]
+
+
 def _split(
     line: bytes,  # of a list
 ) -> tuple[str, str, str]:  # id, path as written, and what is wrong with the line ("" if nothing)
@@ -51,7 +67,10 @@ def _split(
     except UnicodeDecodeError:
         return "", "", "it is not UTF-8"
     name, *rest = (part.strip() for part in text.strip("\r\n").split("\t"))
-    wrong = {0: "there is no tab between id and path", 1: ""}.get(len(rest), "there is more than one tab")
+    if not rest:
+        name, *rest = _without_tab(name)
+    wrong = {0: f"there is no tab between id and path ({_FORM})", 1: ""}.get(len(rest), "there is more than one tab")
+    wrong = wrong or ("it is a command, and none is run" if rest[0].endswith("|") else "")
     wrong = wrong or ("" if name else "the id is empty") or ("" if rest[0] else "the path is empty")
     return name, "" if wrong else rest[0], wrong
 
@@ -87,22 +106,40 @@ def _listed(
     return corpus, table.loc[table["problem"].ne(""), ["line", "id", "problem"]].reset_index(drop=True)
 
 # %% ../../nbs/training/35_explain.ipynb #a4eea159
+def _placed(
+    folder: Path,  # of the list
+    audio: str,  # a path of it, as written
+) -> tuple[Path, str]:  # the file, and why none is meant
+    "The file that a line means: as written, else with backslashes, in another case or Unicode form."
+    local = local_path(audio, folder)
+    if (folder / audio).exists() or Path(local).is_absolute() or escapes(local):
+        plain = audio if (folder / audio).exists() else local
+        return Path(os.path.realpath(folder / Path(plain).expanduser())), ""
+    try:
+        return Path(os.path.realpath(folder / Path(*as_on_disk(folder, [local], "the list")).expanduser())), ""
+    except InputError as e:
+        return Path(), str(e)
+
+
 def read_scp(
-    file: Path | str,  # UTF-8 text: id, tab, path of a WAV or FLAC, relative to this file's folder or absolute
+    file: Path | str,  # UTF-8 text: id, tab or blank, path of a WAV or FLAC, relative to this file's folder or absolute
     *,
     jobs: int | None = None,  # processes; one a core where that pays, if None
     progress: bool = False,  # show a bar
 ) -> tuple[Corpus, pd.DataFrame]:  # unlabelled utterances in order, perhaps none; problems: line, id, problem
     """A list of recordings as a corpus; each line that cannot be used is one row of problems, and the others go on.
 
-    Blank lines do not count. A file that cannot be read at all, or that is no text, is an InputError."""
+    A path without an id is its own id. Blank lines do not count.
+    A file that cannot be read at all, or that is no text, is an InputError."""
     path = Path(file)
     rows = [(n, *_split(line)) for n, line in enumerate(_lines(path), 1) if line.strip()]
     table = pd.DataFrame(rows, columns=["line", "id", "audio", "problem"])
     twice = table["problem"].eq("") & table["id"].duplicated()
     first = table.drop_duplicates("id").set_index("id")["line"]
     table.loc[twice, "problem"] = [f"the id is that of line {first[i]}" for i in table.loc[twice, "id"]]
-    table["file"] = table["audio"].map(lambda audio: Path(os.path.realpath(path.parent / audio)) if audio else Path())
+    placed = [_placed(path.parent, audio) if audio else (Path(), "") for audio in table["audio"]]
+    table["file"] = pd.Series([file for file, _ in placed], table.index, dtype=object)
+    table["problem"] = [problem or why for problem, (_, why) in zip(table["problem"], placed, strict=True)]
     good = table.index[table["problem"].eq("")]
     heard = in_order(_wrong_with, list(table.loc[good, "file"]), jobs=jobs, progress=progress, title=path.name)
     table.loc[good, "problem"] = [f"{audio}: {why or failed}" if why or failed else ""
