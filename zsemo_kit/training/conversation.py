@@ -328,7 +328,8 @@ def _job(
         data, turns = _data(config, below, corpus, progress)
         if not turns.asked.any():
             raise InputError(f"{name} has nothing to read (corpus {corpus.name!r})", mend="give it text or speech")
-        check_labels(replace(corpus, table=corpus.table[turns.asked]), labels, name)
+        if not turns.asked.all():  # what cannot be read may be all of a class
+            check_labels(replace(corpus, table=corpus.table[turns.asked]), labels, name)
         parts.append((data, targets_of(corpus, labels, config.soft_labels and name == "train")[turns.asked]))
     (a, y), (b, y_dev) = parts
     weights = class_weights(y.sum(0)) if config.balance == "weights" else np.ones(len(labels), np.float32)

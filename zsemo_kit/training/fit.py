@@ -470,9 +470,11 @@ def _job_of(
     if isinstance(encoder, TextEncoder) and config.classifier == "finetune":
         a, b = (_token_data(encoder, texts_of(c, config.context)) for c in (train, dev))
     else:
+        whole = {"train": len(train), "dev": len(dev)}
         (train, a, source), (dev, b, _) = _both(train, dev, encoder, config, progress)
-        check_labels(train, labels, "train")
-        check_labels(dev, labels, "dev")
+        for name, part in (("train", train), ("dev", dev)):
+            if len(part) < whole[name]:  # what could not be read may have been all of a class
+                check_labels(part, labels, name)
     y, y_dev = targets_of(train, labels, config.soft_labels), targets_of(dev, labels)
     exact = config.classifier in ("logistic", "svm")
     plain = config.balance == "none" or (config.balance == "sampling" and not exact)
