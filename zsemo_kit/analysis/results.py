@@ -272,7 +272,7 @@ def _remarks(
 ) -> str:  # what the numbers leave out; empty where nothing
     "An interval that there cannot be, and classes that the test lacks: the scores are over the others."
     lone = f"no interval: the test is one {cluster}" if clusters < 2 else ""
-    names = group["absent"].dropna().unique() if "absent" in group else []
+    names = [str(name) for name in group["absent"].dropna().unique()] if "absent" in group else []
     return "; ".join(filter(None, [lone, *(f"the test has no {name}" for name in names if name)]))
 
 # %% ../../nbs/analysis/44_results.ipynb #5744fa22

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['settled', 'json_text']
 
-# %% ../../nbs/corpora/00_record.ipynb #ce36696a
+# %% ../../nbs/corpora/00_record.ipynb #6a994c6b
 import json
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-# %% ../../nbs/corpora/00_record.ipynb #de76864a
+# %% ../../nbs/corpora/00_record.ipynb #13598df3
 def settled(
     value: Any,  # numbers, words, lists and mappings, of Python, numpy or pandas
 ) -> Any:  # the same in plain types; None for NaN, infinity, NaT and NA
@@ -28,7 +28,7 @@ def settled(
     missing = value is pd.NaT or value is pd.NA or (isinstance(value, float) and not math.isfinite(value))
     return None if missing else value
 
-# %% ../../nbs/corpora/00_record.ipynb #ab1b155a
+# %% ../../nbs/corpora/00_record.ipynb #5b4d0cf7
 def json_text(
     value: Any,  # what is to be kept
     *,

@@ -26,7 +26,8 @@ def check_labels(
 ) -> None:
     "Refuses what a model cannot be trained on; a class that dev lacks is a warning, since dev only chooses."
     if len(set(labels)) != len(labels) or len(labels) < 2:
-        raise InputError("labels are not usable", expected="two or more different ones", found=", ".join(map(str, labels)) or "none")
+        raise InputError("labels are not usable", expected="two or more different ones",
+                         found=", ".join(map(str, labels)) or "none")
     known = space_labels(corpus.space)
     for odd in (str(label) for label in labels if label not in known):
         near = difflib.get_close_matches(odd.lower(), known, 1)
@@ -51,7 +52,8 @@ def _check_missing(
     "What is never seen cannot be learnt; what dev lacks has no say in the choice of epoch and strength."
     if not missing:
         return
-    told, rest = f"{part} has no utterance of class {', '.join(missing)} (corpus {corpus!r})", [x for x in labels if x not in missing]
+    rest = [label for label in labels if label not in missing]
+    told = f"{part} has no utterance of class {', '.join(missing)} (corpus {corpus!r})"
     if part == "train":
         some = f", or labels={','.join(rest)}" if len(rest) > 1 else ""
         raise InputError(told, mend=f"add data with that class, or leave it out: labels=common{some}")
