@@ -35,7 +35,7 @@ def named_labels(
             raise InputError(f"labels: {word!r} is named twice", mend="name each class once")
     if len(words) < 2:
         raise InputError("labels: one class is nothing to tell apart" if words else "labels: no class is named",
-                         expected=f"two or more of {', '.join(known)}; or {COMMON}")
+                         expected=f"two or more of {', '.join(known)}; or {COMMON}", mend="write them as happy,sad")
     return tuple(label for label in known if label in words)
 
 
