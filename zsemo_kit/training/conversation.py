@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..corpora.record import json_text
 from ..corpora.table import Corpus, InputError
 from ..corpora.turns import texts_of
 from ..generation.prompts import LINES
@@ -375,7 +376,7 @@ def _write(
             part.save(folder / f"below_{i}")
     manifest = {"format": 1, "labels": stage.labels, "config": asdict(stage.config), "widths": _widths(stage.config, stage.below),
                 "below": [type(part).__name__ for part in stage.below if below], "marks": [_mark_of(p) for p in stage.below]}
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    (folder / _MANIFEST).write_text(json_text(manifest, indent=1) + "\n", encoding="utf-8")
 
 # %% ../../nbs/training/33_conversation.ipynb #2103db8c
 def _load(

@@ -31,6 +31,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING
 
+from ..corpora.record import json_text
 from ..corpora.table import Corpus, InputError
 from ..corpora.turns import texts_of
 from .config import CLASSIFIERS, FitConfig
@@ -388,7 +389,7 @@ def _write(
     manifest = {"format": 1, "labels": model.labels, "config": asdict(model.config),
                 "encoder": "encoder" if tuned else lasting(encoder.name), **speech,
                 "width": encoder.width, "fingerprint": "" if tuned else encoder.fingerprint}
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    (folder / _MANIFEST).write_text(json_text(manifest, indent=1) + "\n", encoding="utf-8")
 
 # %% ../../nbs/training/32_fit.ipynb #7e2c57e7
 def _head_of(

@@ -55,8 +55,8 @@ def _check_missing(
     rest = [label for label in labels if label not in missing]
     told = f"{part} has no utterance of class {', '.join(missing)} (corpus {corpus!r})"
     if part == "train":
-        some = f", or labels={','.join(rest)}" if len(rest) > 1 else ""
-        raise InputError(told, mend=f"add data with that class, or leave it out: labels=common{some}")
+        some = f", or leave it out: labels=common, or labels={','.join(rest)}" if len(rest) > 1 else ": one alone teaches nothing"
+        raise InputError(told, mend=f"add data with that class{some}")
     warnings.warn(f"{told}: its scores are over {', '.join(rest)}; a larger dev share may help", stacklevel=4)
 
 # %% ../../nbs/training/32_targets.ipynb #c7b6104c
