@@ -1,5 +1,7 @@
 """The paired test: calibrated under the null, powerful against a difference, and about the same utterances only."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -140,6 +142,33 @@ def test_holm_equals_its_definition(ps: list[float]) -> None:
         wanted[i] = running
     assert holm(ps) == pytest.approx(wanted)
     assert all(c >= p for c, p in zip(holm(ps), ps, strict=True))
+
+
+@pytest.mark.parametrize("ps, wanted", [
+    ([], []), ([0.04], [0.04]), ([float("nan")] * 2, [float("nan")] * 2), ([None, 0.01, 0.02], [float("nan"), 0.02, 0.02]),
+])
+def test_holm_counts_the_tests_that_there_are(ps: list[float | None], wanted: list[float]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert holm(ps) == pytest.approx(wanted, nan_ok=True)
+
+
+def test_what_was_not_tested_is_within_noise() -> None:
+    assert Comparison(0.1, 0.05, 0.15, float("nan")).verdict() == NOISE
+    assert Comparison(0.1, float("nan"), float("nan"), 0.01).verdict() == NOISE
+    assert Comparison(0.1, 0.05, 0.15, 0.01).verdict(p=float("nan")) == NOISE
+
+
+@pytest.mark.parametrize("rows", [1, 2, 12])
+@pytest.mark.parametrize("metric", METRICS)
+def test_equal_predictions_are_no_difference_however_few(rows: int, metric: str) -> None:
+    rng = np.random.default_rng(3)
+    test = a_test(rng, dialogues=2, per=6).head(rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = paired(answers(test, rng, 0.0), answers(test, rng, 0.0), metric, n=50)
+        same = paired(test.assign(guess="sad"), test.assign(guess="sad"), metric, n=50)
+    assert (same.diff, same.p, same.verdict(), found.verdict()) == (0, 1, NOISE, NOISE)
 
 
 def test_verdicts() -> None:

@@ -165,13 +165,56 @@ def test_bad_data_names_part_class_and_mend(part: str, encoder: TextEncoder) -> 
 
     good = TRAIN if part == "train" else DEV
     assert f"{part} is empty" in attempt(good.where(good.table.emotion == "none"))
-    assert f"{part} has no utterance of class angry" in attempt(good.where(good.table.emotion != "angry"))
+    if part == "train":
+        told = attempt(good.where(good.table.emotion != "angry"))
+        assert "train has no utterance of class angry" in told and "labels=common, or labels=neutral,happy,sad" in told
     unlabelled = replace(good, table=good.table.assign(emotion=["", *good.table.emotion[1:]]))
     assert part in attempt(unlabelled) and "no label" in attempt(unlabelled)
     with pytest.raises(InputError, match="'angry' is not a class"):
         check_labels(good, LABELS[:3], part)
     with pytest.raises(InputError, match="labels"):
         check_labels(good, ["sad", "sad"], part)
+
+
+@pytest.mark.parametrize("labels, told", [
+    ([], "two or more different ones"), (["sad"], "two or more different ones"), (["sad", "happy", "sad"], "different ones"),
+    (["Sad", "happy"], "did you mean sad"), (["angri", "happy"], "did you mean angry"),
+    (["fear", "happy"], "no class of the space four"),
+    (["joy", "happy"], "'joy' is no class"), (np.arange(2), "'0' is no class"),
+])
+def test_labels_that_are_none_say_so_in_one_line(labels: list[str], told: str) -> None:
+    with pytest.raises(InputError, match=told) as e:
+        check_labels(TRAIN, labels, "train")
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("classifier", ["logistic", "linear", "conv"])
+@pytest.mark.parametrize("kept", [["happy"], ["neutral", "sad"]])
+def test_a_class_that_dev_lacks_is_told_and_training_goes_on(classifier: str, kept: list[str], encoder: TextEncoder) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model = fit(TRAIN, DEV.where({"emotion": kept}), LABELS, encoder, config(classifier), progress=False)
+    assert [str(w.message) for w in said] == [f"dev has no utterance of class {', '.join(x for x in LABELS if x not in kept)} (corpus {DEV.name!r}): its "
+                    f"scores are over {', '.join(kept)}; a larger dev share may help"]
+    assert model.predict(DEV).shape == (len(DEV), 4) and np.isfinite(model.history.select_dtypes("number")).all(axis=None)
+
+
+def test_dev_is_judged_over_the_classes_that_it_has() -> None:
+    p = np.eye(4, dtype=np.float32)[[0, 1, 2, 3]]
+    truth = np.array([0, 1, 0, 1])  # two right, two guessed as classes that are not there
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = loop.dev_scores(p, np.eye(4, dtype=np.float32)[truth], truth, np.ones(4, np.float32))
+        alone = loop.dev_scores(p[:1], p[:1], truth[:1], np.ones(4, np.float32))
+    assert (found["dev_uar"], found["dev_wa"], found["collapsed"]) == (0.5, 0.5, False)
+    assert (alone["dev_uar"], alone["collapsed"]) == (1.0, False)
+
+
+@pytest.mark.parametrize("mass, wanted", [([2, 0, 2], [1, 0, 1]), ([0, 0], [0, 0]), ([5], [1]), ([1, 99], [50, 50 / 99])])
+def test_a_class_without_data_weighs_nothing(mass: list[int], wanted: list[float]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert class_weights(np.array(mass)) == pytest.approx(wanted)
 
 
 # training

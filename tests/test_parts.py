@@ -18,6 +18,7 @@ from zsemo_kit.corpora.labels import in_space
 from zsemo_kit.corpora.parts import Parts, fold, parts, published_folds, speaker_parts
 from zsemo_kit.corpora.readers import read
 from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.generation.classes import chosen_labels, documented_labels, named_labels, of_labels
 from zsemo_kit.generation.sources import open_corpus, strategies_of
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "nbs" / "experiments"
@@ -90,6 +91,89 @@ def test_a_run_notebook_gives_fit_nothing_of_the_target(path: Path) -> None:
     users = {c.func.id for c in ast.walk(tree) if isinstance(c, ast.Call) and isinstance(c.func, ast.Name)
              and any("data.test" in ast.unparse(a) for a in c.args)}
     assert users <= {"predictions", "leaks", "len", "print"}, users
+
+
+# Classes
+
+ESD = ("neutral", "happy", "sad", "angry", "surprise")
+
+
+@pytest.mark.parametrize("labels, wanted", [
+    ("happy,sad", ("happy", "sad")), ("sad, happy", ("happy", "sad")), ("ANGRY,Neutral", ("neutral", "angry")),
+    (["sad", "angry"], ("sad", "angry")), (("happy", " sad "), ("happy", "sad")), ("happy,sad,", ("happy", "sad")),
+    ("neutral,happy,sad,angry", ("neutral", "happy", "sad", "angry")),
+])
+def test_classes_are_named_in_any_way_and_stand_in_the_order_of_the_space(labels: Any, wanted: tuple[str, ...]) -> None:
+    assert named_labels(labels, "four") == wanted
+
+
+@pytest.mark.parametrize("labels, told", [
+    ("happy", "one class is nothing to tell apart"), ([], "no class is named"), (",", "no class is named"),
+    ("happy,happy", "'happy' is named twice"), ("happy,Happy,sad", "'happy' is named twice"),
+    ("happy,angri", "did you mean angry?"), ("happy,anger", "did you mean angry?"), ("joy,sad", "did you mean happy?"),
+    ("happy,fear", "take the space all or seven for it"), ("happy;sad", "'happy;sad' is no class of the space four"),
+    ([0, 1], "'0' is no class"), ("common,sad", "'common' is no class"),
+])
+def test_what_is_no_class_is_one_line_that_helps(labels: Any, told: str) -> None:
+    with pytest.raises(InputError) as e:
+        named_labels(labels, "four")
+    assert told in str(e.value) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("name, space, wanted", [
+    ("esd", "seven", ESD), ("ESD", "seven", ESD), ("ravdess", "four", ESD[:4]), ("ravdess+crema_d", "four", ESD[:4]),
+    ("meld_synthetic", "four", ESD[:4]), ("meld", "sentiment", ("negative", "neutral", "positive")),
+    ("cmu_mosi", "polarity", ()), ("mine.csv", "four", ()), ("./ravdess", "four", ()), ("ravdess+./mine", "four", ()),
+])
+def test_documents_name_the_classes_of_a_corpus(name: str, space: str, wanted: tuple[str, ...]) -> None:
+    assert documented_labels(name, space) == wanted
+
+
+def test_common_never_looks_at_the_rows_of_a_documented_target() -> None:
+    source, seven = corpus("mine", 6), "seven"
+    source = Corpus("mine", source.table, space=seven)
+    empty = Corpus("esd", source.table.assign(emotion="happy"), space=seven)  # its rows hold one class, its documents five
+    assert chosen_labels("common", seven, source, empty, "esd") == ("happy", "sad", "angry")
+    own = Corpus("other", source.table.assign(emotion=["happy", "angry"] * 15), space=seven)  # no other document than itself
+    assert chosen_labels("Common ", seven, source, own, "./other.csv") == ("happy", "angry")
+    with pytest.raises(InputError, match="mine and esd have too few classes in common; .*found happy"):
+        chosen_labels("common", seven, source, empty, "./esd")
+
+
+def test_a_class_that_only_the_sources_own_test_part_has_is_not_taught() -> None:
+    rows = corpus("source", 9, splits=("train", "dev", "test")).table
+    rows = rows[(rows["emotion"] != "angry") | (rows["split"] == "test")]
+    source = Corpus("source", rows, space="four")
+    assert chosen_labels("common", "four", source, corpus("x", 3), "ravdess") == ("happy", "sad")
+    with pytest.raises(InputError, match="no utterance of angry to learn from; .*labels=common"):
+        chosen_labels("happy,angry", "four", source, corpus("x", 3))
+    assert chosen_labels("", "four", source, corpus("x", 3)) == ("neutral", "happy", "sad", "angry")
+
+
+def test_both_sides_are_cut_to_the_classes_of_the_study() -> None:
+    made = parts(*(of_labels(corpus(name, 6), ["happy", "sad"]) for name in ("source", "real")))
+    assert {e for part in (made.train, made.dev, made.test) for e in part.table["emotion"]} == {"happy", "sad"}
+    with pytest.raises(InputError, match="real has no utterance of neutral, fear"):
+        of_labels(corpus("real", 2), ["neutral", "fear"])
+
+
+def test_a_target_without_a_label_is_one_line(tmp_path: Path) -> None:
+    bare = Corpus("real", corpus("real", 3).table.assign(emotion=""), space="four")
+    for target in (bare, bare.where({"utterance": []})):
+        with pytest.raises(InputError, match="real has no labelled utterance to be tested on"):
+            parts(corpus("source", 6), target)
+    bare.table.to_csv(tmp_path / "bare.csv", index=False)
+    with pytest.raises(InputError, match="no utterance with a label of the space four; .*found 15 utterances"):
+        open_corpus(str(tmp_path / "bare.csv"), "four")
+
+
+@pytest.mark.parametrize("emotions", [["happy", "sad"], ["happy"] * 9 + ["sad"], ["happy"] * 10, ["happy", "sad", "angry"]])
+def test_a_rare_class_stays_where_it_can_be_learnt(emotions: list[str]) -> None:
+    rows = pd.DataFrame({"utterance": [f"u{i}" for i in range(len(emotions))], "text": "x", "emotion": emotions})
+    made = parts(Corpus("source", rows, space="four"), corpus("real", 2))
+    assert len(made.train) and len(made.dev) and len(made.train) + len(made.dev) == len(emotions)
+    if len(emotions) > 3:
+        assert set(made.train.table["emotion"]) == set(emotions)
 
 
 # Published folds

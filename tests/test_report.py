@@ -14,7 +14,7 @@ from zsemo_kit.analysis.compare import NOISE
 from zsemo_kit.analysis.comparisons import comparisons, counterpart_of
 from zsemo_kit.analysis.publish import publish, standing
 from zsemo_kit.analysis.report import Report, figures_of, report
-from zsemo_kit.analysis.results import gather, left_out, markdown, ordered, pipes, table
+from zsemo_kit.analysis.results import FACTS, gather, left_out, markdown, ordered, pipes, table, write_run
 from zsemo_kit.analysis.scores import over_seeds, scores
 from zsemo_kit.batch import Study
 from zsemo_kit.cli import _report
@@ -411,6 +411,77 @@ def test_metrics_with_missing_values_and_other_keys(study: Path) -> None:
             flag=None,
         )
     assert "odd" in markdown(table(gather(study)))
+
+
+def strict(file: Path) -> dict[str, Any]:
+    "Reads JSON as other programs do, which do not know the word NaN."
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{file.name} holds {word}")
+    return json.loads(file.read_text(), parse_constant=refuse)
+
+
+def test_what_a_run_writes_is_json_for_every_reader(tmp_path: Path) -> None:
+    rows = predictions(0.5, 0).head(1)
+    facts = {key: "" for key in FACTS} | {"seed": np.int64(0), "n_train": float("nan"), "seconds": {"fit": np.float32(1.5)}}
+    made = strict(write_run(tmp_path, rows, scores(rows, LABELS) | {"odd": float("inf")}, labels=LABELS, **facts))
+    assert (made["uar_low"], made["n_train"], made["odd"], made["seconds"]) == (None, None, None, {"fit": 1.5})
+    assert sorted(made["recall"]) == sorted(LABELS) and sum(v is not None for v in made["recall"].values()) == 1
+
+
+def few(study: Path, rows: pd.Series | slice, seed: int = 0, source: str = "card", **more: Any) -> Path:
+    "A run whose test is a part of the usual one."
+    folder = run(study, source, 0.6, seed, **more)
+    made = pd.read_parquet(folder / "predictions.parquet").loc[rows]
+    known = json.loads((folder / "metrics.json").read_text())
+    write_run(folder, made, scores(made, LABELS, n_boot=50), **{k: known[k] for k in FACTS})
+    return folder
+
+
+@pytest.mark.parametrize("rows, note", [(slice(0, 9), "no interval: the test is one dialogue"), (slice(0, 0), "one dialogue")])
+def test_a_test_of_one_dialogue_has_no_interval_and_a_note(tmp_path: Path, rows: slice, note: str) -> None:
+    for seed in (0, 1):
+        few(tmp_path / "out" / "small", rows, seed)
+    made = report("small", tmp_path / "out")
+    assert note in made.table["note"].iloc[0] and note in made.text and "nan" not in made.text.lower()
+    assert any("confusion" in name for name in made.figures)
+    for file in tmp_path.rglob("*.json"):
+        strict(file)
+    for file in publish(made, tmp_path / "figures"):
+        assert file.suffix != ".json" or strict(file)
+
+
+def test_a_class_that_the_test_lacks_is_said_in_the_table(tmp_path: Path) -> None:
+    few(tmp_path / "out" / "lacking", predictions(0, 0)["truth"] != "angry")
+    found = gather(tmp_path / "out" / "lacking")
+    assert np.isnan(found["recall_angry"]).all() and found["recall_sad"].notna().all()
+    assert table(found)["note"].tolist() == ["the test has no angry"] and table(found)["chance"].tolist() == [1 / 3]
+    assert "the test has no angry" in report("lacking", tmp_path / "out").text
+
+
+def test_runs_about_other_classes_are_rows_of_their_own(tmp_path: Path) -> None:
+    study, three = tmp_path / "out" / "classes", ["neutral", "happy", "sad"]
+    for seed in (0, 1):
+        for source in ("card", "drama"):
+            run(study, source, 0.6, seed)
+            run(study, source, 0.6, seed, labels="", metrics={"labels": LABELS}, lr=1)
+            folder = few(study, predictions(0, 0)["truth"] != "angry", seed, source, labels="common")
+            (folder / "metrics.json").write_text(json.dumps(json.loads((folder / "metrics.json").read_text()) | {"labels": three}))
+    rows = table(gather(study))
+    assert set(rows["labels"]) == {"", "neutral + happy + sad"} and rows["seeds"].tolist() == [2] * 6
+    assert sorted(rows[rows["labels"] != ""]["n_test"]) == [int((predictions(0, 0)["truth"] != "angry").sum())] * 2
+    held = comparisons(rows, "drama", n=20)
+    assert len(held) == 3 and not held.attrs["told"]  # each against the baseline about the same classes
+    assert report("classes", tmp_path / "out", baseline="drama").text.count("neutral + happy + sad") >= 2
+    alone = gather(study).query("labels == 'neutral + happy + sad'")
+    alone.attrs = {"out": str(study)}
+    assert "labels neutral + happy + sad" in markdown(table(alone))
+
+
+def test_the_whole_space_by_name_is_no_other_study(tmp_path: Path) -> None:
+    study = tmp_path / "out" / "whole"
+    run(study, "card", 0.6, 0)
+    run(study, "card", 0.6, 0, labels="common", metrics={"labels": LABELS})
+    assert len(gather(study)) == 1 and "labels" not in gather(study)
 
 
 def test_cells_survive_bars_and_numbers_sort_as_numbers() -> None:

@@ -1,6 +1,8 @@
 """Scores against a direct transcription of their formulas, and the laws that intervals must keep."""
 
+import json
 import time
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +19,7 @@ from zsemo_kit.analysis.scores import (
     confusion,
     counted,
     from_counts,
+    interval,
     macro_f1,
     over_seeds,
     recalls,
@@ -49,7 +52,7 @@ def reference(truth: Sequence[str], guess: Sequence[str]) -> dict[str, float]:
     }
 
 
-def frame(pairs: Sequence[tuple[str, str]], per: int = 5) -> pd.DataFrame:
+def frame(pairs: Sequence[tuple[str, str | None]], per: int = 5) -> pd.DataFrame:
     rows = pd.DataFrame(pairs, columns=["truth", "guess"])
     rows["utterance"] = [f"u{i:04}" for i in range(len(rows))]
     rows["dialogue"] = [f"d{i // per}" for i in range(len(rows))]
@@ -108,7 +111,7 @@ def test_scores_ignore_row_order_and_label_names(pairs: list[tuple[str, str]], r
 
 def test_a_class_that_the_truth_lacks_is_left_out() -> None:
     assert uar(["sad", "sad"], ["sad", "sad"]) == 1
-    assert scores(frame([("sad", "sad")] * 10), LABELS)["recall"] == {"sad": 1.0}
+    assert scores(frame([("sad", "sad")] * 10), LABELS)["recall"] == {"neutral": None, "happy": None, "sad": 1.0, "angry": None}
     assert uar(["sad", "sad"], ["sad", "fear"]) == 0.5  # a guess of it is still wrong
 
 
@@ -165,8 +168,48 @@ def test_speakers_and_fallbacks() -> None:
 
 def test_one_dialogue_gives_no_interval() -> None:
     found = scores(made(30, per=30), LABELS)
-    assert np.isnan([found["uar_low"], found["uar_high"]]).all()
+    assert (found["uar_low"], found["uar_high"]) == (None, None)
     assert 0 < found["uar"] < 1
+
+
+EDGES: dict[str, pd.DataFrame] = {
+    "one utterance": frame([("sad", "happy")]),
+    "one class": frame([("sad", "sad")] * 6),
+    "a class with one utterance": frame([("sad", "sad"), *[("happy", "happy")] * 9]),
+    "one guess for all": frame([(label, "sad") for label in LABELS * 3]),
+    "no guess at all": frame([(label, None) for label in LABELS * 3]),
+    "one speaker": frame([(label, "sad") for label in LABELS]).assign(dialogue="d", speaker="x"),
+    "utterances numbered": frame([("sad", "sad"), ("happy", "sad")]).assign(utterance=[1, 2], dialogue=[1, 2]),
+    "categories": frame([("sad", "sad"), ("happy", "sad")] * 3).astype({"truth": "category", "guess": "category"}),
+}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize("cluster", ["dialogue", "speaker"])
+def test_at_every_edge_a_score_is_a_number_or_none(edge: str, cluster: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = scores(EDGES[edge].assign(speaker="x"), LABELS, n_boot=50, cluster=cluster)
+        several = over_seeds([EDGES[edge].assign(speaker="x")] * 2, n_boot=50, cluster=cluster)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert set(found["recall"]) == set(LABELS) and 0 <= found["uar"] <= 1
+    known = [value for value in found["recall"].values() if value is not None]
+    assert [found["uar"], several["uar"]] == pytest.approx([np.mean(known)] * 2)
+    assert (found["uar_low"] is None) == (cluster == "speaker" or edge in ("one utterance", "one speaker"))
+
+
+def test_labels_may_be_numbers() -> None:
+    rows = frame([("sad", "sad")] * 4).assign(truth=np.array([0, 1, 0, 1]), guess=[0, 1, 1, 1])
+    found = scores(rows, np.arange(3))  # type: ignore[arg-type]
+    assert found["recall"] == {"0": 0.5, "1": 1.0, "2": None} and found["uar"] == 0.75
+    assert over_seeds([rows])["uar"] == 0.75
+
+
+def test_counts_of_nothing_have_no_score_and_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert all(np.isnan(value).all() for value in from_counts(np.zeros((2, 3, 4))).values())
+        assert np.isnan(interval(np.full(5, np.nan), of=5)).all()
 
 
 def test_over_seeds_is_a_mean_under_shared_resamples() -> None:

@@ -192,6 +192,32 @@ def test_demo_on_real_meld(place: Path, tmp_path: Path, corpora_dir: Path, capsy
     assert stopped.value.code == 0 and {r["target"] for r in rows} == {"meld"}
 
 
+def test_a_corpus_of_ones_own_with_three_classes_is_a_study(place: Path, tmp_path: Path) -> None:
+    "The classes that both sides have; every file of the run can be read by any reader of JSON."
+    rows = [{"utterance": f"{i}{e}", "dialogue": f"d{i}", "text": f"I feel {e}, for the {i}th time.", "emotion": e}
+            for i in range(12) for e in ("neutral", "happy", "angry")]
+    pd.DataFrame(rows).to_csv(tmp_path / "three.csv", index=False)
+    pd.DataFrame(rows).assign(emotion=lambda t: t["emotion"].replace("neutral", "sad"), dialogue="one").to_csv(
+        tmp_path / "other.csv", index=False)  # sad is not taught, neutral is not asked, and all is one dialogue
+    given = {"source": str(tmp_path / "three.csv"), "target": str(tmp_path / "other.csv"), "space": "four", "seed": "0",
+             "strategy": "conversations", "second_reading": "none", "size": "0", "labels": "common"}
+    (place / "runs" / "studies" / "own.yaml").write_text("notebook: zero_shot_text\n")
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "own", *overrides(given), "--out", str(tmp_path / "out"), "--json"])
+    assert stopped.value.code == 0
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    files = sorted((tmp_path / "out").rglob("*.json"))
+    read = {file.name: json.loads(file.read_text(), parse_constant=refuse) for file in files}
+    metrics = read["metrics.json"]
+    assert metrics["labels"] == list(metrics["recall"]) == ["happy", "angry"]
+    assert (metrics["uar_low"], metrics["n_test"], metrics["n_train"] + metrics["n_dev"]) == (None, 24, 24)
+    page = (tmp_path / "out" / "own" / "report.md").read_text()
+    assert "no interval: the test is one" in page and "labels happy + angry" in page
+
+
 def test_figures_of_published_studies_belong_to_no_override(project: Path) -> None:
     from zsemo_kit.cli import overridden
     published = [p.stem for p in (project / "runs" / "studies").glob("*.yaml") if yaml.safe_load(p.read_text()).get("publish")]

@@ -512,13 +512,18 @@ def jobs_of(
     notebook = notebook_path(study, root)
     defaults = parameters_of(notebook)
     _check_pairs(study, defaults)
-    runs = list(runs)
+    runs = [{k: ",".join(v) if k == "labels" and _words(v) else v for k, v in run.items()} for run in runs]
     for run in runs:
         check_parameters(run, defaults, study.name)
     version = code_version(notebook)
     folder = (out / study.name).resolve()
     return [Job(study.name, notebook, run, run_id(notebook, run, version), folder, root, study.scored, study.resources)
             for run in runs]
+
+
+def _words(value: Any) -> bool:
+    "Whether a study lists classes, as in `labels: [happy, sad]`; the notebook reads them with commas between."
+    return isinstance(value, list) and len(value) > 0 and all(isinstance(v, str) for v in value)
 
 # %% ../nbs/50_batch.ipynb #827bebae
 Runner = Callable[[list[Job]], Iterator[tuple[Job, str]]]  # executes runs in any order; with each, why it failed, or ""

@@ -69,11 +69,11 @@ def _draws(
         if counts is None:
             continue
         target, source = values[:2]
-        if target not in weights:
-            units = counts.shape[1]
-            weights[target] = np.vstack([np.ones(units), rng.multinomial(units, np.full(units, 1 / units), size=n)])
+        units = counts.shape[1]
+        if (target, units) not in weights:  # runs about fewer classes have a smaller test
+            weights[target, units] = np.vstack([np.ones(units), rng.multinomial(units, np.full(units, 1 / units), size=n)])
         rows.append(dict(zip(("target", "source", *keys), values, strict=True)) | {
-            "kind": kind_of(str(source), str(target)), "drawn": _drawn(counts, weights[target], metric)})
+            "kind": kind_of(str(source), str(target)), "drawn": _drawn(counts, weights[target, units], metric)})
     return pd.DataFrame(rows)
 
 

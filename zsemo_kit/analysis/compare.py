@@ -39,8 +39,8 @@ class Comparison:
         self,
         p: float | None = None,  # corrected p-value; by default the uncorrected one
     ) -> str:  # "within noise", "better" or "worse"
-        "Within noise where the interval holds 0, where there is no interval, or where p is .05 or more."
-        if not (self.low > 0 or self.high < 0) or (self.p if p is None else p) >= 0.05:
+        "Within noise where the interval holds 0, where there is no interval or no p, or where p is .05 or more."
+        if not (self.low > 0 or self.high < 0) or not (self.p if p is None else p) < 0.05:
             return NOISE
         return BETTER if self.diff > 0 else WORSE
 
@@ -116,10 +116,14 @@ def paired(
 
 # %% ../../nbs/analysis/41_compare.ipynb #45565b51
 def holm(
-    pvalues: Sequence[float],  # uncorrected p-values, in any order
-) -> list[float]:  # corrected p-values, in the same order
-    "Holm's step-down correction."
-    return multipletests(pvalues, method="holm")[1].tolist() if len(pvalues) else []
+    pvalues: Sequence[float | None],  # uncorrected p-values, in any order; None or NaN where nothing was tested
+) -> list[float]:  # corrected p-values, in the same order; NaN where nothing was tested
+    "Holm's step-down correction over the tests that there are."
+    given = np.array(pvalues, dtype=float)
+    tested = np.isfinite(given)
+    if tested.any():
+        given[tested] = multipletests(given[tested], method="holm")[1]
+    return [float(p) for p in given]
 
 # %% ../../nbs/analysis/41_compare.ipynb #dc1f9b43
 def verdicts(

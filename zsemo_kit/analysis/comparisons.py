@@ -56,7 +56,7 @@ def baseline_of(
 ) -> dict[str, Any] | None:  # the row to hold it against; None if there is none, or no single one
     "Of the baseline's rows on the same test, the one that shares most of the row's other settings."
     wanted = _wanted(baseline)
-    fixed = wanted | {key: row[key] for key in ("target", "space")}
+    fixed = wanted | {key: row[key] for key in ("target", "space", "labels") if key in row}  # which decide the test
     fits = [r for r in records(rows) if is_baseline(r, fixed)]
     others = [c for c in ("modality", "system", *rows.attrs.get("varying", [])) if c not in wanted]
     return _closest(row, fits, others)
@@ -147,5 +147,5 @@ def shown_comparisons(
     seen["difference"] = [number(d) + f" [{number(a)}, {number(b)}]" * (a == a) for d, a, b in
                           zip(found["diff"], found["low"], found["high"], strict=True)]  # fmt: skip
     for column, head in (("p", "p"), ("p_holm", "p (Holm)")):
-        seen[head] = ["< .001" if p < 0.001 else number(p) for p in found[column]]
+        seen[head] = ["< .001" if p < 0.001 else number(p) for p in found[column].astype(float)]
     return seen.assign(verdict=found["verdict"])

@@ -6,7 +6,6 @@
 __all__ = ['cards_of', 'recorded_share', 'prompts_of', 'data_card', 'export_datasets', 'export_audformat']
 
 # %% ../../nbs/analysis/48_datacard.ipynb #3ba8bd43
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import __version__
+from . import __version__
 from .audit import audit, diversity, documented_shares, label_shares
 from .results import pipes
 from ..corpora.audio import audio_path, open_part
@@ -23,6 +22,7 @@ from zsemo_kit.corpora.formats import (
     Written, is_synthetic, require_synthetic, split_names, usable, write_audformat, write_datasets,
 )
 from ..corpora.readers import READERS, find, read
+from ..corpora.record import json_text
 from ..corpora.table import Corpus, InputError
 from ..generation.cards import Card, cards, load_card
 from ..generation.prompts import messages
@@ -296,7 +296,7 @@ def _texts(
 ) -> dict[str, str]:
     card = data_card(corpus, own, form=form, folder=folder.name, licence=licence, commands=commands, lost=lost)
     asked = prompts_of(corpus, cards_of(corpus, own))
-    return {"README.md": card, "prompts.jsonl": "".join(json.dumps(p, ensure_ascii=False) + "\n" for p in asked)}
+    return {"README.md": card, "prompts.jsonl": "".join(json_text(p, ensure_ascii=False) + "\n" for p in asked)}
 
 # %% ../../nbs/analysis/48_datacard.ipynb #dd2ed0b7
 _REAL = """# {name}

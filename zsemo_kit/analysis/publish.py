@@ -20,6 +20,7 @@ from .names import row_names
 from .report import Report, environments
 from .results import caption, headline, records, shown, write_text
 from .scores import METRIC_NAMES
+from ..corpora.record import json_text
 from ..corpora.table import InputError
 
 # %% ../../nbs/analysis/49_publish.ipynb #4ee51144
@@ -109,5 +110,5 @@ def publish(
     for stale in Path(folder).glob(f"{found.study}__*.svg"):
         if stale.name not in kept | {file.name for file in files.values()}:
             stale.unlink()
-    text = json.dumps(_summary(found, about, command) | {"figures": told}, indent=1, ensure_ascii=False)
+    text = json_text(_summary(found, about, command) | {"figures": told}, indent=1, ensure_ascii=False)
     return [*files.values(), write_text(page, text + "\n")]

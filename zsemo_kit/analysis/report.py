@@ -49,7 +49,7 @@ from zsemo_kit.analysis.results import (
     varying,
     write_text,
 )
-from .scores import METRIC_NAMES, OUTSIDE, counted
+from .scores import METRIC_NAMES, OUTSIDE, aligned, counted
 from ..corpora.table import SPACES, InputError
 
 # %% ../../nbs/analysis/49_report.ipynb #f62caaea
@@ -84,13 +84,14 @@ def _confusions(
 ) -> Iterator[tuple[str, Figure]]:  # name, figure
     "Mean confusion over seeds of the rows shown in detail."
     for row in _detailed(part, baseline):
-        frames = predictions_of(Path(part.attrs.get("out", ".")), row["folders"])
-        if not frames or row["note"]:
+        try:
+            frames = aligned(predictions_of(Path(part.attrs.get("out", ".")), row["folders"]))
+            truth, space = set(frames[0]["truth"].astype(str)), SPACES.get(row["space"], ())
+            labels = list(space) if truth <= set(space) else sorted(truth)
+            labels = [label for label in labels if label in truth or any(f["guess"].eq(label).any() for f in frames)]
+            mean = counted(frames, labels).sum(1).mean(0)
+        except InputError:  # none, or not over one test: the table's note says so
             continue
-        truth, space = set(frames[0]["truth"].astype(str)), SPACES.get(row["space"], ())
-        labels = list(space) if truth <= set(space) else sorted(truth)
-        labels = [label for label in labels if label in truth or any(f["guess"].eq(label).any() for f in frames)]
-        mean = counted(frames, labels).sum(1).mean(0)
         counts = pd.DataFrame(mean, pd.Index(labels, name="truth"), pd.Index([*labels, OUTSIDE], name="guess"))
         counts = counts.drop(columns=OUTSIDE) if not counts[OUTSIDE].any() else counts
         model = f"{row['label']}, on {corpus_name(row['target'])}"

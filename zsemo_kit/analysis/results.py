@@ -19,12 +19,13 @@ import numpy as np
 import pandas as pd
 
 from .scores import METRIC_NAMES, METRICS, over_seeds
-from ..corpora.table import InputError
+from ..corpora.record import json_text
+from ..corpora.table import SPACES, InputError
 
 # %% ../../nbs/analysis/44_results.ipynb #b62d6a62
 KEYS = ("target", "space", "modality", "system", "source")  # what every row of a table is about, in sorting order
 _SCORED = ("study", "run_id", "folder", "code", "seed", "role", "transductive", "n_train", "n_dev", "n_test", *METRICS,
-           "uar_low", "uar_high")  # fmt: skip
+           "uar_low", "uar_high", "absent")  # fmt: skip
 _NOT_PARAMETERS = ("out", "output", "folder", "figures", "progress")  # where a run writes, not what it does
 
 # %% ../../nbs/analysis/44_results.ipynb #5f0e49a1
@@ -34,22 +35,34 @@ def plain(
     "Lists of names are joined by ' + '; other nested values become JSON."
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         return " + ".join(value)
-    return json.dumps(value, sort_keys=True) if isinstance(value, list | tuple | dict) else value
+    return json_text(value, sort_keys=True) if isinstance(value, list | tuple | dict) else value
 
 # %% ../../nbs/analysis/44_results.ipynb #990cce4e
 def _read_run(
     folder: Path,  # folder of one finished run
 ) -> dict[str, Any]:  # one flat row: metrics, recall_<class>, seconds_<stage>, parameters
-    "Metrics and parameters of a run; metrics win where both name a thing."
+    "Metrics and parameters of a run; metrics win where both name a thing. What is null in a file is NaN in a table."
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     there = (folder / "params.json").exists()
     params = json.loads((folder / "params.json").read_text(encoding="utf-8")) if there else {}
-    row = {key: plain(value) for key, value in metrics.items() if key not in ("recall", "seconds")}
+    row = {k: plain(np.nan if v is None else v) for k, v in metrics.items() if k not in ("recall", "seconds", "labels")}
     if (folder / "environment.json").exists():
         row["code"] = json.loads((folder / "environment.json").read_text(encoding="utf-8")).get("code", "")
     for part in ("recall", "seconds"):
-        row |= {f"{part}_{name}": value for name, value in (metrics.get(part) or {}).items()}
-    return row | {k: plain(v) for k, v in params.items() if k not in row and k not in _NOT_PARAMETERS}
+        row |= {f"{part}_{name}": np.nan if value is None else value for name, value in (metrics.get(part) or {}).items()}
+    row |= _classes(metrics, params if there else None)
+    return row | {k: plain(v) for k, v in params.items() if k not in row and k not in (*_NOT_PARAMETERS, "labels")}
+
+
+def _classes(
+    metrics: Mapping[str, Any],  # of a run
+    params: Mapping[str, Any] | None,  # of the run, if it left them
+) -> dict[str, str]:  # labels, where the run is about a part of its space; absent: classes that its test lacks
+    "Runs about other classes have other tests: a parameter tells their rows apart, whatever word chose the classes."
+    labels = metrics.get("labels") or []
+    chosen = (params is None or params.get("labels")) and list(labels) != list(SPACES.get(str(metrics.get("space")), ()))
+    absent = [name for name, value in (metrics.get("recall") or {}).items() if value is None]
+    return ({"labels": plain(labels)} if chosen and labels else {}) | ({"absent": ", ".join(absent)} if absent else {})
 
 # %% ../../nbs/analysis/44_results.ipynb #4bed381f
 def _run_folders(
@@ -152,14 +165,14 @@ def write_run(
     out: Path,  # folder of the run, made by the batch
     predictions: pd.DataFrame,  # utterance, dialogue, speaker, truth, guess, p_<label> of each label
     scored: Mapping[str, Any],  # what `scores` returned
-    **facts: Any,  # study, run_id, system, modality, source, target, space, seed, transductive, role, n_*, seconds
+    **facts: Any,  # study, run_id, system, modality, source, target, space, labels, seed, transductive, role, n_*, seconds
 ) -> Path:  # metrics.json
-    "Write predictions.parquet, then metrics.json: with the latter a run is complete."
+    "Write predictions.parquet, then metrics.json (a score that there is not is null): with the latter a run is complete."
     missing = [f for f in FACTS if f not in facts]
     if missing:
         raise InputError("metrics of a run", expected=", ".join(FACTS), found=f"no {', '.join(missing)}")
     predictions.to_parquet(Path(out) / "predictions.parquet", index=False)
-    return write_text(Path(out) / "metrics.json", json.dumps({**facts, **scored}, indent=1) + "\n")
+    return write_text(Path(out) / "metrics.json", json_text({**facts, **scored}, indent=1) + "\n")
 
 
 FACTS = ("study", "run_id", "system", "modality", "source", "target", "space", "seed", "transductive",
@@ -238,7 +251,8 @@ def _averaged(
     try:
         if frames := predictions_of(out, group["folder"].tolist()):
             scored = over_seeds(frames, cluster=cluster)
-            return {k: v for k, v in scored.items() if k not in ("recall", "clusters", "n")} | {"n_test": scored["n"], "note": ""}
+            kept = {k: v for k, v in scored.items() if k not in ("recall", "clusters", "n")}
+            return kept | {"n_test": scored["n"], "note": _remarks(group, scored["clusters"], cluster)}
     except InputError as error:
         note = f"no interval: {error}"
     bare: dict[str, Any] = {}
@@ -249,6 +263,17 @@ def _averaged(
     seen = group.filter(like="recall_").notna().any().sum()
     sizes = {"seeds": len(group), "n_test": group["n_test"].max() if "n_test" in group else np.nan}
     return bare | sizes | {"chance": 1 / seen if seen else np.nan, "note": note}
+
+
+def _remarks(
+    group: pd.DataFrame,  # runs that differ in seed only
+    clusters: int,  # what was drawn for the interval
+    cluster: str,  # "dialogue" or "speaker"
+) -> str:  # what the numbers leave out; empty where nothing
+    "An interval that there cannot be, and classes that the test lacks: the scores are over the others."
+    lone = f"no interval: the test is one {cluster}" if clusters < 2 else ""
+    names = [str(name) for name in group["absent"].dropna().unique()] if "absent" in group else []
+    return "; ".join(filter(None, [lone, *(f"the test has no {name}" for name in names if name)]))
 
 # %% ../../nbs/analysis/44_results.ipynb #5744fa22
 def _sorting(
@@ -321,10 +346,10 @@ def _names(
 
 # %% ../../nbs/analysis/44_results.ipynb #1f5bd8e1
 def number(
-    value: float,  # score
+    value: float | None,  # score
 ) -> str:  # .531, -.012 or nothing
     "Three decimals without the nought before the point, as the field writes scores."
-    return "" if value != value else f"{value:.3f}".replace("0.", ".", 1)
+    return "" if value is None or value != value else f"{value:.3f}".replace("0.", ".", 1)
 
 # %% ../../nbs/analysis/44_results.ipynb #bc3d2596
 def _score(
@@ -374,6 +399,7 @@ def caption(
 ) -> str:  # one line
     "What is the same in every row, chance, and what the intervals are."
     same = [f"{c} {rows[c].iloc[0]}" for c in ("target", "space", "modality", "system") if rows[c].nunique() == 1]
+    same += [f"labels {labels}"] if (labels := rows.attrs.get("same", {}).get("labels")) else []
     levels = sorted({number(v) for v in rows["chance"]} - {""})
     same += [f"chance of UAR {' or '.join(levels)}"] if levels else []
     if (metric := headline(rows)) != "uar":

@@ -84,7 +84,10 @@ def recalls(
 ) -> dict[str, float]:  # class -> recall, for the classes that occur in the truth
     "Recall of each class: hits_c / n_c."
     t, g = _strings(truth, guess)
-    seen = [c for c in (labels or sorted(set(t))) if c in set(t)]
+    wanted = [str(c) for c in labels] if len(labels) else sorted(set(t))
+    seen = [c for c in wanted if c in set(t)]
+    if not seen:
+        return {}
     return dict(zip(seen, map(float, recall_score(t, g, labels=seen, average=None, zero_division=0)), strict=True))
 
 # %% ../../nbs/analysis/40_scores.ipynb #510832ff
@@ -95,6 +98,7 @@ def confusion(
 ) -> pd.DataFrame:  # counts: truth in rows, guess in columns, "(outside)" last if it occurs
     "Confusion counts; a reference outside the labels is refused, a guess outside them is counted as wrong."
     t, g = _strings(truth, guess)
+    labels = [str(label) for label in labels]
     _known(t, labels)
     inside = [x if x in set(labels) else OUTSIDE for x in g]
     columns = [*labels, OUTSIDE] if OUTSIDE in inside else list(labels)
@@ -175,12 +179,12 @@ def counted(
     cluster: str = "dialogue",  # "dialogue" or "speaker"
 ) -> np.ndarray:  # counts, shape (runs, clusters, K truths, K + 1 guesses), the last guess being "outside"
     "Confusion counts of each cluster in each run."
-    frames, index = aligned(frames), {label: k for k, label in enumerate(labels)}
+    frames, index = aligned(frames), {str(label): k for k, label in enumerate(labels)}
     truth = frames[0]["truth"].astype(str)
-    _known(truth.tolist(), labels)
-    of, k = clusters(frames[0], cluster), len(labels)
+    _known(truth.tolist(), list(index))
+    of, k = clusters(frames[0], cluster), len(index)
     cell = (of * k + truth.map(index).to_numpy()) * (k + 1)
-    guesses = [f["guess"].map(index).fillna(k).to_numpy(int) for f in frames]
+    guesses = [f["guess"].astype(str).map(index).fillna(k).to_numpy(int) for f in frames]
     size = (int(of.max()) + 1) * k * (k + 1)
     return np.stack([np.bincount(cell + g, minlength=size).reshape(-1, k, k + 1) for g in guesses])
 
@@ -188,10 +192,10 @@ def counted(
 def from_counts(
     counts: np.ndarray,  # confusion counts, shape (..., K, K + 1), the last guess being "outside"
 ) -> dict[str, np.ndarray]:  # metric -> scores, shape (...)
-    "The four scores of many confusion matrices at once, by the formulas above."
+    "The four scores of many confusion matrices at once, by the formulas above; NaN for one that counts nothing."
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
     n, m = counts.sum(-1), counts[..., :-1].sum(-2)  # references and guesses of each class, (..., K)
-    total, seen = n.sum(-1), (n > 0).sum(-1)
+    total, seen = (np.where(of > 0, of, np.nan) for of in (n.sum(-1), (n > 0).sum(-1)))
     recall = hits / np.maximum(n, 1)
     f1 = np.where(n > 0, 2 * hits / np.maximum(n + m, 1), 0.0)
     sums = {"uar": recall.sum(-1) / seen, "wa": hits.sum(-1) / total}
@@ -229,9 +233,11 @@ def interval(
     of: int,  # number of clusters that were drawn
 ) -> tuple[float, float]:  # 2.5 and 97.5 % points; NaN where one cluster says nothing about spread
     "Percentile interval, 95 % (Efron and Tibshirani, 1993)."
-    if of < 2:
+    known = np.asarray(values, float)
+    known = known[np.isfinite(known)]
+    if of < 2 or not len(known):
         return float("nan"), float("nan")
-    low, high = np.quantile(values, [0.025, 0.975])
+    low, high = np.quantile(known, [0.025, 0.975])
     return float(low), float(high)
 
 # %% ../../nbs/analysis/40_scores.ipynb #5c34eace
@@ -242,13 +248,18 @@ def scores(
     n_boot: int = 1000,  # resamples for the interval
     seed: int = 0,  # seed of the resamples
     cluster: str = "dialogue",  # unit that is drawn whole: "dialogue" or "speaker"
-) -> dict[str, Any]:  # uar, uar_low, uar_high, wa, macro_f1, weighted_f1, recall {class: number}
-    "Scores of one run with a 95 % interval of UAR over clusters; NaN bounds if there is one cluster only."
+) -> dict[str, Any]:  # uar, uar_low, uar_high, wa, macro_f1, weighted_f1, recall {class: number}; None for what there is not
+    """Scores of one run, over the classes that occur in the truth, with a 95 % interval of UAR over clusters.
+
+    What cannot be said is None: the bounds if there is one cluster only, and the recall of a class that the test lacks.
+    """
     counts = counted([predictions], labels, cluster)
     exact = {metric: float(value[0]) for metric, value in from_counts(counts.sum(1)).items()}
-    low, high = interval(bootstrap(counts, n_boot, seed)["uar"][:, 0], counts.shape[1])
+    bounds = interval(bootstrap(counts, n_boot, seed)["uar"][:, 0], counts.shape[1])
+    low, high = bounds if counts.shape[1] > 1 else (None, None)
     rest = {metric: exact[metric] for metric in METRICS[1:]}
-    recall = recalls(predictions["truth"].astype(str).tolist(), predictions["guess"].tolist(), labels)
+    known = recalls(predictions["truth"].astype(str).tolist(), predictions["guess"].tolist(), labels)
+    recall = {str(label): known.get(str(label)) for label in labels}
     return {"uar": exact["uar"], "uar_low": low, "uar_high": high, **rest, "recall": recall}
 
 # %% ../../nbs/analysis/40_scores.ipynb #d18d11ed

@@ -23,6 +23,7 @@ import yaml
 from .audio import RATE, audio_path, open_part, save_audio, stream_audio
 from .folds import leave_speakers_out, official_splits, split_dev
 from .parts import parts
+from .record import json_text
 from .table import SPACES, Corpus, InputError
 
 # %% ../../nbs/corpora/09_export.ipynb #ef71243a
@@ -121,7 +122,7 @@ def _write_meta(path: Path, labels: Sequence[str], rows: pd.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     meta = rows[["path", "label", "speaker"]].to_dict("records")
     told = {"labels": {label: i for i, label in enumerate(labels)}, "meta_data": meta}
-    path.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json_text(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _write_csv(path: Path, rows: pd.DataFrame) -> None:
@@ -325,5 +326,5 @@ def _fill(
     (folder / "README.md").write_text(_readme(" to ".join(names), sizes, labels, apart, problems), encoding="utf-8")
     told = {"format": 1, "form": "s3prl", "corpora": names, "space": corpora[0].space, "labels": labels, "folds": sizes,
             "problems": len(problems)}
-    (folder / MARK).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    (folder / MARK).write_text(json_text(told, indent=1) + "\n", encoding="utf-8")
     return labels, sizes, problems

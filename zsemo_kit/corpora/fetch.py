@@ -24,7 +24,8 @@ import httpx
 import yaml
 from tqdm.auto import tqdm
 
-from .. import __version__
+from . import __version__
+from .record import json_text
 from .table import InputError, escapes
 
 # %% ../../nbs/corpora/05_fetch.ipynb #b68eb004
@@ -84,7 +85,7 @@ def _recorded(folder: Path) -> dict[str, str]:
 # %% ../../nbs/corpora/05_fetch.ipynb #a43e4e32
 def _record(folder: Path, path: str, checksum: str) -> None:
     staged = folder / f"{_LEDGER}.{os.getpid()}"
-    staged.write_text(json.dumps(_recorded(folder) | {path: checksum}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    staged.write_text(json_text(_recorded(folder) | {path: checksum}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     staged.replace(folder / _LEDGER)
 
 # %% ../../nbs/corpora/05_fetch.ipynb #251c0db8

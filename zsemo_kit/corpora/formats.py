@@ -7,7 +7,6 @@ __all__ = ['is_synthetic', 'require_synthetic', 'usable', 'split_names', 'column
            'nkululeko_ini', 'write_audformat']
 
 # %% ../../nbs/corpora/09_formats.ipynb #687c9d2a
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from tqdm.auto import tqdm
 
 from .audio import audio_path, open_part
 from .export import MARK, file_names, new_folder
+from .record import json_text
 from .table import SPACES, Corpus, InputError
 
 # %% ../../nbs/corpora/09_formats.ipynb #8ed3808c
@@ -180,7 +180,7 @@ def _finish(corpus: Corpus, folder: Path, form: str, texts: Mapping[str, str], p
         problems.to_csv(folder / "problems.csv", index=False)
     told = {"format": 1, "form": form, "corpus": corpus.name, "space": corpus.space, "utterances": len(corpus), "splits": splits,
             "parts": bool(corpus.table["split"].ne("").any()), "problems": len(problems)}
-    (folder / MARK).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    (folder / MARK).write_text(json_text(told, indent=1) + "\n", encoding="utf-8")
     return splits
 
 # %% ../../nbs/corpora/09_formats.ipynb #d2876ab1

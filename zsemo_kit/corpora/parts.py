@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 
 from .folds import leave_speakers_out, sample, split_dev
-from .table import Corpus, InputError
+from .table import Corpus, InputError, space_labels
 
 # %% ../../nbs/corpora/06_parts.ipynb #d9fe7925
 ZERO_SHOT, CEILING = "zero-shot", "ceiling"
@@ -53,6 +53,9 @@ def parts(
     seen = source.where({"split": ["train", "dev"]}) if official else source
     train, dev = _seen_parts(seen, size, dev_share, seed)
     test = target.where({"split": "test"}) if (target.table["split"] == "test").any() else target
+    if not test.table["emotion"].ne("").any():
+        raise InputError(f"{target.name} has no labelled utterance to be tested on", found=f"{len(test)} without a label",
+                         expected=f"some of {', '.join(space_labels(target.space))}", mend="check its labels and the label space")
     _check_apart(train, dev, test, same)
     return Parts(train, dev, test, CEILING if same else ZERO_SHOT)
 

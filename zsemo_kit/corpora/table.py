@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from .record import json_text
+
 # %% ../../nbs/corpora/00_table.ipynb #14172751
 if TYPE_CHECKING:
     import audformat
@@ -321,7 +323,7 @@ def _save_in_place(corpus: Corpus, folder: Path) -> Path:
 
 
 def _manifest(corpus: Corpus) -> str:
-    return json.dumps({"format": 1, "name": corpus.name, "space": corpus.space, "utterances": len(corpus)}, indent=1) + "\n"
+    return json_text({"format": 1, "name": corpus.name, "space": corpus.space, "utterances": len(corpus)}, indent=1) + "\n"
 
 
 def _replace(new: Path, folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..corpora.labels import in_space
 from ..corpora.readers import read
-from ..corpora.table import Corpus, InputError, concat
+from ..corpora.table import Corpus, InputError, concat, space_labels
 from ..corpora.turns import remember
 from .cards import cards, load_card
 from .dialogues import SECOND_READINGS, agreed, recorded
@@ -47,7 +47,11 @@ def open_corpus(
     strategies = strategies_of(strategy)
     synthetic = name.endswith("_synthetic") and name.removesuffix("_synthetic") in cards()
     whole = recorded(name.removesuffix("_synthetic"), strategies, "keep") if synthetic else read(name)
-    return in_space(_chosen(_with_history(whole), strategies, second_reading), space)
+    made = in_space(_chosen(_with_history(whole), strategies, second_reading), space)
+    if not len(made):
+        raise InputError(f"{name} has no utterance with a label of the space {space}", expected=", ".join(space_labels(space)),
+                         found=f"{len(whole)} utterances in all", mend="check its labels, or take another space")
+    return made
 
 # %% ../../nbs/generation/15_sources.ipynb #75f44160
 def names_of(

@@ -26,6 +26,7 @@ from scipy.signal import find_peaks
 from ..corpora.audio import RATE, audio_digest, stream_audio
 from ..corpora.cache import FeatureCache, default_cache, file_digest
 from ..corpora.cues import CUES
+from ..corpora.record import json_text
 from ..corpora.table import Corpus, InputError
 
 # %% ../../nbs/synthesis/21_acoustics.ipynb #cc8c48d7
@@ -419,7 +420,7 @@ class Thresholds:
     ) -> Path:  # the file
         "Writes the thresholds as JSON."
         path = Path(file)
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        path.write_text(json_text(asdict(self), indent=1) + "\n", encoding="utf-8")
         return path
 
     @classmethod

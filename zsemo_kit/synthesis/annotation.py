@@ -21,6 +21,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..corpora.folds import normal_text
+from ..corpora.record import json_text
 from ..corpora.table import EMOTIONS, Corpus, InputError
 from ..corpora.turns import plain
 from ..generation.chat import Chat
@@ -177,7 +178,7 @@ class Annotator:
         path = Path(file)
         recall = None if math.isnan(self.gender_recall) else self.gender_recall
         text = {"format": 1, "gender_limit": self.gender_limit, "gender_recall": recall, "thresholds": asdict(self.thresholds)}
-        path.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json_text(text, indent=1) + "\n", encoding="utf-8")
         return path
 
     @classmethod

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..corpora.record import json_text
 from ..corpora.table import Corpus, InputError
 from ..corpora.turns import texts_of
 from ..generation.prompts import LINES
@@ -328,7 +329,8 @@ def _job(
         data, turns = _data(config, below, corpus, progress)
         if not turns.asked.any():
             raise InputError(f"{name} has nothing to read (corpus {corpus.name!r})", mend="give it text or speech")
-        check_labels(replace(corpus, table=corpus.table[turns.asked]), labels, name)
+        if not turns.asked.all():  # what cannot be read may be all of a class
+            check_labels(replace(corpus, table=corpus.table[turns.asked]), labels, name)
         parts.append((data, targets_of(corpus, labels, config.soft_labels and name == "train")[turns.asked]))
     (a, y), (b, y_dev) = parts
     weights = class_weights(y.sum(0)) if config.balance == "weights" else np.ones(len(labels), np.float32)
@@ -374,7 +376,7 @@ def _write(
             part.save(folder / f"below_{i}")
     manifest = {"format": 1, "labels": stage.labels, "config": asdict(stage.config), "widths": _widths(stage.config, stage.below),
                 "below": [type(part).__name__ for part in stage.below if below], "marks": [_mark_of(p) for p in stage.below]}
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    (folder / _MANIFEST).write_text(json_text(manifest, indent=1) + "\n", encoding="utf-8")
 
 # %% ../../nbs/training/33_conversation.ipynb #2103db8c
 def _load(

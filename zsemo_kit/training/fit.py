@@ -31,6 +31,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING
 
+from ..corpora.record import json_text
 from ..corpora.table import Corpus, InputError
 from ..corpora.turns import texts_of
 from .config import CLASSIFIERS, FitConfig
@@ -388,7 +389,7 @@ def _write(
     manifest = {"format": 1, "labels": model.labels, "config": asdict(model.config),
                 "encoder": "encoder" if tuned else lasting(encoder.name), **speech,
                 "width": encoder.width, "fingerprint": "" if tuned else encoder.fingerprint}
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    (folder / _MANIFEST).write_text(json_text(manifest, indent=1) + "\n", encoding="utf-8")
 
 # %% ../../nbs/training/32_fit.ipynb #7e2c57e7
 def _head_of(
@@ -470,9 +471,11 @@ def _job_of(
     if isinstance(encoder, TextEncoder) and config.classifier == "finetune":
         a, b = (_token_data(encoder, texts_of(c, config.context)) for c in (train, dev))
     else:
+        whole = {"train": len(train), "dev": len(dev)}
         (train, a, source), (dev, b, _) = _both(train, dev, encoder, config, progress)
-        check_labels(train, labels, "train")
-        check_labels(dev, labels, "dev")
+        for name, part in (("train", train), ("dev", dev)):
+            if len(part) < whole[name]:  # what could not be read may have been all of a class
+                check_labels(part, labels, name)
     y, y_dev = targets_of(train, labels, config.soft_labels), targets_of(dev, labels)
     exact = config.classifier in ("logistic", "svm")
     plain = config.balance == "none" or (config.balance == "sampling" and not exact)

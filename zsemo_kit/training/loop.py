@@ -81,14 +81,18 @@ def dev_scores(
     truth: np.ndarray,  # (n,) class of each utterance
     weights: np.ndarray,  # (classes,)
 ) -> dict[str, Any]:  # dev_loss, dev_uar, dev_wa, dev_weighted_f1, collapsed
-    "What an epoch is judged by; `collapsed` if one class is all that is ever guessed."
-    guess = probabilities.argmax(1)
+    """What an epoch is judged by; `collapsed` if one class is all that is ever guessed of several.
+
+    UAR is the mean recall of the classes that occur in dev, as everywhere.
+    """
+    guess, there = probabilities.argmax(1), np.unique(truth)
     with np.errstate(divide="ignore"):
         loss = weighted_loss(torch.from_numpy(np.log(probabilities + 1e-12)), torch.from_numpy(targets),
                              torch.from_numpy(weights))
-    return {"dev_loss": float(loss), "dev_uar": float(recall_score(truth, guess, average="macro", zero_division=0)),
-            "dev_wa": float((truth == guess).mean()), "dev_weighted_f1": float(f1_score(truth, guess, average="weighted")),
-            "collapsed": len(np.unique(guess)) == 1}
+    return {"dev_loss": float(loss), "dev_uar": float(recall_score(truth, guess, labels=there, average="macro", zero_division=0)),
+            "dev_wa": float((truth == guess).mean()),
+            "dev_weighted_f1": float(f1_score(truth, guess, labels=there, average="weighted", zero_division=0)),
+            "collapsed": len(there) > 1 == len(np.unique(guess))}
 
 # %% ../../nbs/training/32_loop.ipynb #1ac177d2
 def best_of(

@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..corpora.cache import FeatureCache, default_cache
+from ..corpora.record import json_text
 from ..corpora.table import Corpus, InputError
 from ..synthesis.annotation import ATTRIBUTES, Annotator, claims_of
 from .connectors import Connector, open_connector
@@ -487,7 +488,7 @@ def _write(
     manifest = {"format": 1, "labels": model.labels, "config": asdict(model.config), "encoder": lasting(encoder.name),
                 "own_terms": encoder.own_terms, "fingerprint": encoder.fingerprint,
                 "llm": "llm" if own else lasting(model.llm.name), "mark": "" if own else model.llm.mark}
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    (folder / _MANIFEST).write_text(json_text(manifest, indent=1) + "\n", encoding="utf-8")
 
 # %% ../../nbs/training/34_speechllm.ipynb #94d2eeac
 def _load(

@@ -6,6 +6,8 @@
 __all__ = ['check_labels', 'targets_of', 'class_weights', 'weighted_loss']
 
 # %% ../../nbs/training/32_targets.ipynb #83323e79
+import difflib
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from ..corpora.labels import folding
-from ..corpora.table import Corpus, InputError
+from ..corpora.table import Corpus, InputError, space_labels
 
 # %% ../../nbs/training/32_targets.ipynb #3d503225
 def check_labels(
@@ -22,9 +24,15 @@ def check_labels(
     labels: Sequence[str],  # classes of the model
     part: str,  # "train" or "dev", for the message
 ) -> None:
-    "Refuses what a model cannot be trained or chosen on."
+    "Refuses what a model cannot be trained on; a class that dev lacks is a warning, since dev only chooses."
     if len(set(labels)) != len(labels) or len(labels) < 2:
-        raise InputError("labels are not usable", expected="two or more different ones", found=", ".join(labels))
+        raise InputError("labels are not usable", expected="two or more different ones",
+                         found=", ".join(map(str, labels)) or "none")
+    known = space_labels(corpus.space)
+    for odd in (str(label) for label in labels if label not in known):
+        near = difflib.get_close_matches(odd.lower(), known, 1)
+        raise InputError(f"labels: {odd!r} is no class of the space {corpus.space}", expected=f"some of {', '.join(known)}",
+                         mend=f"did you mean {near[0]}?" if near else "")
     if not len(corpus):
         raise InputError(f"{part} is empty (corpus {corpus.name!r})", mend="check the filters and the label space")
     counts = corpus.table.emotion.value_counts()
@@ -32,10 +40,24 @@ def check_labels(
         row = corpus.table.utterance[corpus.table.emotion == label].iloc[0]
         raise InputError(f"{part}, utterance {row!r}: " + (f"label {label!r} is not a class" if label else "no label"),
                          expected=", ".join(labels), mend="map the corpus into the label space first (in_space)")
-    missing = [label for label in labels if label not in counts]
-    if missing:
-        raise InputError(f"{part} has no utterance of class {', '.join(missing)} (corpus {corpus.name!r})",
-                         mend="add data with that class, take a larger dev share, or leave the class out of labels")
+    _check_missing(corpus.name, [label for label in labels if label not in counts], labels, part)
+
+
+def _check_missing(
+    corpus: str,  # name of the corpus
+    missing: Sequence[str],  # classes of which there is no utterance
+    labels: Sequence[str],  # classes of the model
+    part: str,  # "train" or "dev"
+) -> None:
+    "What is never seen cannot be learnt; what dev lacks has no say in the choice of epoch and strength."
+    if not missing:
+        return
+    rest = [label for label in labels if label not in missing]
+    told = f"{part} has no utterance of class {', '.join(missing)} (corpus {corpus!r})"
+    if part == "train":
+        some = f", or leave it out: labels=common, or labels={','.join(rest)}" if len(rest) > 1 else ": one alone teaches nothing"
+        raise InputError(told, mend=f"add data with that class{some}")
+    warnings.warn(f"{told}: its scores are over {', '.join(rest)}; a larger dev share may help", stacklevel=4)
 
 # %% ../../nbs/training/32_targets.ipynb #c7b6104c
 def targets_of(
@@ -67,7 +89,8 @@ def class_weights(
     shares: Mapping[str, float] | None = None,  # share that each label should have; equal ones if None
     labels: Sequence[str] = (),  # names of the classes, where shares are given
 ) -> np.ndarray:  # (classes,) float32; the weighted mass is the shares times the whole mass
-    "Weights under which the training data has the given shares."
+    "Weights under which the training data has the given shares; a class without data has weight 0, the others share."
+    mass = np.asarray(mass)
     if shares is None:
         wanted = np.ones(len(mass))
     else:
@@ -76,7 +99,10 @@ def class_weights(
             raise InputError(f"shares say nothing of {', '.join(missing)}", expected="a share above 0 for each label",
                              found=", ".join(shares))
         wanted = np.array([shares[label] for label in labels])
-    return (wanted / wanted.sum() * mass.sum() / mass).astype(np.float32)
+    there = mass > 0
+    wanted = np.where(there, wanted, 0)
+    share = wanted / wanted.sum() if there.any() else wanted
+    return np.where(there, share * mass.sum() / np.where(there, mass, 1), 0).astype(np.float32)
 
 # %% ../../nbs/training/32_targets.ipynb #fdc71360
 def weighted_loss(
