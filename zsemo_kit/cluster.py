@@ -309,7 +309,7 @@ def merge(
     "Adds the features of one cache to another; equal keys are equal values."
     def add(con: sqlite3.Connection) -> int:
         con.execute("ATTACH ? AS other", (str(file),))
-        con.execute("INSERT OR IGNORE INTO features SELECT * FROM other.features")
+        con.execute("INSERT OR IGNORE INTO main.features SELECT * FROM other.features")
         return int(con.execute("SELECT count(*) FROM features").fetchone()[0])
     with tempfile.TemporaryDirectory(prefix="zsemo") as own:
         file = Path(own) / "features.sqlite"
