@@ -194,7 +194,7 @@ def test_a_damaged_cache_that_may_only_be_read_is_left_out(tmp_path: Path, monke
 
 def test_a_cache_whose_folder_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be used: .*; set ZSEMO_CACHE to a folder that can be written"):
+    with pytest.raises(InputError, match=r"cannot be used: .*; set ZSEMO_CACHE to a folder that can be written"):
         FeatureCache(tmp_path / "file" / "cache").sizes([b"0"])
     monkeypatch.setenv("ZSEMO_CACHE", "~nobody_of_this_name/cache")
     with pytest.raises(InputError, match="ZSEMO_CACHE is ~nobody_of_this_name/cache"):

@@ -258,7 +258,7 @@ def _execute(given: tuple[Job, bytes]) -> str:
         book = Path(own) / job.notebook.name
         book.write_bytes(notebook)
         cwd = job.cwd if job.cwd.is_dir() else Path(own)
-        return execute(replace(job, notebook=book, cwd=cwd, folder=Path(own) / job.study if job.url else job.folder))
+        return execute(replace(job, notebook=book, cwd=cwd, folder=Path(own) / job.study if job.url else job.folder)) or ""
 
 # %% ../nbs/50_cluster.ipynb #05e37d3b
 def run_on(

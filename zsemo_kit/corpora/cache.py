@@ -32,6 +32,7 @@ _T = TypeVar("_T")
 Compute = Callable[[list[int]], Iterator[tuple[int, np.ndarray]]]  # places of keys to the values of those that can be had
 
 # %% ../../nbs/corpora/08_cache.ipynb #25635f15
+_exists, _is_folder, _is_file = os.path.exists, os.path.isdir, os.path.isfile  # those of Path raise where a folder is shut
 _said: set[str] = set()
 
 
@@ -62,8 +63,8 @@ def _temporary_cache() -> Path:
 
 def _can_write(folder: Path) -> bool:
     "Whether a folder, or the nearest one above it that is there, takes new files; asked, not tried."
-    nearest = next((p for p in (folder.absolute(), *folder.absolute().parents) if os.path.exists(p)), folder)
-    return os.path.isdir(nearest) and os.access(nearest, os.W_OK | os.X_OK)
+    nearest = next((p for p in (folder.absolute(), *folder.absolute().parents) if _exists(p)), folder)
+    return _is_folder(nearest) and os.access(nearest, os.W_OK | os.X_OK)
 
 # %% ../../nbs/corpora/08_cache.ipynb #15d262a2
 def default_cache() -> Path:  # folder, which need not exist yet
@@ -80,11 +81,11 @@ def default_cache() -> Path:  # folder, which need not exist yet
 def own_cache() -> Path:  # folder, which need not exist yet
     "`~/.cache/zsemo_kit`, or `zsemo_kit-<user>` among temporary files where there is no home that can be used; said once."
     home = _home_cache()
-    if home and (os.path.isdir(home) or _can_write(home)):
+    if home and (_is_folder(home) or _can_write(home)):
         return home
     made = _temporary_cache()
-    _say_once(f"features are kept in {made} for now: {'the home folder cannot be written' if home else 'there is no home folder'}; "
-              "set ZSEMO_CACHE to a folder that stays")
+    why = "the home folder cannot be written" if home else "there is no home folder"
+    _say_once(f"features are kept in {made} for now: {why}; set ZSEMO_CACHE to a folder that stays")
     return made
 
 # %% ../../nbs/corpora/08_cache.ipynb #bd4fe399
@@ -98,8 +99,8 @@ def writable(
 ) -> Path:  # the same, or, of a cache that may only be read, that part of one's own with links to what is there
     "Where new files of a cache go."
     file = folder / "features.sqlite"
-    own_file = not os.path.exists(file) or os.access(file, os.W_OK)
-    if not os.path.isdir(folder) or (folder not in _READ_ONLY and _can_write(folder) and own_file):
+    own_file = not _exists(file) or os.access(file, os.W_OK)
+    if not _is_folder(folder) or (folder not in _READ_ONLY and _can_write(folder) and own_file):
         return folder / part
     home = _home_cache()
     own = home if home and home.absolute() != folder.absolute() and _can_write(home) else _temporary_cache()
@@ -176,7 +177,7 @@ def _also_read(
     file: Path,  # a cache that may only be read
 ) -> None:
     "Statements that read see both caches; those that write name `main`."
-    if not os.path.isfile(file) or file.parent in _LEFT_OUT:
+    if not _is_file(file) or file.parent in _LEFT_OUT:
         return
     logged = file.with_name(file.name + "-wal").exists()  # without one nobody writes, and SQLite need not make files there
     for how in (["mode=ro"] if logged else []) + ["mode=ro&immutable=1"]:
