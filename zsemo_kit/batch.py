@@ -258,9 +258,10 @@ def parameters_of(
         raise InputError(f"{notebook.name} has {len(cells)} cells tagged 'parameters'", expected="exactly one")
     defaults = {}
     for node in _parsed(cells[0].source, notebook).body:
-        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
-        if isinstance(target, ast.Name) and node.value is not None:  # type: ignore[union-attr]  # an assignment
-            defaults[target.id] = _plain(node.value, target.id, notebook)  # type: ignore[union-attr]
+        if isinstance(node, ast.AnnAssign | ast.Assign) and node.value is not None:
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            if isinstance(target, ast.Name):
+                defaults[target.id] = _plain(node.value, target.id, notebook)
     return defaults
 
 # %% ../nbs/50_batch.ipynb #04443781
