@@ -6,13 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import psutil
 import pytest
 
-from zsemo_kit.batch import Job, Study, code_of, expand, load_study, resolve_corpora, run_study
+from zsemo_kit import batch
+from zsemo_kit.batch import Job, Study, code_of, expand, jobs_of, load_study, resolve_corpora, run_study
 from zsemo_kit.corpora.table import InputError
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
@@ -200,3 +205,188 @@ def test_a_changed_module_makes_a_run_stale_however_it_is_imported(project: Path
 def test_a_misspelt_corpus_is_refused_and_not_left_out(root: Path) -> None:
     with pytest.raises(InputError, match="no corpus 'meld_sinthetic'; expected one of meld, "):
         resolve_corpora(Study("toy", "toy"), [{"source": "meld_sinthetic", "target": "meld"}], find=lambda n: None, fetch=str)
+
+
+def toy(root: Path, edit: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda raw: None, form: str = "{}") -> None:
+    "The toy notebook, its JSON edited, and its text put into `form`."
+    raw = json.loads((root / "nbs/experiments/toy.ipynb").read_text())
+    raw = edit(raw) or raw
+    (root / "nbs/experiments/toy.ipynb").write_bytes(form.replace("{}", json.dumps(raw, indent=1)).encode())
+
+
+def of_format_3(raw: dict[str, Any]) -> dict[str, Any]:
+    book = nbformat.v3.new_notebook(worksheets=[nbformat.v3.new_worksheet(cells=[
+        nbformat.v3.new_code_cell(input="".join(c["source"]), metadata=c["metadata"]) for c in raw["cells"]])])
+    return json.loads(nbformat.v3.writes_json(book))
+
+
+def without_ids(raw: dict[str, Any]) -> None:
+    for cell in raw["cells"]:
+        del cell["id"]
+
+
+def bare(raw: dict[str, Any]) -> None:
+    del raw["metadata"]
+    for cell in raw["cells"][1:]:
+        del cell["metadata"]
+
+
+def in_words(*words: str) -> Callable[[dict[str, Any]], None]:
+    def edit(raw: dict[str, Any]) -> None:
+        raw["cells"][1]["source"] = [f"{word}\n" for word in words] + list(raw["cells"][1]["source"])
+    return edit
+
+
+FORMS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "no metadata": (lambda raw: raw.update(metadata={}), "{}"),
+    "not even the field": (bare, "{}"),
+    "a kernel of one's own": (lambda raw: raw.update(metadata={"kernelspec": {"name": "env", "display_name": "Mine"}}), "{}"),
+    "a language without a kernel": (lambda raw: raw.update(metadata={"language_info": {"name": "python"}}), "{}"),
+    "an old name of the language": (lambda raw: raw.update(metadata={"kernelspec": {"name": "py", "language": "Python3"}}), "{}"),
+    "format 4.0": (lambda raw: without_ids(raw) or raw.update(nbformat_minor=0), "{}"),
+    "format 4.5 without ids": (without_ids, "{}"),
+    "a later minor": (lambda raw: raw.update(nbformat_minor=9), "{}"),
+    "format 3": (of_format_3, "{}"),
+    "a byte order mark": (lambda raw: None, "\ufeff{}"),
+    "a magic": (in_words("%load_ext autoreload", "!true", "import json"), "{}"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_run_notebook_of_any_editor_is_understood(root: Path, form: str) -> None:
+    from zsemo_kit.batch import _book, code_of, parameters_of
+    book = root / "nbs/experiments/toy.ipynb"
+    toy(root, *FORMS[form])
+    if form == "no metadata":
+        book.write_bytes(book.read_bytes().replace(b"\n", b"\r\n"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert parameters_of(book)["wait"] == 0.0 and code_of(book) == [] and all(c.id for c in _book(book).cells)
+
+
+def test_a_run_starts_this_python_whatever_kernel_stands_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    "Also without metadata, with a relative cache, and in a folder whose name papermill would fill in."
+    strange = tmp_path / "a {seed} b" / "project"
+    for folder in ("runs/studies", "nbs/experiments"):
+        (strange / folder).mkdir(parents=True)
+    other = tmp_path / "jupyter/kernels/python3"
+    other.mkdir(parents=True)
+    (other / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "other", "language": "R"}')
+    write_notebook(strange, WRITES.replace('"seed": seed', '"exe": sys.executable, "cache": os.environ["ZSEMO_CACHE"]')
+                   .replace("import json", "import os, sys, json"))
+    toy(strange, lambda raw: raw.update(metadata={}), "\ufeff{}")
+    write_study(strange, "notebook: toy")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+    monkeypatch.setenv("ZSEMO_CACHE", "here")
+    monkeypatch.chdir(tmp_path)
+    outcome = go(strange)
+    assert not outcome.failed
+    made = json.loads((outcome.folder / outcome.ids[0] / "metrics.json").read_text())
+    assert made["exe"] == sys.executable and made["cache"] == str(tmp_path / "here")
+    assert sorted(p.name for p in outcome.folder.iterdir()) == outcome.ids, "no lock is left"
+
+
+@pytest.mark.parametrize(("edit", "told"), [
+    (lambda raw: raw.update(metadata={"kernelspec": {"name": "mine", "language": "R"}}), "toy.ipynb is in R; expected"),
+    (lambda raw: raw.update(metadata={"kernelspec": {"name": "ir", "display_name": "R"}}), "toy.ipynb is in R"),
+    (lambda raw: raw.update(metadata={"kernelspec": {"name": "julia-1.10"}}), "toy.ipynb is in Julia"),
+    (lambda raw: raw["cells"][1].update(source=["x <- c(1, 2\n"]), "holds code that is not Python"),
+    (lambda raw: raw["cells"][0].update(source=["seed: int = 1 +\n"]), "holds code that is not Python"),
+    (lambda raw: raw["cells"][0].update(source=["seed = int(3)\n"]), "parameter 'seed'; expected a plain value.*found int"),
+    (lambda raw: {"rows": [1]}, "0 cells tagged 'parameters'"),
+    (lambda raw: {**raw, "cells": [7]}, "toy.ipynb cannot be read; expected a Jupyter notebook"),
+    (lambda raw: [1], "toy.ipynb cannot be read; expected a Jupyter notebook"),
+])
+def test_what_is_no_notebook_in_python_is_one_line(root: Path, edit: Callable[[Any], Any], told: str) -> None:
+    toy(root, edit)
+    write_study(root, "notebook: toy")
+    with pytest.raises(InputError, match=told) as e:
+        go(root)
+    assert "\n" not in str(e.value) and not (root / "runs/out").exists()
+    (root / "nbs/experiments/toy.ipynb").write_bytes(b"\xff\xfe\x00not json")
+    with pytest.raises(InputError, match=r"toy.ipynb cannot be read"):
+        go(root)
+
+
+def jobs(root: Path, *seeds: int) -> list[Job]:
+    write_study(root, f"notebook: toy\ngrid: {{seed: {list(seeds)}}}")
+    study = load_study("toy", root)
+    return jobs_of(study, expand(study), root, root / "runs/out")
+
+
+def in_place_of_papermill(monkeypatch: pytest.MonkeyPatch, wait: float = 0.0) -> list[int]:
+    "Runs that write their seed, without a kernel; which were executed."
+    done: list[int] = []
+
+    def run(job: Job, work: Path) -> None:
+        done.append(job.parameters["seed"])
+        time.sleep(wait)
+        if job.parameters["seed"] < 0:
+            raise ValueError("a negative seed")
+        for name in ("predictions.parquet", "metrics.json"):
+            (work / name).write_text("{}")
+    monkeypatch.setattr(batch, "_papermill", run)
+    return done
+
+
+def test_two_commands_share_the_runs_of_a_study(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = in_place_of_papermill(monkeypatch, 0.2)
+    write_study(root, "notebook: toy\ngrid: {seed: [0, 1, 2, 3, -1]}")
+    with ThreadPoolExecutor(3) as pool:
+        outcomes = [f.result() for f in [pool.submit(go, root) for _ in range(3)]]
+    assert sorted(done) == [-1, 0, 1, 2, 3], "no run is done twice, not even one that fails"
+    for outcome in outcomes:
+        assert outcome.finished + outcome.skipped == 4 and list(outcome.failed.values()) == ["ValueError: a negative seed"]
+    assert sorted(p.suffix for p in outcomes[0].folder.iterdir()) == ["", "", "", "", ".failed"]
+    assert go(root).failed and sorted(done) == [-1, -1, 0, 1, 2, 3], "a later command tries what failed once more"
+
+
+def test_a_run_that_another_process_holds_is_waited_for_and_taken_over_when_that_dies(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    done, (first, second) = in_place_of_papermill(monkeypatch), jobs(root, 0, 1)
+    first.folder.mkdir(parents=True)
+    script = (f"import time\nfrom pathlib import Path\nfrom filelock import FileLock\nfolder = Path({str(first.folder)!r})\n"
+              f"with FileLock(folder / '.{first.id}-{batch._HOST}.lock'):\n"
+              f"    (folder / '{first.id}.partial-{batch._HOST}-1').mkdir()\n    print('held', flush=True)\n    time.sleep(600)")
+    other = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert other.stdout and other.stdout.readline() == "held\n"
+    assert batch.execute(first, wait=False) is None
+    batch._sweep(first.folder)
+    assert list(first.folder.glob("*.partial-*")), "what a living process works on is left alone"
+    with ThreadPoolExecutor(1) as pool:
+        mine = pool.submit(batch.run_jobs, [first, second], progress=False)
+        until = time.monotonic() + 60
+        while not second.done and time.monotonic() < until:
+            time.sleep(0.05)
+        assert done == [1] and not mine.done()
+        other.kill()
+        assert mine.result(60) == {} and done == [1, 0]
+    other.wait()
+    other.stdout.close()
+    assert "1 runs are under way in another command: waiting for them" in capsys.readouterr().err
+    batch._sweep(first.folder)
+    assert sorted(p.name for p in first.folder.iterdir()) == sorted([first.id, second.id])
+
+
+def test_a_disc_without_locks_loses_no_living_run_and_another_machine_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done, (job,) = in_place_of_papermill(monkeypatch), jobs(root, 0)
+    far = job.folder / f"{job.id}.partial-far_away-123"
+    far.mkdir(parents=True)
+
+    def no_lock(*_: object, **__: object) -> None:
+        raise OSError(95, "Operation not supported")
+    with monkeypatch.context() as without:
+        without.setattr(batch.FileLock, "acquire", no_lock)
+        near = job.folder / f"{job.id}.partial-{batch._HOST}-1"
+        near.mkdir()
+        batch._sweep(job.folder)
+        assert near.exists() and far.exists()
+        os.utime(near, (0, 0))
+        batch._sweep(job.folder)
+        assert not near.exists() and far.exists(), "nothing was written there for a day"
+    assert go(root).told == ["1 of these runs seem to be under way on far_away; they are done here as well"]
+    assert done == [0] and not far.exists()

@@ -391,6 +391,30 @@ def test_unwritable_store(tmp_path: Path) -> None:
         ReplyStore(tmp_path / "a.sqlite")
 
 
+@pytest.mark.parametrize("logged", [False, True], ids=["at rest", "beside a writer"])
+def test_a_store_that_may_only_be_read_gives_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: bool) -> None:
+    place = tmp_path / "of others, 50%"
+    with serving(tmp_path) as server, ReplyStore(place / "a.sqlite") as writer:
+        had = [reply for _, reply in Chat("fake", server.url, writer).stream(ask("one", "two"))]
+        monkeypatch.setattr(os, "access", lambda path, _: not Path(path).is_relative_to(place))
+        if not logged:
+            writer.close()
+        files = sorted(place.iterdir())
+        with ReplyStore(place / "a.sqlite") as store:
+            assert not store.writable and len(store) == 2
+            chat = Chat("fake", server.url, store)
+            assert {r.text for _, r in chat.stream(ask("one", "two"))} == {r.text for r in had} and chat.reused == 2
+            with pytest.raises(InputError, match="may only be read, and lacks a reply; copy it to a folder of yours"):
+                list(Chat("fake", server.url, store).stream(ask("one", "two", "three")))
+            with pytest.raises(InputError, match="may only be read"):
+                store.fail("k", "x", "y", ask("one")[0], {})
+        assert sorted(place.iterdir()) == files, "nothing is made there"
+        monkeypatch.undo()
+        if not logged:
+            with ReplyStore(place / "a.sqlite") as again:
+                assert again.writable
+
+
 def test_a_store_that_fills_up_ends_the_run(tmp_path: Path, store: ReplyStore) -> None:
     store._db.execute("CREATE TRIGGER full BEFORE INSERT ON replies WHEN (SELECT COUNT(*) FROM replies) >= 5 "
                       "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END")

@@ -4,10 +4,13 @@ import hashlib
 import importlib.util
 import json
 import multiprocessing
+import os
+import pickle
 import sqlite3
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,11 +19,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_tensors
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer, RobertaConfig, RobertaModel
 
 from zsemo_kit.corpora.cache import FeatureCache
 from zsemo_kit.corpora.table import Corpus, InputError
 from zsemo_kit.corpora.turns import TURN, plain, remember, texts_of
+from zsemo_kit.corpora.weights import has_weights, with_safetensors
 from zsemo_kit.training import encoders
 from zsemo_kit.training.encoders import (
     TextEncoder, bucketed, compute, fingerprint, model_folder, tokenise,
@@ -365,12 +370,101 @@ def test_what_is_no_model_is_one_clear_line(tmp_path: Path, spoil: Callable[[Pat
     assert "\n" not in str(e.value)
 
 
-def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+def test_a_pickle_without_weights_is_one_clear_line(tmp_path: Path) -> None:
     folder = tiny(tmp_path / "m")
     torch.save({}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match="safetensors"):
         TextEncoder.load(str(folder), cache=tmp_path / "c")
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (os.environ["BOMB"],)
+
+
+def pickled(folder: Path, shards: int = 1, **how: object) -> dict[str, torch.Tensor]:
+    "The weights of a model as its older files have them, in place of its safetensors."
+    weights = load_tensors(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = [f"pytorch_model-{n:05}-of-{shards:05}.bin" if shards > 1 else "pytorch_model.bin" for n in range(1, shards + 1)]
+    for n, name in enumerate(names):
+        torch.save({k: v for i, (k, v) in enumerate(weights.items()) if i % shards == n}, folder / name, **how)
+    if shards > 1:
+        where = {k: names[i % shards] for i, k in enumerate(weights)}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    return weights
+
+
+@pytest.mark.parametrize("how", [{}, {"_use_new_zipfile_serialization": False}, {"shards": 3}], ids=["one", "older", "three"])
+def test_pickled_weights_are_those_of_safetensors(tmp_path: Path, model: Path, how: dict[str, Any]) -> None:
+    folder = tiny(tmp_path / "m")
+    pickled(folder, **how)
+    with pytest.warns(UserWarning, match="m has its weights as pytorch_model.bin: converted to safetensors, kept in") as said:
+        read = TextEncoder.load(str(folder), cache=tmp_path / "c", device="cpu")
+    assert len(said) == 1 and not any(folder.glob("*.safetensors")), "the user's folder stays as it is"
+    assert np.array_equal(read.encode(LINES), TextEncoder.load(str(model), cache=tmp_path / "d", device="cpu").encode(LINES))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert TextEncoder.load(str(folder), cache=tmp_path / "c", device="cpu").fingerprint == read.fingerprint
+
+
+def test_tied_and_half_numbers_are_kept_and_safetensors_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOMB", str(tmp_path / "exploded"))
+    folder = tiny(tmp_path / "m")
+    assert with_safetensors(folder, tmp_path / "c") == folder
+    weight = torch.arange(6.0).reshape(2, 3)
+    torch.save({"x": _Bomb()}, folder / "pytorch_model.bin")
+    assert with_safetensors(folder, tmp_path / "c") == folder, "the pickle beside safetensors is not looked at"
+    (folder / "model.safetensors").unlink()
+    torch.save({"state_dict": {"a": weight, "tied": weight, "across": weight.T, "half": weight.bfloat16(), "step": 3}},
+               folder / "pytorch_model.bin")
+    with pytest.warns(UserWarning, match="converted"):
+        found = load_tensors(with_safetensors(folder, tmp_path / "c") / "model.safetensors")
+    assert sorted(found) == ["a", "across", "half", "tied"] and found["half"].dtype == torch.bfloat16
+    assert torch.equal(found["tied"], weight) and torch.equal(found["across"], weight.T)
+
+
+@pytest.mark.filterwarnings("ignore:m has its weights")
+@pytest.mark.parametrize(("spoil", "says"), [
+    (lambda f: torch.save({"x": _Bomb()}, f), "would run code when it is read"),
+    (lambda f: f.write_bytes(pickle.dumps(_Bomb())), "would run code when it is read"),
+    (lambda f: f.write_bytes(f.read_bytes()[:2000]), "cannot be read"),
+    (lambda f: f.write_bytes(b""), "cannot be read"),
+    (lambda f: f.write_bytes(b"<!DOCTYPE html><html>not found</html>"), "cannot be read"),
+    (lambda f: f.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"), "git lfs pull"),
+    (lambda f: torch.save([torch.ones(2)], f), "holds no weights"),
+    (lambda f: f.with_name("pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "gone.bin"}}'), "lacks 1 of 1 files"),
+    (lambda f: f.with_name("pytorch_model.bin.index.json").write_text("{"), "cannot be read"),
+], ids=["code", "bare code", "cut", "empty", "a page", "a pointer", "a list", "a lost file", "a broken index"])
+def test_pickled_weights_that_cannot_be_used_are_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], object], says: str,
+) -> None:
+    monkeypatch.setenv("BOMB", str(tmp_path / "exploded"))
+    folder = tiny(tmp_path / "m")
+    pickled(folder)
+    spoil(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=says) as e:
+        TextEncoder.load(str(folder), cache=tmp_path / "c", device="cpu")
+    assert "\n" not in str(e.value) and not (tmp_path / "exploded").exists()
+    assert not list((tmp_path / "c").glob("weights/[0-9a-f]*")), "nothing half is kept"
+
+
+def test_the_hub_is_asked_for_pickles_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, asked = tiny(tmp_path / "m"), []
+
+    def serve(_: str, *, allow_patterns: list[str], local_files_only: bool, **__: object) -> str:
+        asked.append((local_files_only, "pytorch_model*.bin" in allow_patterns))
+        if asked[-1][1]:
+            torch.save(weights, folder / "pytorch_model.bin")
+        return str(folder)
+
+    weights = pickled(folder)
+    (folder / "pytorch_model.bin").unlink()
+    monkeypatch.setattr(encoders, "snapshot_download", serve)
+    with pytest.warns(UserWarning, match="converted"):
+        assert has_weights(model_folder("someone/some-model", tmp_path / "c"))
+    assert asked == [(True, False), (False, False), (False, True)]
 
 
 def test_a_hub_that_does_not_answer_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:

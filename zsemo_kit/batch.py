@@ -21,8 +21,10 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
@@ -33,6 +35,11 @@ from typing import Any
 
 import nbformat
 import papermill
+from filelock import FileLock, Timeout
+from IPython.core.inputtransformer2 import TransformerManager
+from joblib import cpu_count  # type: ignore[import-untyped]
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 from tqdm import tqdm
 
 import zsemo_kit
@@ -40,6 +47,7 @@ from .analysis.results import KEYS
 from .analysis.scores import METRICS
 from .corpora.files import read_yaml
 from .corpora.audio import without_interrupts
+from .corpora.cache import default_cache
 from .corpora.readers import READERS, is_path
 from .corpora.table import InputError
 from .generation.sources import names_of
@@ -216,21 +224,73 @@ def notebook_path(
         raise InputError(f"study {study.name!r}: no notebook {study.notebook!r}", expected=f"one of {known}")
     return path
 
+# %% ../nbs/50_batch.ipynb #375b5020
+def _book(
+    notebook: Path,  # a run notebook
+) -> nbformat.NotebookNode:  # of the newest format, with an id in each cell
+    "A notebook of any version of the format and from any editor; one of another language is refused."
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ids that are missing are made
+            raw = {"metadata": {}, "cells": []} | json.loads(notebook.read_bytes().decode("utf-8-sig"))
+            raw["cells"] = [{"metadata": {}} | cell for cell in raw["cells"]]
+            book = nbformat.v4.upgrade(nbformat.reads(json.dumps(raw), as_version=4))
+    except Exception as e:  # nbformat raises what it likes at a file that is something else
+        raise InputError(f"{notebook.name} cannot be read", expected="a Jupyter notebook", found=_reason(e)[:120]) from e
+    if (language := _language(book.metadata)) != "python":
+        raise InputError(f"{notebook.name} is in {language}", expected="a notebook in Python")
+    return book
+
+
+def _language(metadata: Mapping[str, Any]) -> str:
+    "Python, unless a notebook says otherwise: cleaners and editors leave the language out."
+    kernel = metadata.get("kernelspec") or {}
+    told = (metadata.get("language_info") or {}).get("name") or kernel.get("language") or ""
+    if not told and re.match(r"(ir|julia)\b", str(kernel.get("name", ""))):  # kernels that are known by their name
+        told = "R" if kernel["name"] == "ir" else "Julia"
+    return "python" if re.fullmatch(r"i?python\d*|", told, re.I) else told
+
+
+def _parsed(
+    source: str,  # cells of a notebook
+    notebook: Path,  # where they are from
+) -> ast.Module:
+    "Code as Python reads it, magics and shell lines aside."
+    for text in (lambda: source, lambda: TransformerManager().transform_cell(source)):
+        with suppress(SyntaxError, ValueError):
+            return ast.parse(text())
+    raise InputError(f"{notebook.name} holds code that is not Python", found=_slip(source))
+
+
+def _slip(source: str) -> str:
+    try:
+        ast.parse(TransformerManager().transform_cell(source))
+    except (SyntaxError, ValueError) as e:
+        return " ".join(f"{getattr(e, 'text', '') or ''}".split())[:80] or str(e)
+    return ""
+
+
+def _plain(value: ast.expr, name: str, notebook: Path) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, TypeError, MemoryError, RecursionError) as e:
+        raise InputError(f"{notebook.name}: parameter {name!r}", expected="a plain value, such as 0, 'a' or [1, 2]",
+                         found=ast.unparse(value)[:60]) from e
+
 # %% ../nbs/50_batch.ipynb #d49fd5e7
 def parameters_of(
     notebook: Path,  # a run notebook
 ) -> dict[str, Any]:  # parameter name: default value
     "The defaults of a notebook's `parameters` cell, read without running it."
-    book = nbformat.read(notebook, as_version=4)
-    cells = [c for c in book.cells if "parameters" in c.metadata.get("tags", [])]
+    cells = [c for c in _book(notebook).cells if "parameters" in c.metadata.get("tags", [])]
     if len(cells) != 1:
         raise InputError(f"{notebook.name} has {len(cells)} cells tagged 'parameters'", expected="exactly one")
     defaults = {}
-    for node in ast.parse(cells[0].source).body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
-            defaults[node.target.id] = ast.literal_eval(node.value)
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            defaults[node.targets[0].id] = ast.literal_eval(node.value)
+    for node in _parsed(cells[0].source, notebook).body:
+        if isinstance(node, ast.AnnAssign | ast.Assign) and node.value is not None:
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            if isinstance(target, ast.Name):
+                defaults[target.id] = _plain(node.value, target.id, notebook)
     return defaults
 
 # %% ../nbs/50_batch.ipynb #04443781
@@ -277,9 +337,9 @@ def code_of(
     notebook: Path,  # run notebook
 ) -> list[Path]:  # the package's modules that it uses, directly or through others, in order
     "The modules that decide a run's result; a change elsewhere, say in the command line, makes no run stale."
-    code = [c.source for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code"]
+    code = [c.source for c in _book(notebook).cells if c.cell_type == "code"]
     found: set[Path] = set()
-    new = set(_imported("\n".join(code)))
+    new = set(_imported(ast.unparse(_parsed("\n".join(code), notebook))))
     while new:
         found |= new
         new = {p for module in new for p in _imported_by(module)} - found
@@ -304,8 +364,7 @@ def run_id(
     version: str,  # code version
 ) -> str:  # twelve hexadecimal digits
     "Name a run by a hash of notebook source, parameters and code version."
-    book = nbformat.read(notebook, as_version=4)
-    source = [c.source for c in book.cells if c.cell_type == "code"]
+    source = [c.source for c in _book(notebook).cells if c.cell_type == "code"]
     key = json.dumps([source, dict(parameters), version], sort_keys=True)
     return hashlib.sha256(key.encode()).hexdigest()[:12]
 
@@ -322,6 +381,7 @@ class Job:
     scored: bool = True  # whether it must write predictions
     resources: dict[str, float] = field(default_factory=dict)  # what it needs on a cluster
     url: str = ""  # where its folder is uploaded to when it is complete: `--out` as a URL
+    since: float = field(default_factory=time.time, compare=False)  # a failure noted later is that of a command beside this one
 
     @property
     def done(self) -> bool:  # whether a finished run of this id exists
@@ -343,7 +403,7 @@ def environment(
     ) if shutil.which("git") else None
     return {
         "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(), "commit": git.stdout.strip() if git else "", "code": code_version(notebook),
+        "cores": cpu_count(), "commit": git.stdout.strip() if git else "", "code": code_version(notebook),
         "packages": {n: metadata.version(n) for n in names if _installed(n)},
     }
 
@@ -357,17 +417,64 @@ def _installed(name: str) -> bool:
 
 # %% ../nbs/50_batch.ipynb #f8f9b547
 _HOST = re.sub(r"\W", "_", platform.node())  # several machines may write to one folder
+_PAUSE = 0.5  # seconds between two looks at a run that another command executes
+
+
+@contextmanager
+def _held(
+    folder: Path,  # of a study's results
+    name: str,  # id of a run
+) -> Iterator[bool | None]:  # whether it is held now; False if another process of this machine has it, None if nobody can tell
+    "Holds a run while it is worked on. What a process held that died is free at once: the system sees to that."
+    lock = FileLock(folder / f".{name}-{_HOST}.lock", mode=0o666)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    except (OSError, NotImplementedError):  # a disc without locks
+        yield None
+        return
+    try:
+        yield True
+    finally:
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
 
 
 def execute(
     job: Job,  # what to run
-) -> str:  # "" if it succeeded, else why it failed, in one line
+    wait: bool = True,  # for another command that executes the same run, and then take its result
+) -> str | None:  # "" if it succeeded, else why it failed, in one line; None if another command has it and `wait` is false
     "Execute one run through papermill; its folder appears only when it is complete."
+    job.folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        with _held(job.folder, job.id) as held:
+            if held is not False:
+                why = _settled(job)
+                return _carried_out(job) if why is None else why
+        if not wait:
+            return None
+        time.sleep(_PAUSE)
+
+
+def _settled(job: Job) -> str | None:
+    "What became of a run in another command since this one began; None if nothing did."
+    log = job.folder / f"{job.id}.failed" / "log.txt"
+    with suppress(OSError):
+        if not job.done and log.stat().st_mtime > job.since:
+            return log.read_text(encoding="utf-8").splitlines()[-1].removeprefix("FAILED: ")
+    return "" if job.done else None
+
+# %% ../nbs/50_batch.ipynb #4ee4981f
+def _carried_out(job: Job) -> str:
+    "A run in a folder of its own."
     work = job.folder / f"{job.id}.partial-{_HOST}-{os.getpid()}"
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    (work / "params.json").write_text(json.dumps(job.parameters, indent=1, sort_keys=True) + "\n")
-    (work / "environment.json").write_text(json.dumps(environment(job.notebook), indent=1) + "\n")
+    work.mkdir()
+    (work / "params.json").write_text(json.dumps(job.parameters, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (work / "environment.json").write_text(json.dumps(environment(job.notebook), indent=1) + "\n", encoding="utf-8")
     handler = logging.FileHandler(work / "log.txt", encoding="utf-8")
     logger = logging.getLogger("papermill")
     logger.addHandler(handler)
@@ -384,14 +491,24 @@ def execute(
     _settle(work, job.folder / job.id, why)
     return _delivered(job, why) if job.url else why
 
+# %% ../nbs/50_batch.ipynb #7c9d9357
+class _Kernel(AsyncKernelManager):
+    "The interpreter that the command runs in, whatever else on this machine goes by the name of python3."
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=argv, display_name="Python", language="python")
+
 # %% ../nbs/50_batch.ipynb #23d9a080
 def _papermill(job: Job, work: Path) -> None:
     given = {"study": job.study, "run_id": job.id, "out": str(work)}
     taken = parameters_of(job.notebook)
     papermill.execute_notebook(
-        str(job.notebook), str(work / "notebook.ipynb"),
+        _book(job.notebook), re.sub(r"[{}]", r"\g<0>\g<0>", str(work / "notebook.ipynb")),  # it fills braces in, even of a path
         parameters={**job.parameters, **{k: v for k, v in given.items() if k in taken}},
-        cwd=str(job.cwd), kernel_name="python3", progress_bar=False, log_output=True, autosave_cell_every=0,
+        cwd=str(job.cwd), kernel_name="python3", language="python", kernel_manager_class=_Kernel,
+        progress_bar=False, log_output=True, autosave_cell_every=0,
         extra_arguments=["--log-level=50"],  # the kernel's own chatter on the user's terminal
     )
 
@@ -549,20 +666,38 @@ def run_jobs(
     return failed
 
 # %% ../nbs/50_batch.ipynb #2debb2dc
+def _one_by_one(jobs: list[Job]) -> Iterator[tuple[Job, str]]:
+    "First what is free, then what another command has begun: two commands share a study's runs."
+    taken = []
+    for job in jobs:
+        why = execute(job, wait=False)
+        if why is None:
+            taken.append(job)
+        else:
+            yield job, why
+    if taken:
+        tqdm.write(f"{len(taken)} runs are under way in another command: waiting for them", file=sys.stderr)
+    yield from ((job, execute(job) or "") for job in taken)
+
+
 def _executed(jobs: list[Job], workers: int) -> Iterator[tuple[Job, str]]:
     if workers == 1 or len(jobs) < 2:
-        yield from ((job, execute(job)) for job in jobs)
+        yield from _one_by_one(jobs)
         return
     # several runs that each start a thread a core slow one another down many times over
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // workers)))
     others = {child.pid for child in active_children()}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_bound) as pool:
         try:
             with without_interrupts():
-                pending: dict[Future[str], Job] = {pool.submit(execute, job): job for job in jobs}
+                pending: dict[Future[str | None], Job] = {pool.submit(execute, job, False): job for job in jobs}
             while pending:
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    yield pending.pop(future), future.result()
+                    job, why = pending.pop(future), future.result()
+                    if why is None:  # behind all others
+                        pending[pool.submit(execute, job)] = job
+                    else:
+                        yield job, why
         except BaseException:  # Ctrl-C, say: the pool alone would first do all that is waiting
             pool.shutdown(wait=False, cancel_futures=True)
             for child in active_children():
@@ -598,11 +733,14 @@ def run_study(
     store = Remote(str(out)) if is_url(out) else None
     folder = store.mirror(root) if store else Path(out or root / "runs" / "out")
     began = time.perf_counter()
+    if os.environ.get("ZSEMO_CACHE"):  # runs start in another folder than the one that a relative path was written for
+        os.environ["ZSEMO_CACHE"] = str(default_cache().absolute())
     jobs_of(study, expand(study), root, folder)  # names and types are refused before anything is fetched
     _writable(folder / study.name)
     runs, told = resolve_corpora(study, expand(study), find=find, fetch=fetch)
     jobs = [replace(j, url=store.url if store else "") for j in jobs_of(study, runs, root, folder)]
     _sweep(folder / study.name)
+    told += _elsewhere(folder / study.name, jobs)
     if store:
         _level(store, jobs, folder)
     before = sum(job.done for job in jobs)
@@ -625,29 +763,33 @@ def _level(store: Remote, jobs: list[Job], folder: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    # what a killed batch left behind; a folder whose process lives belongs to another batch
+    "What killed batches left behind goes; what another batch works on stays."
     for partial in folder.glob("*.partial-*"):
-        name, _, owner = partial.name.partition(".partial-")
-        host, _, process = owner.rpartition("-")
-        finished = (folder / name / "metrics.json").is_file()
-        if not (_lives(int(process)) if host in ("", _HOST) else not finished and _heard_of(partial)):
-            shutil.rmtree(partial, ignore_errors=True)
+        name, host = _owner(partial)
+        with _held(folder, name) if host in ("", _HOST) else nullcontext(None) as free:
+            finished = (folder / name / "metrics.json").is_file()
+            if free or (free is None and (finished or not _heard_of(partial))):
+                shutil.rmtree(partial, ignore_errors=True)
+    for lock in folder.glob(f".*-{_HOST}.lock"):
+        with _held(folder, lock.name.removeprefix(".").removesuffix(f"-{_HOST}.lock")):
+            pass  # one that nobody holds is removed
+
+
+def _owner(partial: Path) -> tuple[str, str]:
+    name, _, owner = partial.name.partition(".partial-")
+    return name, owner.rpartition("-")[0]
+
+
+def _elsewhere(folder: Path, jobs: list[Job]) -> list[str]:
+    "Runs that another machine seems to work on: locks do not reach there."
+    ids = {job.id for job in jobs if not job.done}
+    hosts = [host for name, host in map(_owner, folder.glob("*.partial-*")) if name in ids and host not in ("", _HOST)]
+    return [f"{hosts.count(h)} of these runs seem to be under way on {h}; they are done here as well" for h in sorted(set(hosts))]
 
 
 def _heard_of(partial: Path) -> bool:
     "A process of another machine cannot be asked: one that wrote nothing for a day counts as dead."
     return time.time() - max(p.stat().st_mtime for p in (partial, *partial.iterdir())) < 86_400
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
 
 
 def _writable(folder: Path) -> None:

@@ -9,8 +9,11 @@ __all__ = ['app', 'Json', 'exporting', 'main', 'overridden', 'run', 'report', 'f
 # %% ../nbs/51_cli.ipynb #3893a521
 import contextlib
 import errno
+import io
 import json
 import os
+import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,6 +66,8 @@ def main(
     arguments: list[str] | None = None,  # words after `zsemo`; those of the process if None
 ) -> None:
     "Entry point of the command `zsemo`."
+    _bear_any_terminal()
+    warnings.formatwarning = _warned
     try:
         code = app(arguments, prog_name="zsemo", standalone_mode=False)  # errors are ours to tell
     except (KeyboardInterrupt, typer.Abort):
@@ -83,6 +88,21 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _ClickError = typer.BadParameter.__mro__[2]  # by its place: typer has its own click now, and had another one before
 
 
+_FORMAT = warnings.formatwarning
+
+
+def _bear_any_terminal() -> None:
+    "What a terminal or a pipe has no letters for becomes escapes, and ends nothing."
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _warned(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
+    "The kit's own warnings in one line; those for programmers as ever."
+    return f"zsemo: {message}\n" if category is UserWarning else _FORMAT(message, category, *where, **more)
+
+
 def _told(error: Exception) -> str | None:
     "The line for an error that is the user's to mend, None for one of ours."
     from zsemo_kit.corpora.table import InputError
@@ -93,6 +113,8 @@ def _told(error: Exception) -> str | None:
         return f"zsemo: no room is left{place}; free some, and the same command goes on, or choose another place with --out"
     if isinstance(error, OSError) and error.filename:
         return f"zsemo: {error.filename}: {error.strerror}; choose a file or a folder that you may use"
+    if isinstance(error, FileNotFoundError) and not error.filename:  # what os.getcwd raises
+        return "zsemo: the folder that this was called in is not there any more; change to another"
     if not isinstance(error, _ClickError):
         return None
     said = error.format_message()  # type: ignore[attr-defined]

@@ -258,7 +258,7 @@ def _execute(given: tuple[Job, bytes]) -> str:
         book = Path(own) / job.notebook.name
         book.write_bytes(notebook)
         cwd = job.cwd if job.cwd.is_dir() else Path(own)
-        return execute(replace(job, notebook=book, cwd=cwd, folder=Path(own) / job.study if job.url else job.folder))
+        return execute(replace(job, notebook=book, cwd=cwd, folder=Path(own) / job.study if job.url else job.folder)) or ""
 
 # %% ../nbs/50_cluster.ipynb #05e37d3b
 def run_on(
@@ -309,7 +309,7 @@ def merge(
     "Adds the features of one cache to another; equal keys are equal values."
     def add(con: sqlite3.Connection) -> int:
         con.execute("ATTACH ? AS other", (str(file),))
-        con.execute("INSERT OR IGNORE INTO features SELECT * FROM other.features")
+        con.execute("INSERT OR IGNORE INTO main.features SELECT * FROM other.features")
         return int(con.execute("SELECT count(*) FROM features").fetchone()[0])
     with tempfile.TemporaryDirectory(prefix="zsemo") as own:
         file = Path(own) / "features.sqlite"

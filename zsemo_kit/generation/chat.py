@@ -370,6 +370,9 @@ class _Run:
 
 # %% ../../nbs/generation/12_chat.ipynb #9ea6be32
 def _not_recorded(store: Store, prompt: Prompt) -> InputError:
+    if isinstance(store, ReplyStore):
+        return InputError(f"the reply store {store.path} may only be read, and lacks a reply",
+                          mend="copy it to a folder of yours")
     counts = store.counts() if isinstance(store, RecordedStore) else {}
     have = ", ".join(f"{n} for {strategy}" for strategy, n in counts.items())
     return InputError(

@@ -81,6 +81,24 @@ def _is_sqlite(path: Path) -> bool:
         return file.read(15) == b"SQLite format 3"
 
 
+def _only_read(path: Path) -> bool:
+    "Whether a store is there that may be read but not written: another user's, or one on a medium for reading."
+    return path.is_file() and bool(path.stat().st_size) and not all(os.access(p, os.W_OK) for p in (path, path.parent))
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    "Beside a log of somebody who writes, else as a file that does not change: SQLite then needs no files of its own there."
+    for how in ("mode=ro", "mode=ro&immutable=1") if path.with_name(path.name + "-wal").exists() else ("mode=ro&immutable=1",):
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            return db
+        except sqlite3.Error as e:
+            db.close()
+            why = e
+    raise why
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     if path.is_file() and path.stat().st_size and not _is_sqlite(path):
         raise sqlite3.DatabaseError("file is not a database")  # SQLite itself takes a tiny file for an empty one
@@ -201,7 +219,7 @@ created = excluded.created"""
 
 # %% ../../nbs/generation/11_store.ipynb #93aced97
 class ReplyStore:
-    "Every reply that a server has given, on disk; safe for several threads and processes."
+    "Every reply that a server has given, on disk; safe for several threads and processes; read only where it must be."
     writable = True
 
     def __init__(
@@ -210,14 +228,16 @@ class ReplyStore:
     ) -> None:
         self.path = Path(path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = _connect(self.path)
+            self.writable = not _only_read(self.path)
+            if self.writable:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = _connect(self.path) if self.writable else _connect_to_read(self.path)
             self._prepare()
-            self._claims = _Claims(self.path.with_name(self.path.name + ".lock"))
+            self._claims = _Claims(self.path.with_name(self.path.name + ".lock")) if self.writable else None
         except (OSError, sqlite3.Error) as e:
             expected = "a reply store, or a new file in a folder that you may write to"
             raise InputError(f"cannot use the reply store {self.path}", expected=expected, found=str(e)) from e
-        self._writer = _Writer(self.path)
+        self._writer = _Writer(self.path) if self.writable else None
         self._guard = threading.Lock()
 
     def _prepare(self) -> None:
@@ -227,6 +247,8 @@ class ReplyStore:
             raise sqlite3.Error(f"schema version {version}, this kit knows {_VERSION}")
         if not version and self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise sqlite3.Error("a database of something else")
+        if not self.writable:
+            return
         self._db.execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA.split(";"):
             self._db.execute(statement)
@@ -236,6 +258,11 @@ class ReplyStore:
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         with self._guard:
             return self._db.execute(query, values).fetchall()
+
+    def _write(self, *statements: _Statement) -> "Future[None]":
+        if self._writer is None:
+            raise InputError(f"the reply store {self.path} may only be read", mend="copy it to a folder of yours")
+        return self._writer.submit(*statements)
 
     def get(
         self,
@@ -255,7 +282,7 @@ class ReplyStore:
         "Store a reply; the first one of a key stays."
         values = (reply.key, reply.model, reply.text, reply.finish, reply.tokens_in, reply.tokens_out, reply.cost,
                   reply.seconds, reply.created or now(), server, *_where(prompt), canonical(request))
-        return self._writer.submit((_PUT, values), ("DELETE FROM failures WHERE key = ?", (reply.key,)))
+        return self._write((_PUT, values), ("DELETE FROM failures WHERE key = ?", (reply.key,)))
 
     def fail(
         self,
@@ -266,7 +293,7 @@ class ReplyStore:
         request: Mapping[str, Any],  # the request's body
     ) -> "Future[None]":  # done when the disk has it
         "Record that a request got no reply."
-        return self._writer.submit((_FAIL, (key, kind, error, now(), *_where(prompt), canonical(request))))
+        return self._write((_FAIL, (key, kind, error, now(), *_where(prompt), canonical(request))))
 
     def failures(self) -> list[Failure]:  # oldest first
         "The requests that have no reply yet."
@@ -278,14 +305,15 @@ class ReplyStore:
         key: str,  # from `request_key`
     ) -> bool:  # False if somebody else is asking this just now
         "Claim the right to send a request."
-        return self._claims.take(key)
+        return self._claims is None or self._claims.take(key)
 
     def release(
         self,
         key: str,  # a key that `claim` granted
     ) -> None:
         "Give a claim back."
-        self._claims.free(key)
+        if self._claims:
+            self._claims.free(key)
 
     def totals(self) -> dict[str, float]:  # replies, tokens_in, tokens_out, cost
         "What the store holds and what it cost."
@@ -301,8 +329,9 @@ class ReplyStore:
 
     def close(self) -> None:
         "Finish what is being written and close the file."
-        self._writer.todo.put(None)
-        self._writer.join()
+        if self._writer:
+            self._writer.todo.put(None)
+            self._writer.join()
         with self._guard:
             self._db.close()
 

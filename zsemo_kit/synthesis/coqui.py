@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..corpora.cache import default_cache
+from ..corpora.cache import default_cache, writable
 from ..corpora.table import InputError
 from .casting import Engine, Voice, gender_by_pitch, typical_pitch
 from .espeak import phonemes
@@ -278,7 +278,7 @@ class Coqui(Engine):
 
     def _with_genders(self, voices: list[Voice]) -> tuple[Voice, ...]:
         told = _remembered(self._folder / "genders.json")
-        file = default_cache() / "voices" / f"{self.fingerprint}.json"
+        file = writable(default_cache(), "voices") / f"{self.fingerprint}.json"
         known = _remembered(file) | told
         new = {v.id: gender_by_pitch(self._pitch(v)) for v in voices if v.id not in known}
         if new:

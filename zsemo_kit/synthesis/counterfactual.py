@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.ndimage import convolve1d, minimum_filter1d
 
 from ..corpora.audio import RATE, audio_digest, save_audio, stream_audio
-from ..corpora.cache import FeatureCache, default_cache, file_digest
+from ..corpora.cache import FeatureCache, default_cache, file_digest, writable
 from ..corpora.table import Corpus, InputError
 from .conditions import speech_level
 from .resynthesis import Manner, resynthesised
@@ -100,7 +100,7 @@ def edited(
     lost = _make(corpus, EDITS[edit], keys, problems, folder, progress)
     audio = [_name(k) if k and not p else "" for k, p in zip(keys, problems, strict=True)]
     table = corpus.table.assign(audio=audio, start=np.nan, end=np.nan, edit=edit, limited=lost)
-    made = replace(corpus, table=table[table["audio"] != ""], root=folder / "edited")
+    made = replace(corpus, table=table[table["audio"] != ""], root=writable(folder, "edited"))
     _tell(corpus, edit, made, problems)
     return made
 
@@ -136,7 +136,7 @@ def _make(
     corpus: Corpus, edit: Edit, keys: Sequence[bytes], problems: list[str], folder: Path, progress: bool
 ) -> list[float]:  # dB that the limiter took, one a row
     "Makes what is not there; rows that cannot be made get a problem."
-    store, sounds, why = FeatureCache(folder), folder / "edited", dict[bytes, str]()
+    store, sounds, why = FeatureCache(folder), writable(folder, "edited"), dict[bytes, str]()
     known = {k: float(v[0, 0]) for k, v in store.get(sorted({k for k in keys if k}), 1).items()}
     first = {k: i for i, k in reversed([*enumerate(keys)]) if k and not (k in known and (sounds / _name(k)).is_file())}
     todo = sorted(first.values())

@@ -22,6 +22,7 @@ import pandas as pd
 
 from ..corpora.audio import RATE, audio_digest, stream_audio
 from ..corpora.cache import FeatureCache, default_cache, file_digest
+from ..corpora.weights import has_weights, with_safetensors
 from ..corpora.table import Corpus, InputError
 from ..corpora.turns import TURN, plain, remember
 
@@ -173,15 +174,16 @@ def _fetched(
     "The hub's local copy if there is one, else a download."
     from huggingface_hub import snapshot_download
     error: Exception | None = None
-    for offline in (True, False):
+    for offline, more in ((True, []), (False, []), (False, ["pytorch_model*.bin"])):  # pickles where there is no better
+        wanted = _FILES + more
         try:
-            folder = Path(snapshot_download(name, allow_patterns=_FILES, ignore_patterns=_OTHERS, local_files_only=offline))
+            folder = Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=_OTHERS, local_files_only=offline))
         except Exception as e:  # the hub's client has a dozen ways to say no
             error = e
             continue
-        if (folder / "config.json").exists() and any(folder.glob("*.safetensors")):
+        if (folder / "config.json").exists() and has_weights(folder):
             return folder
-    why = "it has no safetensors weights" if error is None else type(error).__name__
+    why = "it has no weights as safetensors or pytorch_model.bin" if error is None else type(error).__name__
     raise InputError(f"the listener {name!r} cannot be fetched from the Hugging Face hub ({why})",
                      mend="give a local folder that save_pretrained of transformers wrote, or use 'pocketsphinx'") from error
 
@@ -196,8 +198,8 @@ def _folder(
             mend = "give a folder, a name on the Hugging Face hub, or 'pocketsphinx'"
             raise InputError(f"there is no folder {name!r}", mend=mend)
         return _fetched(name)
-    if not (folder / "config.json").exists() or not any(folder.glob("*.safetensors")):
-        raise InputError(f"{name} is not a model that can be read", expected="config.json and *.safetensors",
+    if not (folder / "config.json").exists() or not has_weights(folder):
+        raise InputError(f"{name} is not a model that can be read", expected="config.json and *.safetensors or pytorch_model.bin",
                          found=", ".join(sorted(f.name for f in folder.iterdir())[:8]) or "an empty folder",
                          mend="save it with save_pretrained of transformers, tokenizer and feature extractor too")
     return folder
@@ -394,7 +396,8 @@ def open_listener(
                              mend="give a Whisper or CTC model of that language")
         _decoder()  # a missing package is said here
         return Sphinx()
-    where, folder, store = _device(device), _folder(name), FeatureCache(Path(cache or default_cache()))
+    where, store = _device(device), FeatureCache(Path(cache or default_cache()))
+    folder = with_safetensors(_folder(name), cache)
     files = sorted(f for f in folder.iterdir() if f.is_file() and any(f.match(p) for p in _FILES))
     mark = hashlib.sha256("\n".join([language, *(f"{f.name} {file_digest(f, store)}" for f in files)]).encode()).hexdigest()[:32]
     model, extractor, tokenizer = _read(folder)

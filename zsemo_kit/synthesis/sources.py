@@ -9,7 +9,7 @@ __all__ = ['Speech', 'not_the_target', 'open_speech']
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..corpora.cache import default_cache
+from ..corpora.cache import default_cache, writable
 from ..corpora.table import Corpus, InputError, concat
 from ..generation.sources import names_of, open_corpus
 from .injection import Profile, open_profile
@@ -75,6 +75,7 @@ def _spoken(corpus: Corpus, how: Speech, target: str, cache: Path, progress: boo
     not_the_target(profile, target)
     takes = how.takes if (corpus.table["speaker"] == "").all() else 1
     # one store for all ways of speaking: readings are shared, and files are named by what decides their sound
-    spoken = speak(corpus, engine, cache / "speech" / corpus.name, inject=how.inject, profile=profile, strength=how.strength,
-                   conditions=how.conditions, takes=takes, seed=how.seed, save=False, progress=progress)
+    store = writable(cache, f"speech/{corpus.name}")
+    spoken = speak(corpus, engine, store, inject=how.inject, profile=profile, strength=how.strength, conditions=how.conditions,
+                   takes=takes, seed=how.seed, save=False, progress=progress)
     return spoken.corpus

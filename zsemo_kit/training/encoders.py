@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 from ..corpora.cache import Compute, FeatureCache, default_cache, file_digest
 from ..corpora.table import InputError
 from ..corpora.turns import TURN
+from ..corpora.weights import has_weights, with_safetensors
 
 # %% ../../nbs/training/30_encoders.ipynb #56223250
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def _whole(
     folder: Path,  # perhaps a model
 ) -> bool:  # has a configuration and weights
     "Whether a folder holds a model that can be read."
-    return (folder / "config.json").exists() and any(folder.glob("*.safetensors"))
+    return (folder / "config.json").exists() and has_weights(folder)
 
 
 def _fetched(
@@ -171,35 +172,39 @@ def _fetched(
     "The hub's local copy if there is one, else a download of it."
     wanted = [f"*{s}" for s in _READ]
     error: Exception | None = None
-    for offline in (True, False):
+    for offline, more in ((True, []), (False, []), (False, ["pytorch_model*.bin"])):  # pickles last
         try:
-            folder = Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*/*"], local_files_only=offline))
+            files = [*wanted, *more]
+            folder = Path(snapshot_download(name, allow_patterns=files, ignore_patterns=["*/*"], local_files_only=offline))
         except Exception as e:  # the hub's client has a dozen ways to say no
             error = e
             continue
         if _whole(folder):
             return folder
-    why = "it has no safetensors weights" if error is None else type(error).__name__
+    why = "it has no weights as safetensors or pytorch_model.bin" if error is None else type(error).__name__
     raise InputError(f"the encoder {name!r} cannot be fetched from the Hugging Face hub ({why})",
                      mend="give a local folder with config.json, *.safetensors and its tokenizer, or use 'minilm'") from error
 
 # %% ../../nbs/training/30_encoders.ipynb #b5e974ad
 def model_folder(
     name: str,  # "minilm", a folder, or a model on the Hugging Face hub
+    cache: Path | str | None = None,  # keeps weights that had to be converted; `default_cache()` if None
 ) -> Path:  # folder with configuration, safetensors and tokenizer
     "Finds a model: its package, its folder, or the hub."
     if name == "minilm":
         return _minilm()
     folder = Path(name).expanduser()
     if folder.is_dir():
+        if (folder / "config.json").exists():
+            folder = with_safetensors(folder, cache)
         if _whole(folder):
             return folder
-        raise InputError(f"{name} is not a model that can be read", expected="config.json and *.safetensors",
+        raise InputError(f"{name} is not a model that can be read", expected="config.json and *.safetensors or pytorch_model.bin",
                          found=", ".join(sorted(f.name for f in folder.iterdir())[:8]) or "an empty folder",
                          mend="save it with save_pretrained of transformers")
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise InputError(f"there is no folder {name}", mend="give a folder, a name on the Hugging Face hub, or 'minilm'")
-    return _fetched(name)
+    return with_safetensors(_fetched(name), cache)
 
 # %% ../../nbs/training/30_encoders.ipynb #69157212
 @contextmanager
@@ -331,7 +336,7 @@ class TextEncoder:
         max_tokens: int | None = None,  # longest input; 128, or what the model takes if that is less
     ) -> "TextEncoder":  # ready to encode
         "Opens a model by name; InputError says what to do where that fails."
-        store, where, folder = FeatureCache(Path(cache or default_cache())), pick_device(device), model_folder(name)
+        store, where, folder = FeatureCache(Path(cache or default_cache())), pick_device(device), model_folder(name, cache)
         mark = fingerprint(folder, store)  # before the weights are read: a later change is then seen
         model, tokenizer = _open_model(folder)
         model.to(where)

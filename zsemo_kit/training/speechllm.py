@@ -58,7 +58,7 @@ def load_llm(
     cache: Path | str | None = None,  # remembers digests of files; `default_cache()` if None
 ) -> LLM:  # frozen, in evaluation mode
     "Reads a language model; what is missing is one line."
-    folder = model_folder(name)
+    folder = model_folder(name, cache)
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from filelock import FileLock
 
-from ..corpora.cache import default_cache
+from ..corpora.cache import default_cache, writable
 from ..corpora.table import Corpus, InputError
 from .config import FitConfig
 
@@ -83,12 +83,12 @@ class Stages:
         "A stage from disk, made first where it is not there; one that cannot be read is made anew."
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             return make()  # processes that train together must not wait for each other's lock
-        place = self.folder / name
+        place = writable(self.folder.parent, f"{self.folder.name}/{name}")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            place.parent.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise InputError(f"cannot write to {self.folder.parent}", found=str(e), mend="set ZSEMO_CACHE to a folder") from e
-        with FileLock(self.folder / f"{name}.lock"):
+        with FileLock(place.with_name(f"{name}.lock")):
             if place.exists():
                 try:
                     return load(place)

@@ -118,7 +118,7 @@ def _open_s3prl(
     "An upstream by s3prl's own class; its weights come from its servers, its own cache, or `place`."
     made, _ = _s3prl()
     if place and name.startswith("hf_"):
-        place = str(model_folder(place).resolve())
+        place = str(model_folder(place, cache.folder).resolve())
     if place and not name.endswith("_url") and not Path(place).expanduser().exists():
         raise InputError(f"upstream {name!r}: there is no {place}", mend=_LOCAL)
     if not place and name.endswith(("_custom", "_local", "_url")):
@@ -181,7 +181,7 @@ def _open_transformers(
 ) -> _Net:
     "An audio model and its feature extractor."
     try:
-        folder = model_folder(name)
+        folder = model_folder(name, cache.folder)
     except InputError as e:
         raise InputError(e.what, expected=e.expected, found=e.found, mend=_LOCAL) from e
     mark = fingerprint(folder, cache)
