@@ -6,6 +6,7 @@
 __all__ = ['MARK', 'file_names', 'new_folder', 'refuse_taken', 'Exported', 'export_s3prl']
 
 # %% ../../nbs/corpora/09_export.ipynb #ff0ffab5
+import json
 import re
 import shutil
 import tempfile
