@@ -16,7 +16,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from zsemo_kit.corpora.table import InputError
-from zsemo_kit.site import PACKAGES, build, chapters, main
+from zsemo_kit.site import PACKAGES, build, chapters, main, page_of
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WORDLESS = "them => them.filter(i => !i.alt.trim() || !i.naturalWidth).map(i => i.src)"
@@ -229,6 +229,20 @@ def test_an_output_is_shown_not_run(small: Path) -> None:
     nbformat.write(book, small / "nbs" / "guide" / "why.ipynb")
     page = (build(small / "docs", root=small, quiet=True) / "guide" / "why.html").read_text()
     assert "said before" in page and "a panel" in page and "unpkg" not in page and "requirejs" not in page
+
+
+def test_links_of_what_a_cell_made_lead_to_pages_and_figures(small: Path) -> None:
+    (small / "figures").mkdir()
+    (small / "figures" / "dots.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    cell = nbformat.v4.new_code_cell("made()", metadata={"tags": ["hide-input"]})
+    made = "| a |\n| --- |\n| [home](../index.ipynb) |\n\n![two dots](../../figures/dots.svg)"
+    cell.outputs = [nbformat.v4.new_output("execute_result", {"text/markdown": made, "text/plain": "made"})]
+    page = small / "nbs" / "guide" / "why.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Why\n> Because"), cell]), page)
+    book, needed = page_of(page, small, {})
+    told = book.cells[-1].outputs[0].data["text/markdown"]
+    assert "[home](../index.ipynb)" in told and "![two dots](../figures/dots.svg)" in told
+    assert needed == {Path("nbs/index.ipynb"), Path("figures/dots.svg")} and book.cells[-1].metadata.tags == ["hide-input"]
 
 
 def test_without_the_extra_there_is_one_line(small: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
