@@ -321,7 +321,8 @@ def test_videos_become_wavs_beside_them(tmp_path: Path, capsys: pytest.CaptureFi
     (splits / "dia0_utt2.mp4").write_bytes(b"\0\0\0\x20ftypisom" + b"\xf0" * 99)
     cut, problems = cut_audio("meld", tmp_path, progress=False)
     assert cut == 2 and list(problems["utterance"]) == ["train_dia0_utt3", "train_dia0_utt2"]
-    assert problems["problem"].iloc[0] == "there is no clip of it" and problems["problem"].iloc[1].startswith("the file is cut short")
+    told = problems["problem"].tolist()
+    assert told[0] == "there is no clip of it" and told[1].startswith("the file is cut short")
     assert sorted(p.name for p in splits.glob("*.wav")) == ["dia0_utt0.wav", "dia0_utt1.wav"] and len([*splits.iterdir()]) == 5
     audio = read("meld", tmp_path).table["audio"].tolist()
     assert audio[:3] == [f"MELD.Raw/train_splits/dia0_utt{i}.{'wav' if i < 2 else 'mp4'}" for i in range(3)]
