@@ -416,3 +416,26 @@ def test_doctor_knows_the_copy_of_emodb_that_was_cut(tmp_path: Path) -> None:
     assert told.loc["known copy", "status"] == "fail" and "cut to 2.000 s" in told.loc["known copy", "found"]
     soundfile.write(tmp_path / "wav/16b10Lb.wav", noise(2.1, 9), 16000)
     assert "known copy" not in set(examine("emodb", tmp_path).checks["check"])
+
+
+RENAMED = [
+    ("ravdess", "Actor_01/03-01-05-01-01-01-01_16k.wav"), ("ravdess", "03-01-05-01-01-01-01-16000.wav"),
+    ("emodb", "03a01Fa_16kHz.wav"),
+    ("crema_d", "AudioWAV/1001_DFA_ANG_XX_mono.wav"), ("tess", "oaf_angry/OAF_back_angry_resampled.wav"),
+    ("savee", "DC_a01_16k.wav"),
+    ("emodb", "wav/03a01Fa.flac"), ("esd", "Emotion Speech Dataset/0011/Angry/evaluation/0011_000351.wav"),
+    ("savee", "AudioData/DC/a01.wav"), ("tess", "YAF_ANGRY/YAF_back_ANGRY.WAV"),
+]
+
+
+@pytest.mark.parametrize(("name", "file"), RENAMED)
+def test_resampled_and_renamed_copies(tmp_path: Path, name: str, file: str) -> None:
+    companion = str(Path(file).with_name(f"._{Path(file).name}"))
+    for path in (file, f"__MACOSX/{file}", companion, f"{file}:Zone.Identifier", "Thumbs.db"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = read(name, tmp_path).table
+    assert list(table["audio"]) == [file] and table["emotion"].iloc[0] in ("angry", "happy")
+    assert not table["utterance"].iloc[0].endswith(("16k", "16kHz", "16000", "mono", "resampled"))

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from zsemo_kit.corpora import opening
 from zsemo_kit.corpora.doctor import _audio, _compared, _published, examine
 from zsemo_kit.corpora.readers import READERS, read
 from zsemo_kit.corpora.table import Corpus, InputError
@@ -144,7 +145,7 @@ def test_every_fault_is_counted_and_named(tmp_path: Path) -> None:
         assert found["sampling rates"] == "16,000 (10), 48,000 (1); 1: rate"
         assert found["channels"] == "1 (10), 2 (1); 1: stereo"
         assert found["hours of"].startswith("0.02, 0.12 to 61.00 s each")
-        assert seen["status"].value_counts().to_dict() == {"warn": 7, "fail": 3, "ok": 3}
+        assert seen["status"].value_counts().to_dict() == {"warn": 8, "fail": 3, "ok": 3}
 
 
 def test_a_rate_that_lacks_a_part_of_the_voice_warns(tmp_path: Path) -> None:
@@ -196,3 +197,37 @@ def test_a_subset_of_libritts_is_known_as_a_part(tmp_path: Path) -> None:
     told = seen.checks.set_index("check")
     assert seen.ok and told.loc["release", "found"] == "a partial copy: 3 of 375,086 utterances"
     assert told.loc["utterances without a label", "status"] == "ok" and told.loc["sampling rates", "found"] == "24,000 (3)"
+
+
+def test_odd_sound_is_read_and_told(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000)
+    soundfile.write(tmp_path / "good.wav", noise, 16000)
+    whole = (tmp_path / "good.wav").read_bytes()
+    soundfile.write(tmp_path / "opposite.wav", np.stack([noise[::-1], -noise[::-1]], 1), 16000)
+    soundfile.write(tmp_path / "dead.wav", np.stack([noise / 2, 0 * noise], 1), 16000)
+    soundfile.write(tmp_path / "mp3.mp3", noise / 3, 16000)
+    (tmp_path / "mp3.mp3").replace(tmp_path / "mp3.wav")
+    (tmp_path / "header.wav").write_bytes(whole[:40] + bytes(4) + whole[46:] + b"\0\0")
+    (tmp_path / "page.wav").write_text("<!doctype html>")
+    (tmp_path / "pointer.wav").write_text("version https://git-lfs.github.com/spec/v1\n")
+    seen = audio_checks(tmp_path, sorted(p.name for p in tmp_path.iterdir()))
+    told = {
+        "channels that cancel each other": "1: opposite", "audio with a silent channel": "1: dead",
+        "audio under a wrong header": "1: header",
+        "audio that is not what its name says": "1: mp3", "not audio: a web page": "1: page",
+        "not audio: a pointer of Git LFS, without the sound": "1: pointer",
+    }
+    assert seen.loc[list(told), "found"].to_dict() == told
+    assert seen.loc["not audio: a pointer of Git LFS, without the sound", "mend"] == "git lfs pull"
+    assert seen.loc[list(told), "status"].tolist() == ["warn"] * 4 + ["fail"] * 2
+    assert not set(told) & set(audio_checks(tmp_path, ["good.wav"]).index)
+
+
+def test_videos_are_counted_by_their_endings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "find_decoder", lambda: "")
+    for name in ("a.mp4", "b.MP4", "c.m4a"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x20ftypisom" + b"\xf0\x9f" * 40)
+    seen = audio_checks(tmp_path, ["a.mp4", "b.MP4", "c.m4a"], "meld")
+    assert seen.loc["audio to be decoded", "found"] == "2 as .mp4, 1 as .m4a"
+    assert "zsemo fetch meld --audio" in seen.loc["audio to be decoded", "mend"]
+    assert seen.loc["audio that needs a decoder", "found"] == "3: a, b, c" and not seen["status"].eq("fail").any()

@@ -14,10 +14,14 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
+from make_media import make_media, needs_a_decoder
 
+from zsemo_kit.cli import main
 from zsemo_kit.corpora import fetch as module
-from zsemo_kit.corpora.fetch import download, fetch, fetchable, sources, unpack
+from zsemo_kit.corpora.audio import load_audio
+from zsemo_kit.corpora.fetch import cut_audio, download, fetch, fetchable, sources, unpack
 from zsemo_kit.corpora.readers import READERS, find, read
 from zsemo_kit.corpora.table import InputError
 
@@ -296,3 +300,62 @@ def test_half_a_corpus_does_not_count_as_found(
     monkeypatch.setitem(gone, "url", f"{server.url}/whole")
     assert fetch("toy", tmp_path, progress=False) == tmp_path / "toy" == find("toy")
     assert len(server.asked) == before + 1 and only(tmp_path) == ["toy"]  # what had come was not asked for again
+
+
+# sound of videos
+
+HEAD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
+
+
+def meld_rows(folder: Path, turns: int) -> Path:
+    (folder / "train_sent_emo.csv").write_text(HEAD + "".join(f"1,Oh.,Ann,joy,positive,0,{i},1,2,,\n" for i in range(turns)))
+    return folder
+
+
+@needs_a_decoder
+def test_videos_become_wavs_beside_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tone = 0.3 * np.sin(np.arange(16_000) / 9)
+    splits = meld_rows(tmp_path, 4) / "MELD.Raw" / "train_splits"
+    for i in range(2):
+        make_media(splits / f"dia0_utt{i}.mp4", np.stack([tone, tone], 1))
+    (splits / "dia0_utt2.mp4").write_bytes(b"\0\0\0\x20ftypisom" + b"\xf0" * 99)
+    cut, problems = cut_audio("meld", tmp_path, progress=False)
+    assert cut == 2 and list(problems["utterance"]) == ["train_dia0_utt3", "train_dia0_utt2"]
+    told = problems["problem"].tolist()
+    assert told[0] == "there is no clip of it" and told[1].startswith("the file is cut short")
+    assert sorted(p.name for p in splits.glob("*.wav")) == ["dia0_utt0.wav", "dia0_utt1.wav"] and len([*splits.iterdir()]) == 5
+    audio = read("meld", tmp_path).table["audio"].tolist()
+    assert audio[:3] == [f"MELD.Raw/train_splits/dia0_utt{i}.{'wav' if i < 2 else 'mp4'}" for i in range(3)]
+    assert abs(np.abs(load_audio(tmp_path / audio[0])).max() - 0.3) < 0.1
+    before = (splits / "dia0_utt0.wav").stat().st_mtime_ns
+    (splits / "dia0_utt1.wav").unlink()
+    with pytest.raises(SystemExit, match="0"):
+        main(["fetch", "meld", "--audio", "--folder", str(tmp_path)])  # goes on where it was
+    assert "1 WAV files cut" in capsys.readouterr().out and (splits / "dia0_utt0.wav").stat().st_mtime_ns == before
+
+
+def test_videos_that_are_not_there_are_told_how_to_come_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"no video of meld lies in .*download MELD\.Raw\.tar\.gz"):
+        cut_audio("meld", meld_rows(tmp_path, 1))
+    (tmp_path / "MELD.Raw").mkdir()
+    (tmp_path / "MELD.Raw" / "dev.tar.gz").touch()
+    with pytest.raises(InputError, match=r"unpack .*dev\.tar\.gz there"):
+        cut_audio("meld", tmp_path)
+    (tmp_path / "train_splits").mkdir()
+    (tmp_path / "train_splits" / "dia0_utt0.mp4").touch()
+    monkeypatch.setattr(module, "find_decoder", lambda: "")
+    with pytest.raises(InputError, match=r"videos need a decoder.*zsemo_kit\[media\]"):
+        cut_audio("meld", tmp_path)
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (["ravdess", "--audio"], "no sound is cut for 'ravdess'"),
+    (["meld", "--audio"], "meld was not found; expected its folder in ZSEMO_CORPORA"),
+])
+def test_sound_is_cut_of_what_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str,
+) -> None:
+    monkeypatch.delenv("ZSEMO_CORPORA", raising=False)
+    with pytest.raises(SystemExit):
+        main(["fetch", *arguments])
+    assert told in capsys.readouterr().err

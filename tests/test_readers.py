@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from zsemo_kit.corpora.files import mend_text, read_audiofolder, read_audformat, read_path, read_rows, read_table
 from zsemo_kit.corpora.labels import in_space
-from zsemo_kit.corpora.readers import READERS, available, corpora_root, find, read
+from zsemo_kit.corpora.readers import READERS, available, corpora_root, find, nearly, read, told_root
 from zsemo_kit.corpora.table import Corpus, InputError
 
 MELD_HEAD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
@@ -488,3 +488,174 @@ def test_reading_is_strict_about_columns(tmp_path: Path) -> None:
         read_rows(put(tmp_path, "empty.csv", ""), ["a"])
     with pytest.raises(InputError, match="bad 'start'"):
         read_table(put(tmp_path, "y.csv", "utterance,text,emotion,start\nu,Oh,sad,soon\n"))
+
+
+# clips, tables and folders as copies have them
+
+CLIPS = [
+    ("train_splits/dia0_utt0.mp4", True), ("MELD.Raw/train/train_splits/dia0_utt0.mp4", True), ("audio/train/dia0_utt0.wav",
+    True),
+    ("train/audio/dia0_utt0.wav", True), ("wav/MELD_train_16k/dia0_utt0.flac", True), ("clips/train_dia0_utt0.wav", True),
+    ("clips/dia0_utt0_train.mp3", True), ("train_splits/DIA0_UTT0.WAV", True), ("train_splits/dia0_utt0_16k.wav", True),
+    ("train_splits/dia0_utt0.m4a", True), ("dev_splits_complete/dia0_utt0.mp4", False),
+    ("train_splits/final_videos_testdia0_utt0.mp4", False),
+    ("train_splits/._dia0_utt0.mp4", False), ("__MACOSX/train_splits/dia0_utt0.mp4", False),
+    ("train_splits/dia0_utt0.wav:Zone.Identifier", False),
+]
+
+
+@pytest.mark.parametrize(("clip", "found"), CLIPS, ids=[c for c, _ in CLIPS])
+def test_meld_finds_clips_whatever_their_folder(tmp_path: Path, clip: str, found: bool) -> None:
+    for part in ("train", "test"):
+        put(tmp_path, f"{part}_sent_emo.csv", MELD_HEAD + meld_line(0, 0))
+    put(tmp_path, clip, b"x")
+    assert list(read("meld", tmp_path).table["audio"]) == [clip if found else "", ""]
+
+
+def test_meld_takes_sound_before_videos_and_tells_what_it_cannot_place(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        put(tmp_path, f"{part}_sent_emo.csv", MELD_HEAD + meld_line(0, 0))
+    for clip in ("train_splits/dia0_utt0.mp4", "audio/train/deep/dia0_utt0.wav", "test/dia0_utt0.mp4", "test/dia0_utt0.mp3"):
+        put(tmp_path, clip, b"x")
+    assert list(read("meld", tmp_path).table["audio"]) == ["audio/train/deep/dia0_utt0.wav", "test/dia0_utt0.mp3"]
+    put(tmp_path, "all/dia0_utt0.wav", b"x")
+    with pytest.warns(UserWarning, match=r"1 clip\(s\) such as all/dia0_utt0\.wav lie there unread"):
+        read("meld", tmp_path)
+    (tmp_path / "test_sent_emo.csv").unlink()
+    assert list(read("meld", tmp_path).table["audio"]) == ["all/dia0_utt0.wav"]  # there is but one part
+
+
+CHALLENGE = [("1,0,0", "A", "angry"), ("0,.4,.6", "N", "neutral"), (".5,.5,0", "X", ""), ("0,0,0", "", ""), (",,", "", ""),
+    ("0,3,1", "S", "sad")]
+
+
+@pytest.mark.parametrize(("shares", "raw", "emotion"), CHALLENGE)
+@pytest.mark.parametrize("name", ["processed_labels.csv", "Labels/labels_consensus.csv"])
+def test_podcast_of_the_challenge(tmp_path: Path, name: str, shares: str, raw: str, emotion: str) -> None:
+    head = PODCAST_HEAD.replace("EmoClass", "Angry,Sad,Neutral").replace("Split_Set", "Split")
+    put(tmp_path, name, f"{head}MSP-PODCAST_0001_0008.wav,{shares},4,4,4,12,Male,Development\n")
+    row = read("msp_podcast", tmp_path).table.iloc[0]
+    assert (row["emotion_raw"], row["emotion"], row["split"]) == (raw, emotion, "dev")
+
+
+def test_podcast_keeps_what_has_no_label(tmp_path: Path) -> None:
+    put(tmp_path, "labels_consensus.csv", PODCAST_HEAD + "MSP-PODCAST_0001_0008.wav,Neutral,4,4,4,12,Male,Train\n"
+        "MSP-PODCAST_0002_0033.wav,,,,,Unknown,Unknown,Test3\n")
+    table = read("msp_podcast", tmp_path).table
+    assert list(table["emotion"]) == ["neutral", ""] and list(table["split"]) == ["train", "test"]
+    head = PODCAST_HEAD.replace("EmoClass", "Mood")
+    put(tmp_path, "labels_consensus.csv", head + "MSP-PODCAST_0001_0008.wav,N,4,4,4,12,Male,Train\n")
+    with pytest.raises(InputError, match="lacks the labels"):
+        read("msp_podcast", tmp_path)
+
+
+DAILY = {
+    "numpy's lists": ("train.csv", "dialog,act,emotion\n\"['Hello .' \"\"It isn't .\"\"]\",[1 1],[0 4]\n"),
+    "numpy's lists over lines": ("train.csv", "dialog,act,emotion\n\"['Hello .'\n \"\"It isn't .\"\"]\",[1 1],[0 4]\n"),
+    "python's lists": ("x/train.csv", "dialog,act,emotion\n\"['Hello .', 'It isn\\'t .']\",\"[1, 1]\",\"[0, 4]\"\n"),
+    "other names": ("train_data.csv", "dialogue,acts,emotions\n\"['Hello .', 'It isn\\'t .']\",\"[1, 1]\",\"[0, 4]\"\n"),
+    "lines": ("train.txt", "Hello . __eou__ It isn't . __eou__ # 1 1 # 0 4\n"),
+    "lines with a topic": ("en_train_human.txt", "Hello . __eou__ It isn't . __eou__ # 1 # 1 1 # 0 4\n\n"),
+    "lines of Markdown": ("train.txt", "Hello . \\__eou__ It isn't . \\__eou__ #1 1#0 4\n"),
+}
+
+
+@pytest.mark.parametrize(("name", "text"), DAILY.values(), ids=DAILY)
+def test_dailydialog_copies(tmp_path: Path, name: str, text: str) -> None:
+    put(tmp_path, name, text)
+    put(tmp_path, "readme.txt", "A train of thought # 1\n")
+    put(tmp_path, "requirements_train.csv", "package,version\n")
+    table = read("dailydialog", tmp_path).table
+    assert table[["utterance", "text", "emotion", "act", "split"]].values.tolist() == [
+        ["train_00001_0", "Hello .", "neutral", "1", "train"], ["train_00001_1", "It isn't .", "happy", "1", "train"]]
+
+
+def test_emorynlp_of_its_authors(tmp_path: Path) -> None:
+    said = {"utterance_id": "s01_e03_c02_u007", "speakers": ["Ann"], "transcript": "We did it!", "emotion": "Mad"}
+    file = "emotion-detection-master/json/emotion-detection-trn.json"
+    put(tmp_path, file, json.dumps({"episodes": [{"scenes": [{"utterances": [said]}]}]}))
+    row = read("emorynlp", tmp_path).table.iloc[0]
+    assert (row["utterance"], row["emotion"], row["turn"], row["split"]) == ("train_s01_e03_c02_u007", "angry", 7, "train")
+    for bad in ("{}", "[]", '{"episodes": [{"scenes": 1}]}', "nonsense", '{"episodes": [{"scenes": [{"utterances": [{}]}]}]}'):
+        put(tmp_path, file, bad)
+        with pytest.raises(InputError, match="is not EmoryNLP's JSON"):
+            read("emorynlp", tmp_path)
+
+
+def test_iemocap_that_is_only_a_table_of_others(tmp_path: Path) -> None:
+    put(tmp_path, "iemocap_full_dataset.csv", "session,emotion,path\n")
+    with pytest.raises(InputError, match=r"iemocap_full_dataset\.csv is a table that others made.*zsemo doctor"):
+        read("iemocap", tmp_path)
+
+
+# the variable of the corpora
+
+WRITTEN = ["{}", '"{}"', "'{}'", " {} ", "{}\r", "{}\n", '"{}"\r\n', "{}/", "$CORPORA_HERE", "${{CORPORA_HERE}}", "~", "~/.",
+    '"~"', "."]
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_a_variable_is_read_as_people_write_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    for name in ("HOME", "CORPORA_HERE", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZSEMO_CORPORA", written.format(tmp_path))
+    (tmp_path / "ravdess").mkdir()
+    found = find("ravdess")
+    assert found is not None and found.resolve() == (tmp_path / "ravdess").resolve() and "no folder" not in told_root()
+
+
+@pytest.mark.parametrize("written", ["/no/such/folder", "~/nowhere", '"/nowhere"'])
+def test_a_variable_that_names_no_folder_is_told(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    monkeypatch.setenv("ZSEMO_CORPORA", written)
+    assert corpora_root() is None and told_root().endswith(", which is no folder") and "~" not in told_root()
+    with pytest.raises(InputError, match="which is no folder"):
+        read("ravdess")
+
+
+@pytest.mark.parametrize("written", ["", " ", '""', "\r\n"])
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    monkeypatch.setenv("ZSEMO_CORPORA", written)
+    assert corpora_root() is None and told_root() == "ZSEMO_CORPORA is not set"
+
+
+COPIES = [
+    ("iemocap", "IEMOCAP_full_release_withoutVideos"), ("iemocap", "iemocap_16k"), ("meld", "MELD_wav16k"), ("meld",
+    "MELD.Raw.tar"),
+    ("ravdess", "RAVDESS_16k"), ("ravdess", "RAVDESS-16kHz"), ("crema_d", "CREMA-D_16k"), ("emodb", "emo-db_16k"), ("esd",
+    "esd_en"),
+    ("emorynlp", "emotion-detection-master"), ("emorynlp", "emorynlp_emotion"), ("libritts",
+    "libritts_clean"),
+    ("tess", "TESS_mono_16000hz"), ("savee", "SAVEE copy"), ("nemo", "nEMO.zip"),
+]
+
+
+@pytest.mark.parametrize(("name", "folder"), COPIES)
+def test_copies_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    monkeypatch.setenv("ZSEMO_CORPORA", str(tmp_path))
+    assert find(name) == tmp_path / folder
+
+
+LIKELY = [
+    ("libritts", "LibriTTS_R/x"),
+    ("crema_d", "AudioWAV/1001_DFA_ANG_XX.wav"), ("tess", "dataverse_files/TESS/OAF_back_angry.wav"), ("savee",
+    "AudioData/DC_a01.wav"),
+    ("emodb", "download/wav/03a01Fa.wav"), ("msp_podcast", "Release_1.11/Labels/labels_consensus.csv"), ("ravdess",
+    "old ravdess (backup)/x"),
+    ("ravdess", "archive/Actor_01/03-01-05-01-01-01-01.wav"), ("meld", "MELDs/train_sent_emo.csv"), ("iemocap",
+    "data1/S1/Ses01F_impro01.wav"),
+]
+
+
+@pytest.mark.parametrize(("name", "file"), LIKELY)
+def test_a_likely_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, file: str) -> None:
+    put(tmp_path, file, b"")
+    for other in ("music/a.wav", "meld_acoustic/train.csv", "ravdess_synthetic/03-01-05-01-01-01-01.wav"):
+        put(tmp_path, other, b"")
+    monkeypatch.setenv("ZSEMO_CORPORA", str(tmp_path))
+    folder = tmp_path / Path(file).parts[0]
+    assert find(name) is None and nearly(name) == folder
+    assert {nearly(n) for n in READERS if n != name} == {None}
+    with pytest.raises(InputError, match=r"is it .*Then call that folder"):
+        read(name)

@@ -200,7 +200,7 @@ def _oddities(some: pd.DataFrame, heard: pd.DataFrame) -> Iterator[dict[str, str
     for column, (check, mend) in _ODD.items():
         if (bad := ids[heard[column].eq(True)]).size:
             yield _none(check, bad, mend)
-    forms = zip(heard["form"].fillna(""), suffix, strict=True)
+    forms = zip(heard["form"].astype(object).fillna(""), suffix, strict=True)
     wrong = [bool(form) and ending in _OWN_NAME and form not in _OWN_NAME[ending] for form, ending in forms]
     if any(wrong):
         yield _none("audio that is not what its name says", ids[wrong], "it is read by its content: give it the right ending")

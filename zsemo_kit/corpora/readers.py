@@ -276,13 +276,19 @@ def _daily_files(root: Path) -> list[tuple[Path, str]]:
 
 def _daily_copies(root: Path) -> list[tuple[Path, str]]:
     "Files of other forms, of the first kind that there is; their part by their name or folder, if that tells it."
-    parts = {"train": "train", "valid": "dev", "dev": "dev", "test": "test"}
     for kinds in (("*.parquet", "*.jsonl", "*.json"), ("*.csv",), ("*.txt",)):
         shared = [p for kind in kinds for d in range(4) for p in sorted(root.glob("*/" * d + kind)) if _daily_form(p)]
-        named = [(p, s) for n, s in parts.items() for p in shared if n in p.name.lower() or n in p.parent.name.lower()]
-        if found := list(dict(named).items()) or [(p, "") for p in shared[:1] if kinds[0] in ("*.csv", "*.txt")]:
+        named = [(p, s) for s in _PARTS for p in shared if _daily_split(p.relative_to(root)) == s]
+        if found := named or [(p, "") for p in shared[:1] if kinds[0] in ("*.csv", "*.txt")]:
             return found
     return []
+
+
+def _daily_split(path: Path) -> str:
+    "The part that a file's name tells, or the nearest folder under the corpus' own; empty if none does."
+    words = {"train": "train", "valid": "dev", "dev": "dev", "test": "test"}
+    told = (split for name in reversed(path.parts) for word, split in words.items() if word in name.lower())
+    return next(told, "")
 
 
 def _daily_form(path: Path) -> bool:
@@ -608,7 +614,7 @@ _ALIASES = {
 }
 _ENDINGS = (
     r"full|release|raw|publish|dataset|datasets|database|data|corpus|text|csv|master|main|mirror|audio|wav|flac|emotional|emotion|"
-    r"speech|set|only|copy|mono|resampled|without|no|videos?|clean|english|en|zh|tar|zip|gz|unzipped|extracted|r|v?\d+(?:k(?:hz)?|hz)?"
+    r"speech|set|only|copy|mono|resampled|without|no|videos?|clean|english|en|zh|tar|zip|gz|unzipped|extracted|v?\d+(?:k(?:hz)?|hz)?"
 )
 
 
