@@ -345,3 +345,21 @@ def test_decoding_is_right_told_or_refused(text: str, encoding: str) -> None:
             return
     mixed = any("\udc80" <= c <= "\udcff" for c in found)
     assert found == text or told or mixed or encoding == "utf-16" or found == data.decode("utf-8", errors="replace").removeprefix("\ufeff")
+
+
+def test_paths_of_a_study_are_relative_to_where_the_command_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zsemo_kit.batch import expand, load_study
+    from zsemo_kit.cli import overridden
+    root = tmp_path / "project"
+    for name in ("sub/mine.csv", "sub/theirs.csv", "home.csv"):
+        put(root / name)
+    put(tmp_path / "else.csv")
+    put(root / "sub" / "own.yaml", "notebook: zero_shot_text\ngrid: {source: [./mine.csv, meld+theirs.csv], target: [../../else.csv, meld]}\n")
+    monkeypatch.chdir(root / "sub")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    study = load_study("own.yaml", root)
+    assert [r["source"] for r in expand(study)][::2] == ["./sub/mine.csv", "meld+./sub/theirs.csv"]
+    assert {r["target"] for r in expand(study)} == {str(tmp_path / "else.csv"), "meld"}
+    for written, seen in (("theirs.csv", "./sub/theirs.csv"), ("../home.csv", "./home.csv"), ("~/else.csv", str(tmp_path / "else.csv")),
+                          ("./none.csv", "./none.csv"), ("esd", "esd")):
+        assert {r["source"] for r in expand(overridden(study, [f"source={written}"], root=root))} == {seen}, written

@@ -126,13 +126,15 @@ def from_here(
         return [from_here(v, root) for v in value]
     if not isinstance(value, str) or not is_path(value):
         return value
-    parts = [value] if Path(value).exists() else value.split("+")
+    parts = [value] if os.path.exists(value) else value.split("+")  # noqa: PTH110 (that of Path fails for a long name)
     return "+".join(_seen_from(root, part) for part in parts)
 
 
 def _seen_from(root: Path, part: str) -> str:
-    place = Path(part).expanduser()
-    if not is_path(part) or not place.exists() or (place.is_absolute() and not part.startswith("~")):
+    place = Path(os.path.expanduser(part))  # noqa: PTH111 (that of Path fails for a strange ~)
+    if not is_path(part) or (place.is_absolute() and not part.startswith("~")):
+        return part
+    if not os.path.exists(place):  # noqa: PTH110 (that of Path fails for a name that is too long)
         return part
     if Path.cwd().resolve() == root.resolve() and not part.startswith("~"):
         return part

@@ -589,7 +589,8 @@ def read_audformat(
     space = next((s for s in SPACES if isinstance(labels, list) and list(SPACES[s]) == labels), "")
     made = _own(rows, path / "db.yaml", space)
     made = _plain(made)
-    texts = {c: made[c].fillna("") for c in made if made[c].dropna().map(type).eq(str).all() and made[c].notna().any()}
+    worded = [str(c) for c in made if made[c].notna().any() and all(isinstance(v, str) for v in made[c].dropna())]
+    texts = {c: made[c].fillna("") for c in worded}
     return Corpus(name or db.name, made.assign(**texts), path, space or _space_of(made["emotion"]))
 
 # %% ../../nbs/corpora/02_files.ipynb #c95b132f

@@ -726,6 +726,10 @@ def is_path(
     return isinstance(name, Path) or "/" in text or "\\" in text or text.startswith(("~", ".")) or ends
 
 
+def _at_home(path: str | Path) -> Path:
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (that of Path fails where ~ stands for nobody)
+
+
 def _two_meanings(name: str, word: str) -> None:
     "A bare word that is the name of a corpus and of a folder here means the corpus."
     here, known = Path(word), find(name)
@@ -743,13 +747,13 @@ def read(
     """Read a corpus by name or by path: a bare word is a name, and what says where it lies (`./nemo`, `nemo/`) is a path.
 
     The name of a reader wins over a folder of that name, with a warning."""
-    where = Path(path).expanduser() if path is not None else None
+    where = _at_home(path) if path is not None else None
     name = "" if where is None and is_path(name_or_path) else {_plain(n): n for n in READERS}.get(_plain(str(name_or_path)), "")
     if name:
         if where is None:
             _two_meanings(name, str(name_or_path))
         return _named(name, where)
-    target = where or Path(name_or_path).expanduser()
+    target = where or _at_home(name_or_path)
     if not target.exists():
         near = difflib.get_close_matches(str(name_or_path).lower(), READERS, 1)
         raise InputError(f"no corpus {str(name_or_path)!r}", expected=f"a path, or one of {', '.join(READERS)}",

@@ -111,12 +111,12 @@ def _placed(
     audio: str,  # a path of it, as written
 ) -> tuple[Path, str]:  # the file, and why none is meant
     "The file that a line means: as written, else with backslashes, in another case or Unicode form."
-    local = local_path(audio, folder)
-    if (folder / audio).exists() or Path(local).is_absolute() or escapes(local):
-        plain = audio if (folder / audio).exists() else local
-        return Path(os.path.realpath(folder / Path(plain).expanduser())), ""
+    local = local_path(os.path.expanduser(audio.strip("\"'")), folder)  # noqa: PTH111 (that of Path fails for a strange ~)
+    written = os.path.exists(folder / audio)  # noqa: PTH110 (that of Path fails for a name that is too long)
+    if written or Path(local).is_absolute() or escapes(local):
+        return Path(os.path.realpath(folder / (audio if written else local))), ""
     try:
-        return Path(os.path.realpath(folder / Path(*as_on_disk(folder, [local], "the list")).expanduser())), ""
+        return Path(os.path.realpath(folder / as_on_disk(folder, [local], "the list")[0])), ""
     except InputError as e:
         return Path(), str(e)
 
