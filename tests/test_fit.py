@@ -188,14 +188,15 @@ def test_labels_that_are_none_say_so_in_one_line(labels: list[str], told: str) -
     assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("classifier", ["logistic", "linear", "conv"])
+@pytest.mark.parametrize("classifier", ["logistic", "linear"])
 @pytest.mark.parametrize("kept", [["happy"], ["neutral", "sad"]])
 def test_a_class_that_dev_lacks_is_told_and_training_goes_on(classifier: str, kept: list[str], encoder: TextEncoder) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         model = fit(TRAIN, DEV.where({"emotion": kept}), LABELS, encoder, config(classifier), progress=False)
-    assert [str(w.message) for w in said] == [f"dev has no utterance of class {', '.join(x for x in LABELS if x not in kept)} (corpus {DEV.name!r}): its "
-                    f"scores are over {', '.join(kept)}; a larger dev share may help"]
+    missing = ", ".join(label for label in LABELS if label not in kept)
+    assert [str(w.message) for w in said] == [f"dev has no utterance of class {missing} (corpus {DEV.name!r}): its scores are over "
+                                              f"{', '.join(kept)}; a larger dev share may help"]
     assert model.predict(DEV).shape == (len(DEV), 4) and np.isfinite(model.history.select_dtypes("number")).all(axis=None)
 
 

@@ -136,7 +136,7 @@ def test_common_never_looks_at_the_rows_of_a_documented_target() -> None:
     assert chosen_labels("common", seven, source, empty, "esd") == ("happy", "sad", "angry")
     own = Corpus("other", source.table.assign(emotion=["happy", "angry"] * 15), space=seven)  # no other document than itself
     assert chosen_labels("Common ", seven, source, own, "./other.csv") == ("happy", "angry")
-    with pytest.raises(InputError, match="mine and esd have too few classes in common; .*found happy"):
+    with pytest.raises(InputError, match=r"mine and esd have too few classes in common; .*found happy"):
         chosen_labels("common", seven, source, empty, "./esd")
 
 
@@ -145,7 +145,7 @@ def test_a_class_that_only_the_sources_own_test_part_has_is_not_taught() -> None
     rows = rows[(rows["emotion"] != "angry") | (rows["split"] == "test")]
     source = Corpus("source", rows, space="four")
     assert chosen_labels("common", "four", source, corpus("x", 3), "ravdess") == ("happy", "sad")
-    with pytest.raises(InputError, match="no utterance of angry to learn from; .*labels=common"):
+    with pytest.raises(InputError, match=r"no utterance of angry to learn from; .*labels=common"):
         chosen_labels("happy,angry", "four", source, corpus("x", 3))
     assert chosen_labels("", "four", source, corpus("x", 3)) == ("neutral", "happy", "sad", "angry")
 
@@ -163,7 +163,7 @@ def test_a_target_without_a_label_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="real has no labelled utterance to be tested on"):
             parts(corpus("source", 6), target)
     bare.table.to_csv(tmp_path / "bare.csv", index=False)
-    with pytest.raises(InputError, match="no utterance with a label of the space four; .*found 15 utterances"):
+    with pytest.raises(InputError, match=r"no utterance with a label of the space four; .*found 15 utterances"):
         open_corpus(str(tmp_path / "bare.csv"), "four")
 
 
