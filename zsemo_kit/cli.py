@@ -720,6 +720,8 @@ def _heard(made: "Corpus") -> dict[str, Any]:
 # %% ../nbs/51_cli.ipynb #732802f3
 @app.command(epilog="Examples: zsemo speak ravdess_synthetic · zsemo speak emodb_synthetic --takes 8 --conditions random · "
                     "zsemo speak meld_synthetic --voice coqui --inject none --out meld_spoken · "
+                    "zsemo speak mine.csv --language German · zsemo speak mine.csv --voice openai --base-url URL --model kokoro "
+                    "--voices af_bella:female,am_adam:male · "
                     "RAY_ADDRESS=head:6379 zsemo speak meld_synthetic --engine ray")
 def speak(
     corpus: Annotated[str, typer.Argument(help="A card's corpus (<card>_synthetic), a corpus by name, or a path.")],
@@ -731,6 +733,10 @@ def speak(
     conditions: Annotated[str, typer.Option(help="Recording conditions: none, random, or one part of random.")] = "none",
     space: Annotated[str, typer.Option(help="Label space: all, four, seven, …")] = "all",
     strategy: Annotated[str, typer.Option(help="Which replies of a card.")] = "conversations+utterances",
+    language: Annotated[str, typer.Option(
+        help="Of utterances that do not tell theirs, by code or name: de, pt-BR, Mandarin; else a guess, which is told.")] = "",
+    voices: Annotated[str, typer.Option(
+        help="Only these, by name, with genders where the engine knows none: af_bella:female,am_adam:male.")] = "",
     model: Annotated[str, typer.Option(help="coqui: a model's name or folder; openai: the server's name of the model.")] = "",
     base_url: Annotated[str, typer.Option(help="openai: any server of its protocol; OPENAI_BASE_URL by default.")] = "",
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
@@ -746,20 +752,37 @@ def speak(
     from zsemo_kit.synthesis.voices import open_engine
     _refuse_engine(spread)
     _absolute_corpora()
-    engine = open_engine(voice, model=model, base_url=base_url)
+    engine = open_engine(voice, model=model, base_url=base_url, voices=voices)
     chosen, manners = open_corpus(corpus, space, strategy=strategy), open_profile(profile, progress=not as_json)
     folder = out or Path("runs/out/corpora") / f"{Path(corpus).name}_spoken"
     _refuse_taken(folder, "audio")
     fixed = bool((chosen.table["speaker"] == "").all())
-    with _spreading(spread, jobs, not as_json) as away:
+    with _telling(), _spreading(spread, jobs, not as_json) as away:
         made = speak_corpus(
             chosen, engine, folder, inject=inject, profile=manners, strength=strength, conditions=conditions,
-            takes=takes if fixed else 1, seed=seed, jobs=jobs, spread=away, progress=not as_json,
+            takes=takes if fixed else 1, language=language, seed=seed, jobs=jobs, spread=away, progress=not as_json,
         )
     made.problems.to_csv(folder / "problems.csv", index=False)
     _tell_spoken(made, folder, engine.licence, as_json)
 
 # %% ../nbs/51_cli.ipynb #ee679270
+@contextlib.contextmanager
+def _telling() -> "Iterator[None]":
+    "Warnings of the kit as lines, at once: an hour of speech in the wrong language need not be waited for."
+    import warnings
+    usual = warnings.showwarning
+
+    def tell(message: Any, category: Any, *rest: Any, **more: Any) -> None:
+        if category is UserWarning:
+            typer.echo(f"note  {message}", err=True)
+        else:
+            usual(message, category, *rest, **more)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = tell
+        yield
+
+
 @contextlib.contextmanager
 def _spreading(engine: str, jobs: int | None, progress: bool) -> "Iterator[Spread | None]":
     "Who makes shards of speech elsewhere: None is nobody."
