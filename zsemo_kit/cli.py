@@ -837,7 +837,8 @@ def encode(
 
 # %% ../nbs/51_cli.ipynb #167e2c76
 @app.command(epilog="Examples: zsemo explain mine.scp --model runs/out/semollm/RUN/models/0 · zsemo explain mine.scp --annotate "
-                    "--reference ravdess · zsemo explain mine.scp --model DIR --long split --transcripts pocketsphinx")
+                    "--reference ravdess · zsemo explain mine.scp --model DIR --long split --transcripts pocketsphinx · "
+                    "zsemo explain hour.scp --model DIR --long sentences")
 def explain(
     scp: Annotated[Path, typer.Argument(help="List of recordings: id, tab, path of a WAV or FLAC on each line.")],
     model: Annotated[str, typer.Option(help="Folder of a trained speech LLM.")] = "",
@@ -847,7 +848,9 @@ def explain(
     levels: Annotated[int, typer.Option(help="--annotate: words for a measure, 3 or 5.")] = 3,
     limit: Annotated[float | None, typer.Option(
         help="Longest utterance in seconds; by default what the model was made to hear, 30 without one.")] = None,
-    long: Annotated[str, typer.Option(help="What is done with a longer one: cut, or split.")] = "cut",
+    long: Annotated[str, typer.Option(
+        help="What is done with a longer one: cut, or split into parts that are averaged. sentences: each stretch between pauses "
+             "of every recording is explained on its own, with its seconds.")] = "cut",
     transcripts: Annotated[str, typer.Option(help="pocketsphinx, or a Whisper or CTC model by name or folder.")] = "",
     gender: Annotated[str, typer.Option(help="corpus: measured where the list does not say; measured.")] = "corpus",
     writer_model: Annotated[str, typer.Option(help="Have an LLM write the explanations: the server's name of it.")] = "",
@@ -920,13 +923,19 @@ def _listed(
     "Utterances of the list, none too long; lines that cannot be used; what has to be said of the others."
     import warnings
 
+    import pandas as pd
+
     from zsemo_kit.corpora.table import InputError
-    from zsemo_kit.training.explain import read_scp, within
+    from zsemo_kit.training.explain import NOBODY, read_scp, within
     corpus, problems = read_scp(scp, progress=progress)
     if not len(corpus):
         found = f"line {problems['line'].iloc[0]}: {problems['problem'].iloc[0]}" if len(problems) else "an empty file"
         raise InputError(f"nothing in {scp} can be used", found=found)
     corpus, notes = within(corpus, limit, long)
+    mute = notes.loc[notes["note"] == NOBODY, "utterance"]
+    problems = pd.concat([problems.astype({"line": object}), pd.DataFrame({"line": None, "id": mute, "problem": NOBODY})])
+    if not len(corpus):
+        raise InputError(f"nobody speaks in {scp}", found=f"{len(mute)} recordings without a stretch of speech")
     if transcripts:
         from zsemo_kit.synthesis.listen import open_listener, transcribed
         with warnings.catch_warnings():
@@ -1003,7 +1012,7 @@ def _tell_explained(
         _say(as_table(good[:20]).to_string(index=False, max_colwidth=100))
         if len(good) > 20:
             _say(f"and {len(good) - 20:,} more" + (f": {_near(file)}" if file else ""))
-        lines = [f"not explained  line {p.line}: {p.problem}" for p in problems.itertuples()]
+        lines = [f"not explained  {p.id if p.line is None else f'line {p.line}'}: {p.problem}" for p in problems.itertuples()]
         lines += [f"not explained  {e.utterance}: {e.problem}" for e in found if e.problem]
         _some(lines, file)
         _some([f"note  {note}: {which}" for note, which in _noted(found).items()], file)
