@@ -105,7 +105,7 @@ def language_tag(
     if folded in _NOT_TOLD or _MANY.fullmatch(folded):
         return ""
     found = _names().get(folded, "") if " " in folded else ""  # Low German is no code
-    found = found or _of_code(folded.replace(" ", "-")) or _of_name(folded)
+    found = found or _of_code(name.strip()) or _of_name(folded)
     if not found:
         near = difflib.get_close_matches(folded, _names(), 1)
         mend = f"is it {near[0].title()} ({_names()[near[0]]})?" if near else ""
@@ -149,8 +149,9 @@ def nearest(
     codes, wanted = list(known), language_tag(language)
     same = {code.lower().replace("_", "-"): code for code in reversed(codes)}
     tags = {_tag_of(code): code for code in reversed(codes)}
-    for step in filter(None, [language.lower().replace("_", "-"), *_steps(wanted)]):
-        if found := same.get(step.lower()) or tags.get(step):
+    steps = [language.strip().lower().replace("_", "-"), *_steps(wanted)]
+    for found in (*(same.get(step.lower()) for step in steps), *(tags.get(step) for step in steps if step)):
+        if found:
             return found
     return next((c for c in codes if wanted and _tag_of(c).split("-")[0] == wanted.split("-")[0]), "")
 

@@ -408,7 +408,8 @@ def speak(
     pairs = [_taken(corpus, engine, take, seed, languages) for take in range(takes)]
     table = pd.concat([t for t, _ in pairs], ignore_index=True)
     voices = [v for _, some in pairs for v in some]
-    said = [spoken_text(text, code) for text, code in zip(table.text, table.language, strict=True)]
+    named = list(corpus.table["speaker"]) * takes
+    said = [spoken_text(*row) for row in zip(table.text, table.language, named, strict=True)]
     lines = zip(table.index, said, table.language, strict=True)
     problems = {i: why for i, text, code in lines if (why := unspeakable(text, code))}
     files = _lines(table, said, voices, engine, how, out)
