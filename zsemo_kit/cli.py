@@ -1012,7 +1012,8 @@ def _tell_explained(
         _say(as_table(good[:20]).to_string(index=False, max_colwidth=100))
         if len(good) > 20:
             _say(f"and {len(good) - 20:,} more" + (f": {_near(file)}" if file else ""))
-        lines = [f"not explained  {p.id if p.line is None else f'line {p.line}'}: {p.problem}" for p in problems.itertuples()]
+        where = [str(i) if n is None else f"line {n}" for n, i in zip(problems["line"], problems["id"], strict=True)]
+        lines = [f"not explained  {w}: {why}" for w, why in zip(where, problems["problem"], strict=True)]
         lines += [f"not explained  {e.utterance}: {e.problem}" for e in found if e.problem]
         _some(lines, file)
         _some([f"note  {note}: {which}" for note, which in _noted(found).items()], file)

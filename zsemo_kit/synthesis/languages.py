@@ -167,7 +167,8 @@ def no_voice(
     near = difflib.get_close_matches(language.lower(), codes, 1)
     told = language_name(language_tag(language)) if language_tag(language) else repr(language)
     told = told if "(" in told else repr(language)
-    expected, mend = f"one of its {len(bases)} languages: {', '.join(bases)}", f"is it {near[0]}?" if near else ""
+    expected = f"one of its {len(bases)} languages: {', '.join(bases)}" if len(bases) > 1 else "".join(bases)
+    mend = f"is it {near[0]}?" if near else ""
     return InputError(f"{engine} has no voice for the language {told}", expected=expected, mend=mend)
 
 # %% ../../nbs/synthesis/17_languages.ipynb #15c44f81
