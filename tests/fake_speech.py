@@ -2,7 +2,8 @@
 
 Run it as a process: ``python tests/fake_speech.py [--key K]``; it prints its port, then a line a request:
 the voice, the format and how many requests there were. The text may hold ``#do:NAME``; NAME says how to misbehave,
-``NAME-once`` does so on the first request for that text only. The pitch of the hum is the length of the voice's name
+``NAME-once`` does so on the first request for that text only. Under ``/KIND/v1`` of `OWN` lies a server with voices of its
+own. The pitch of the hum is the length of the voice's name
 times 50 Hz, its length 50 ms a character.
 """
 
@@ -42,6 +43,14 @@ def error(status: int, text: str, **headers: str) -> web.Response:
     return web.json_response({"error": {"message": text}}, status=status, headers=headers)
 
 
+OWN = {  # kind of server: what it lists at which path, and what it says of another voice
+    "listed": ("/v1/audio/voices", {"voices": ["af_bella", "am_adam", "ff_siwis"]}, "no such voice"),
+    "rooted": ("/voices", [{"name": "anna", "gender": "Female", "language": "de-DE"}, {"name": "tom"}], "voice not found"),
+    "refusing": ("", None, "Voice '{}' not found. Available voices: af_bella, am_adam"),
+    "closed": ("", None, "Voice '{}' is not supported"),
+}
+
+
 def application(key: str) -> web.Application:
     seen: Counter[str] = Counter()
 
@@ -66,8 +75,17 @@ def application(key: str) -> web.Application:
         body = sound(hum(text, voice), {"other": "flac"}.get(kind, form), channels=2 if kind == "stereo" else 1)
         return web.Response(body=streamed(body) if kind == "streamed" else body, content_type="audio/wav")
 
+    async def own(request: web.Request) -> web.StreamResponse:
+        place, listed, no = OWN[request.match_info["kind"]]
+        if request.method == "GET":
+            return web.json_response(listed) if request.path.endswith(place) and place else error(404, "Not Found")
+        voice = (await request.json())["voice"]
+        known = ("af_bella", "am_adam", "ff_siwis", "anna", "tom")
+        return await speech(request) if voice in known else error(400, no.format(voice))
+
     app = web.Application()
     app.router.add_post("/v1/audio/speech", speech)
+    app.router.add_route("*", "/{kind}/{rest:.*}", own)
     return app
 
 

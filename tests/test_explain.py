@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from zsemo_kit import cli
 from zsemo_kit.corpora.audio import RATE, save_audio, utterance_audio
+from zsemo_kit.corpora.stretches import stretches
 from zsemo_kit.corpora.table import Corpus, InputError
 from zsemo_kit.synthesis.annotation import Annotator
-from zsemo_kit.training.explain import Explained, as_table, explain, explained, open_annotator, read_scp, within
+from zsemo_kit.training.explain import NOBODY, Explained, as_table, explain, explained, open_annotator, read_scp, within
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -88,6 +89,82 @@ class Model:
         self.problems = pd.DataFrame(lost, columns=["utterance", "problem"])
         columns = ["utterance", "answer", "guess", "confidence", "parsed", "p_sad", "p_happy"]
         return pd.DataFrame(rows, columns=columns)
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    "Four sentences with pauses, one of them far from the microphone, in stereo; and a room in which nobody speaks."
+    noise = np.random.default_rng(0)
+    still = [np.zeros(round(s * RATE), np.float32) for s in (0.7, 0.5, 0.6, 1.5, 0.5)]
+    said = [tone(2.0, 120), tone(1.0, 220, loud=0.02), tone(6.0, 150), tone(0.5, 200)]
+    sound = np.concatenate([x for pair in zip(still, [*said, still[0]], strict=True) for x in pair])
+    save_audio(tmp_path / "talk.wav", sound + 2e-4 * noise.normal(size=len(sound)))
+    save_audio(tmp_path / "room.wav", 2e-4 * noise.normal(size=2 * RATE))
+    return scp(tmp_path, "talk\ttalk.wav\nroom\troom.wav\n", "talk.scp")
+
+
+def test_a_long_recording_is_cut_at_its_pauses(talk: Path) -> None:
+    corpus, notes = within(read_scp(talk)[0], 30, "sentences")
+    assert list(corpus.table["utterance"]) == ["talk#1", "talk#2", "talk#3", "talk#4"] == list(corpus.table["part_of"])
+    found = corpus.table[["start", "end"]].to_numpy()
+    assert np.allclose(found, [(0.6, 2.8), (3.1, 4.3), (4.7, 10.9), (12.2, 12.9)], atol=0.2)
+    assert notes.to_dict("records") == [{"utterance": "room", "note": NOBODY}]
+    short, _ = within(read_scp(talk)[0], 2.5, "sentences")
+    lengths = short.table["end"] - short.table["start"]
+    assert lengths.max() <= 2.5 and len(short) > 5 and lengths.sum() == pytest.approx((found[:, 1] - found[:, 0]).sum(), abs=0.1)
+    assert (short.table["start"].to_numpy()[1:] >= short.table["end"].to_numpy()[:-1] - 1e-9).all()
+
+
+def test_an_hour_needs_no_more_memory_than_a_minute(tmp_path: Path) -> None:
+    import resource
+
+    import soundfile
+    minute = np.concatenate([np.zeros(RATE // 2, np.float32), tone(1.5, 130)] * 30)
+    for name, times in (("minute", 1), ("hour", 60)):
+        with soundfile.SoundFile(tmp_path / f"{name}.wav", "w", RATE, 1) as file:
+            for _ in range(times):
+                file.write(minute)
+    assert len(stretches(tmp_path / "minute.wav")) == 30
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert len(stretches(tmp_path / "hour.wav")) == 1800
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000, "kilobytes"
+
+
+@pytest.mark.parametrize(("samples", "n"), [
+    (np.zeros(8000), 0), (np.full(8000, 0.5), 0), (tone(0.05), 0), (tone(1.0), 1),
+    (np.concatenate([tone(1.0), np.zeros(100)]), 1),
+    (0.3 * np.sin(np.arange(40_000)), 1), (np.concatenate([np.zeros(9000), [0.9], np.zeros(9000)]), 0),
+])
+def test_odd_sounds_have_the_stretches_that_are_heard(tmp_path: Path, samples: np.ndarray, n: int) -> None:
+    found = stretches(save_audio(tmp_path / "x.wav", samples))
+    assert len(found) == n and all(0 <= a < b <= len(samples) / RATE for a, b in found)
+
+
+@pytest.mark.parametrize("by", [("--annotate",), ("--model", "any")])
+def test_each_sentence_is_explained_with_its_seconds(
+    talk: Path, by: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "_speech_llm", lambda model, *more: Model({"talk#3": ("sad", 0.1)}) if model else None)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["explain", str(talk), *by, "--long", "sentences", "--json"])
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert stopped.value.code == 1 and records[-1] == {"utterance": "room", "line": None, "problem": NOBODY}
+    sentences = records[:-1]
+    assert {r["recording"] for r in sentences} == {"talk"} and all(0.1 < r["end"] - r["start"] <= 6.5 for r in sentences)
+    if "--model" in by:
+        assert [r["emotion"] for r in sentences[:4]] == ["happy", "happy", "sad", "happy"]
+    with pytest.raises(SystemExit):
+        cli.main(["explain", str(talk), *by, "--long", "sentences", "--out", "x.jsonl"])
+    table = capsys.readouterr().out
+    assert "start" in table and "not explained  room: nobody speaks in it" in table and "line None" not in table
+
+
+def test_a_list_in_which_nobody_speaks_is_told(talk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    talk.write_text("room\troom.wav\n")
+    with pytest.raises(SystemExit):
+        cli.main(["explain", str(talk), "--annotate", "--long", "sentences"])
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("zsemo: nobody speaks in ") and told.endswith("found 1 recordings without a stretch of speech")
 
 
 # --- lists
@@ -366,7 +443,7 @@ def test_command_writes_over_its_own_file_only(run: Run, voices: Path, tmp_path:
     (("list.scp", "--annotate", "--base-url", "http://127.0.0.1:9/v1"), ("--writer-model",)),
     (("none.scp", "--annotate"), ("none.scp",)),
     (("wav/v0.wav", "--annotate"), ("no list of recordings",)),
-    (("list.scp", "--annotate", "--long", "fold"), ("cut or split", "'fold'")),
+    (("list.scp", "--annotate", "--long", "fold"), ("split or sentences", "'fold'")),
     (("list.scp", "--annotate", "--limit", "0"), ("above 0",)),
     (("list.scp", "--annotate", "--reference", "nowhere"), ("nowhere",)),
     (("list.scp", "--annotate", "--reference", "none.json"), ("none.json",)),

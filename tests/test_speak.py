@@ -1,6 +1,9 @@
 """Speaking a corpus: resumable, the same whatever the order, honest about what it could not say."""
 
+# ruff: noqa: RUF001 (full-width signs are the point)
+
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -114,7 +117,9 @@ def test_what_cannot_be_said_is_told_and_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("how", "told"), [
     ({"inject": "magic"}, "none or prosody"), ({"takes": 0}, "takes of 1 or more"), ({"strength": 9.0}, "strength 0 to 2"),
-    ({"conditions": "moon"}, "unknown recording conditions"), ({"language": "xx"}, "no voice speaks"),
+    ({"conditions": "moon"}, "unknown recording conditions"),
+    ({"language": "xx"}, "no voice speaks 'xx', of 12 of 12 utterances"),
+    ({"language": "Klingonese"}, "names no language"),
 ])
 def test_bad_settings_end_before_anything_is_said(tmp_path: Path, how: dict[str, Any], told: str) -> None:
     engine = Hum()
@@ -127,6 +132,60 @@ def test_nothing_to_say_is_refused(tmp_path: Path) -> None:
     corpus = sentences(1)
     with pytest.raises(InputError, match="nothing of toy could be spoken"):
         speak(replace(corpus, table=corpus.table.assign(text="...")), Hum(), tmp_path, progress=False)
+
+
+def rows_of(*texts: str, **columns: list[Any]) -> Corpus:
+    rows = pd.DataFrame([(f"u{i}", text, "") for i, text in enumerate(texts)], columns=["utterance", "text", "emotion"])
+    return Corpus("t", rows.assign(**columns))
+
+
+@pytest.mark.parametrize(("texts", "column", "default", "tags", "noted"), [
+    (["Ich weiß nicht."], None, "", "de", ["no language is told for 1 of 1 utterances; German (de) is taken, by their words"]),
+    (["Good morning to you.", "Leave me alone, will you?"], None, "", "en en", []),
+    (["Hm."], None, "", "en", ["English (en) is taken, for their words do not tell"]),
+    (["Привет!"], None, "", "ru", ["Russian (ru) is taken"]),
+    (["你好，很高兴见到你。"], None, "", "zh", ["Chinese (zh) is taken, by"]),
+    (["こんにちは。"], None, "", "ja", ["Japanese (ja)"]), (["42!", "😀", ""], None, "", "en en en", []),
+    (["שלום וברכה לכולם"], None, "", "he", ["Hebrew (he)"]),
+    (["<b>Guten Morgen</b>, lieber Freund"], None, "", "de", ["German (de)"]),
+    (["Ich weiß nicht."], None, "deutsch", "de", []), (["Hello."] * 3, ["EN", "ENG", "en_US"], "", "en en en-US", []),
+    (["Nie wiem, co powiedzieć."] * 5, [float("nan"), "und", "mul", None, "pol"], "", "pl pl pl pl pl", ["for 4 of 5"]),
+    (["Guten Morgen.", "Good morning."], ["", "en"], "German", "de en", []),
+    (["Hello."], ["en"], "de", "en", ["'de' is not needed"]),
+    (["Ich weiß wirklich nicht, was das soll."], None, "en", "en",
+     ["English (en) is told for 1 of 1 utterances, but their words look German"]),
+    (["Leave me alone, please, will you?", "Go away, my friend, will you?", "Ich weiß wirklich nicht, was das soll."], None,
+     "", "en en en",
+     ["1 of 3 utterances look German (de), 'u2' first"]),
+])
+def test_languages_are_told_or_guessed_and_said(
+    texts: list[str], column: list[Any] | None, default: str, tags: str, noted: list[str],
+) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert languages_of(rows_of(*texts, **({"language": column} if column else {})), default) == tags.split()
+    assert len(told) == len(noted), [str(w.message) for w in told]
+    for warning, part in zip(told, noted, strict=True):
+        assert part in str(warning.message)
+
+
+def test_a_word_that_names_no_language_is_told_with_its_row() -> None:
+    with pytest.raises(InputError, match=r"row 1 \(utterance 'u1'\): bad 'language'; .*found 'Germn'; is it German \(de\)"):
+        languages_of(rows_of("Hallo.", "Hallo.", language=["de", "Germn"]))
+
+
+def test_what_always_fails_is_not_tried_to_the_end(tmp_path: Path) -> None:
+    corpus = rows_of(*(f"Sentence number {i} is here." for i in range(40)))
+    broken = Hum(lambda n: InputError(f"cannot say 'Sentence number {n}'"))
+    with pytest.raises(EngineError, match=r"the first 10 utterances all fail in one way.*cannot say"):
+        speak(corpus, broken, tmp_path, progress=False)
+    late = Hum(lambda n: None if n == 1 else InputError("cannot say it"))
+    assert len(speak(corpus, late, tmp_path, progress=False).problems) == 39, "one that can be said shows that it is the texts"
+
+
+def test_a_name_before_the_words_is_not_spoken(tmp_path: Path) -> None:
+    corpus = rows_of("Anna: Well, hello.", "Tom: come here!", speaker=["d1.Anna", "d1.Anna"])
+    assert list(speak(corpus, Hum(), tmp_path, progress=False).corpus.table.spoken) == ["Well, hello.", "Tom: come here!"]
 
 
 @pytest.mark.parametrize(("card", "language"), [("ravdess", "en"), ("emodb", "de"), ("nemo", "pl")])
@@ -170,7 +229,14 @@ def test_commands_speak_and_export(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (tmp_path / "exported" / "README.md").is_file()
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").write_text("mine")
+    (tmp_path / "mine.csv").write_text("utterance,text,emotion\nu1,Ich weiß nicht.,sad\nu2,Guten Morgen.,happy\n")
+    code, told, noted = run("speak", "mine.csv", "--takes", "1", "--voices", "f2,m3", "--out", "own", "--json")
+    assert code == 0 and told["problems"] == 0 and noted.startswith("note  mine: no language is told") and "--language" in noted
+    assert set(Corpus.load(tmp_path / "own").table.voice.str.split(".").str[1]) <= {"f2", "m3"}
+    refusal = run("speak", "mine.csv", "--language", "zu", "--out", "zu")[2].splitlines()[-1]
+    assert refusal.startswith("zsemo: espeak has no voice for the language Zulu (zu), of 2 of 2 utterances; expected one of its")
     for bad in (("speak", "nowhere"), ("speak", "nemo_synthetic", "--voice", "flute"), ("export", "s3prl", "nemo_synthetic", "x"),
-                ("speak", "nemo_synthetic", "--profile", "fitted:nowhere"), ("speak", "nemo_synthetic", "--out", "taken")):
+                ("speak", "nemo_synthetic", "--profile", "fitted:nowhere"), ("speak", "nemo_synthetic", "--out", "taken"),
+                ("speak", "nemo_synthetic", "--voices", "onyx"), ("speak", "mine.csv", "--language", "Klingonese")):
         code, _, error = run(*bad)
         assert code == 2 and error.startswith("zsemo: ") and error.count("\n") == 1

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from zsemo_kit.corpora.table import InputError
 from zsemo_kit.generation.dialogues import recorded
 from zsemo_kit.synthesis.casting import EngineError, Voice, cast, gender_by_pitch, typical_pitch
-from zsemo_kit.synthesis.espeak import Espeak, phonemes
-from zsemo_kit.synthesis.speech_server import SpeechServer
+from zsemo_kit.synthesis.espeak import Espeak, _data, _languages, phonemes
+from zsemo_kit.synthesis.languages import language_tag
+from zsemo_kit.synthesis.speech_server import OPENAI_VOICES, SpeechServer
 from zsemo_kit.synthesis.spoken import spoken_text, unspeakable
 from zsemo_kit.synthesis.voices import ENGINES, open_engine
 
@@ -47,7 +48,15 @@ SPOKEN = [
     ("# Heading", "Heading"),
     ("a\x00b\x01 50P c\u200bd\ud800", "ab 50P cd"),
     ("ﬁne Ｆｕｌｌ", "fine Full"),
-    ("…", ""), ("*sighs*", ""), ("https://x.org", ""), ("😀😀", ""), ("", ""), (" \n\t", ""), ("?!?!", ""),
+    ("Speaker 1: I got the job!", "I got the job!"), ("[Speaker A]: Well.", "Well."), ("Turn 3 - B: No.", "No."),
+    ("A: Hi! B: Hello.", "Hi! Hello."), ("1. Person 2 (crying): Go.", "Go."), ("说话人1：你好", "你好"),
+    ("Sprecherin 2 - Nein.", "Nein."),
+    ("ANNA: Hi.\nBEN (low): Hello.", "Hi. Hello."), ("Scene 2: Stop!", "Stop!"), ("EXT. PARK - NIGHT\nRun!", "Run!"),
+    ("Mood: sad\nI lost.", "I lost."), ("**Narrator:** Once.", "Once."), ("User: Yes.", "Yes."), ("Speaker 1:", ""), ("B:", ""),
+    ("Mom: come here!", "Mom: come here!"), ("Plan B: run.", "Plan B: run."),
+    ("At 10:30 she said: no.", "At 10:30 she said: no."),
+    ("2 < 3 and 5 > 4", "2 3 and 5 4"), ("@anna, hi", "anna, hi"), ("…", ""), ("*sighs*", ""), ("https://x.org", ""),
+    ("😀😀", ""), ("", ""), (" \n\t", ""), ("?!?!", ""),
 ]
 
 
@@ -94,6 +103,74 @@ def test_reasons() -> None:
     assert unspeakable("na " * 3000).startswith("too long")
     with pytest.raises(InputError):
         spoken_text(None)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- languages
+
+@pytest.mark.parametrize(("tag", "names"), [
+    ("zh", "zh cmn zho chi Chinese Mandarin 中文 普通话 zh-cmn"), ("zh-CN", "zh-CN zh_cn cmn-CN"),
+    ("zh-Hant-TW", "zh-hant-tw zh_Hant_TW"),
+    ("no", "no nor Norwegian norsk norwegisch"), ("nb", "nb nob bokmål"), ("pt-BR", "pt-BR pt_br"),
+    ("en-GB", "en-GB en_GB.UTF-8"),
+    ("de", "de DE deu ger GERMAN german Deutsch deutsch allemand niemiecki немецкий"), ("he", "he iw heb Hebrew עברית"),
+    ("id", "id in Indonesian"), ("en", "en EN ENG eng English englisch"), ("fr", "fr fra fre français"),
+    ("el", "el ell gre Greek"),
+    ("fa", "fa pes Farsi Persian"), ("ro", "ro ron mo"), ("fil", "tl fil Tagalog"), ("ja", "ja jpn JP 日本語"),
+    ("yue", "yue Cantonese"),
+    ("", "und mul mis nan NaN None unknown ? en/de"), ("cs", "cs ces cze CZ Czech čeština"),
+    ("nl", "nl nld dut Dutch Nederlands"),
+])
+def test_a_language_has_one_tag(tag: str, names: str) -> None:
+    assert {name: language_tag(name) for name in names.split()} == dict.fromkeys(names.split(), tag)
+
+
+@pytest.mark.parametrize(("name", "tag"), [
+    ("Brazilian Portuguese", "pt-BR"), ("English (US)", "en-US"), ("Chinese (Taiwan)", "zh-TW"), ("Mandarin Chinese", "zh"),
+    ("Low German", "nds"), (" en ", "en"), ("American English", "en-US"), ("en, de", ""),
+])
+def test_names_of_several_words(name: str, tag: str) -> None:
+    assert language_tag(name) == tag
+
+
+@pytest.mark.parametrize(("name", "told"), [
+    ("Grman", "is it German"), ("the usual", "names no language"), ("12", "names no language"),
+])
+def test_what_names_no_language_is_told(name: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        language_tag(name)
+
+
+@pytest.mark.parametrize(("language", "accent"), [
+    ("zh", "cmn"), ("zh-CN", "cmn"), ("Mandarin", "cmn"), ("zh-HK", "yue"), ("no", "nb"), ("nb", "nb"), ("pt-PT", "pt"),
+    ("pt-BR", "pt-br"), ("en-US", "en-us"), ("en_AU", "en"), ("fr-CA", "fr"), ("fr-FR", "fr"), ("es-MX", "es-419"),
+    ("iw", "he"),
+    ("hbs", "hr"), ("hy-arevmda", "hyw"), ("de-AT", "de"), ("sr-Latn", "sr"), ("piqd", "piqd"),
+])
+def test_espeak_speaks_a_language_by_any_name(language: str, accent: str) -> None:
+    assert accent in {v.accent for v in Espeak().voices(language)}
+
+
+def test_what_espeak_lists_can_be_spoken() -> None:
+    engine, known = Espeak(), _languages(_data())
+    assert len(known) > 120
+    for code in known:
+        assert np.abs(engine.say("mama 7", engine.voices(code)[0])).max() > 0.01, code
+
+
+def test_espeak_lies_deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / ("a very deep folder" * 8) / ("ü" * 40)
+    deep.parent.mkdir()
+    deep.symlink_to(_data(), target_is_directory=True)
+    there = Espeak().say("Hello.", Espeak().voices("en")[0])
+    monkeypatch.setattr("zsemo_kit.synthesis.espeak._data", lambda: deep)
+    assert np.array_equal(Espeak().say("Hello.", Espeak().voices("en")[0]), there)
+    monkeypatch.setattr(Path, "symlink_to", refuse_links)
+    with pytest.raises(InputError, match=r"path of espeak-ng's data is too long; expected at most 140 bytes; found \d+ bytes"):
+        Espeak()
+
+
+def refuse_links(*args: Any, **more: Any) -> None:
+    raise PermissionError(1, "Operation not permitted")
 
 
 # ---------------------------------------------------------------- casting
@@ -243,8 +320,12 @@ def test_espeak_refuses_silence(text: str) -> None:
 def test_espeak_refuses_what_it_does_not_have() -> None:
     engine = Espeak()
     assert len(engine.voices("fr")) >= 24
-    with pytest.raises(InputError, match="'tlh-x'"):
-        engine.voices("tlh-x")
+    with pytest.raises(InputError, match=r"Zulu \(zu\); expected one of its \d+ languages: af, .*cmn"):
+        engine.voices("zulu")
+    for voices in ("onyx", "f1:tall"):
+        with pytest.raises(InputError, match=r"onyx|f1:tall"):
+            Espeak(voices).voices("en")
+    assert {(v.variant, v.gender) for v in Espeak("F2, m3:unknown").voices("pl")} == {("f2", "female"), ("m3", "unknown")}
     with pytest.raises(InputError, match="no voice"):
         engine.say("Hello", Voice("x", "en", "male", "m1", "xx"))
     assert "GPL-3.0" in engine.licence and "1.5" in engine.fingerprint
@@ -339,6 +420,32 @@ def test_a_bad_key_or_no_server_ends_a_run(address: str, monkeypatch: pytest.Mon
         open_engine("openai")
 
 
+@pytest.mark.parametrize(("kind", "language", "voices"), [
+    ("listed", "en", {"af_bella": "female", "am_adam": "male"}), ("listed", "French", {"ff_siwis": "female"}),
+    ("rooted", "de", {"anna": "female", "tom": "unknown"}), ("rooted", "en", {"tom": "unknown"}),
+    ("refusing", "en-US", {"af_bella": "female", "am_adam": "male"}),
+])
+def test_a_server_is_asked_for_its_voices(address: str, kind: str, language: str, voices: dict[str, str]) -> None:
+    server = SpeechServer("tiny", address.replace("/v1", f"/{kind}/v1"))
+    assert {v.id: v.gender for v in server.voices(language)} == voices
+    assert len(server.say("Hello.", server.voices(language)[0])) > 1000
+
+
+def test_a_server_that_takes_openai_s_voices_has_them(address: str) -> None:
+    assert {v.id for v in SpeechServer("tiny", address).voices("en")} == set(OPENAI_VOICES)
+
+
+def test_a_voice_that_a_server_does_not_have_ends_a_run(address: str) -> None:
+    closed, listed = (address.replace("/v1", f"/{kind}/v1") for kind in ("closed", "listed"))
+    with pytest.raises(EngineError, match=r"Voice 'alloy' is not supported; name its voices with --voices"):
+        SpeechServer("tiny", closed).voices("en")
+    with pytest.raises(EngineError, match=r"does not take the voice 'onyx'; found .*no such voice"):
+        server = SpeechServer("tiny", listed, "onyx:male")
+        server.say("Hello.", server.voices("en")[0])
+    with pytest.raises(InputError, match=r"no voice for the language Polish \(pl\); expected one of its 2 languages: en-US, fr"):
+        SpeechServer("tiny", listed).voices("pl")
+
+
 def test_server_engine_travels_without_its_key(address: str) -> None:
     server = SpeechServer("tiny", address, "abc")
     server.say("Hello.", server.voices("en")[0])
@@ -406,7 +513,7 @@ def test_coqui_refuses(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for text in ("", "...", "Привет"):
         with pytest.raises(InputError):
             print(len(engine.say(text, engine.voices("en")[0])))
-    with pytest.raises(InputError, match="no voice for the language 'de'"):
+    with pytest.raises(InputError, match=r"no voice for the language German \(de\); expected en$"):
         engine.voices("de")
     (tmp_path / "a.wav").write_bytes(b"")
     with pytest.raises(InputError, match="cannot clone"):

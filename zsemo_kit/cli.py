@@ -772,6 +772,8 @@ def _heard(made: "Corpus") -> dict[str, Any]:
 # %% ../nbs/51_cli.ipynb #732802f3
 @app.command(epilog="Examples: zsemo speak ravdess_synthetic · zsemo speak emodb_synthetic --takes 8 --conditions random · "
                     "zsemo speak meld_synthetic --voice coqui --inject none --out meld_spoken · "
+                    "zsemo speak mine.csv --language German · zsemo speak mine.csv --voice openai --base-url URL --model kokoro "
+                    "--voices af_bella:female,am_adam:male · "
                     "RAY_ADDRESS=head:6379 zsemo speak meld_synthetic --engine ray")
 def speak(
     corpus: Annotated[str, typer.Argument(help="A card's corpus (<card>_synthetic), a corpus by name, or a path.")],
@@ -783,6 +785,10 @@ def speak(
     conditions: Annotated[str, typer.Option(help="Recording conditions: none, random, or one part of random.")] = "none",
     space: Annotated[str, typer.Option(help="Label space: all, four, seven, …")] = "all",
     strategy: Annotated[str, typer.Option(help="Which replies of a card.")] = "conversations+utterances",
+    language: Annotated[str, typer.Option(
+        help="Of utterances that do not tell theirs, by code or name: de, pt-BR, Mandarin; else a guess, which is told.")] = "",
+    voices: Annotated[str, typer.Option(
+        help="Only these, by name, with genders where the engine knows none: af_bella:female,am_adam:male.")] = "",
     model: Annotated[str, typer.Option(help="coqui: a model's name or folder; openai: the server's name of the model.")] = "",
     base_url: Annotated[str, typer.Option(help="openai: any server of its protocol; OPENAI_BASE_URL by default.")] = "",
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
@@ -798,20 +804,37 @@ def speak(
     from zsemo_kit.synthesis.voices import open_engine
     _refuse_engine(spread)
     _absolute_corpora()
-    engine = open_engine(voice, model=model, base_url=base_url)
+    engine = open_engine(voice, model=model, base_url=base_url, voices=voices)
     chosen, manners = open_corpus(corpus, space, strategy=strategy), open_profile(profile, progress=not as_json)
     folder = out or Path("runs/out/corpora") / f"{Path(corpus).name}_spoken"
     _refuse_taken(folder, "audio")
     fixed = bool((chosen.table["speaker"] == "").all())
-    with _spreading(spread, jobs, not as_json) as away:
+    with _telling(), _spreading(spread, jobs, not as_json) as away:
         made = speak_corpus(
             chosen, engine, folder, inject=inject, profile=manners, strength=strength, conditions=conditions,
-            takes=takes if fixed else 1, seed=seed, jobs=jobs, spread=away, progress=not as_json,
+            takes=takes if fixed else 1, language=language, seed=seed, jobs=jobs, spread=away, progress=not as_json,
         )
     made.problems.to_csv(folder / "problems.csv", index=False)
     _tell_spoken(made, folder, engine.licence, as_json)
 
 # %% ../nbs/51_cli.ipynb #ee679270
+@contextlib.contextmanager
+def _telling() -> "Iterator[None]":
+    "Warnings of the kit as lines, at once: an hour of speech in the wrong language need not be waited for."
+    import warnings
+    usual = warnings.showwarning
+
+    def tell(message: Any, category: Any, *rest: Any, **more: Any) -> None:
+        if category is UserWarning:
+            typer.echo(f"note  {message}", err=True)
+        else:
+            usual(message, category, *rest, **more)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = tell
+        yield
+
+
 @contextlib.contextmanager
 def _spreading(engine: str, jobs: int | None, progress: bool) -> "Iterator[Spread | None]":
     "Who makes shards of speech elsewhere: None is nobody."
@@ -866,7 +889,8 @@ def encode(
 
 # %% ../nbs/51_cli.ipynb #167e2c76
 @app.command(epilog="Examples: zsemo explain mine.scp --model runs/out/semollm/RUN/models/0 · zsemo explain mine.scp --annotate "
-                    "--reference ravdess · zsemo explain mine.scp --model DIR --long split --transcripts pocketsphinx")
+                    "--reference ravdess · zsemo explain mine.scp --model DIR --long split --transcripts pocketsphinx · "
+                    "zsemo explain hour.scp --model DIR --long sentences")
 def explain(
     scp: Annotated[Path, typer.Argument(help="List of recordings: id, tab, path of a WAV or FLAC on each line.")],
     model: Annotated[str, typer.Option(help="Folder of a trained speech LLM.")] = "",
@@ -876,7 +900,9 @@ def explain(
     levels: Annotated[int, typer.Option(help="--annotate: words for a measure, 3 or 5.")] = 3,
     limit: Annotated[float | None, typer.Option(
         help="Longest utterance in seconds; by default what the model was made to hear, 30 without one.")] = None,
-    long: Annotated[str, typer.Option(help="What is done with a longer one: cut, or split.")] = "cut",
+    long: Annotated[str, typer.Option(
+        help="What is done with a longer one: cut, or split into parts that are averaged. sentences: each stretch between pauses "
+             "of every recording is explained on its own, with its seconds.")] = "cut",
     transcripts: Annotated[str, typer.Option(help="pocketsphinx, or a Whisper or CTC model by name or folder.")] = "",
     gender: Annotated[str, typer.Option(help="corpus: measured where the list does not say; measured.")] = "corpus",
     writer_model: Annotated[str, typer.Option(help="Have an LLM write the explanations: the server's name of it.")] = "",
@@ -949,13 +975,19 @@ def _listed(
     "Utterances of the list, none too long; lines that cannot be used; what has to be said of the others."
     import warnings
 
+    import pandas as pd
+
     from zsemo_kit.corpora.table import InputError
-    from zsemo_kit.training.explain import read_scp, within
+    from zsemo_kit.training.explain import NOBODY, read_scp, within
     corpus, problems = read_scp(scp, progress=progress)
     if not len(corpus):
         found = f"line {problems['line'].iloc[0]}: {problems['problem'].iloc[0]}" if len(problems) else "an empty file"
         raise InputError(f"nothing in {scp} can be used", found=found)
     corpus, notes = within(corpus, limit, long)
+    mute = notes.loc[notes["note"] == NOBODY, "utterance"]
+    problems = pd.concat([problems.astype({"line": object}), pd.DataFrame({"line": None, "id": mute, "problem": NOBODY})])
+    if not len(corpus):
+        raise InputError(f"nobody speaks in {scp}", found=f"{len(mute)} recordings without a stretch of speech")
     if transcripts:
         from zsemo_kit.synthesis.listen import open_listener, transcribed
         with warnings.catch_warnings():
@@ -1032,7 +1064,8 @@ def _tell_explained(
         _say(as_table(good[:20]).to_string(index=False, max_colwidth=100))
         if len(good) > 20:
             _say(f"and {len(good) - 20:,} more" + (f": {_near(file)}" if file else ""))
-        lines = [f"not explained  line {p.line}: {p.problem}" for p in problems.itertuples()]
+        where = [str(i) if n is None else f"line {n}" for n, i in zip(problems["line"], problems["id"], strict=True)]
+        lines = [f"not explained  {w}: {why}" for w, why in zip(where, problems["problem"], strict=True)]
         lines += [f"not explained  {e.utterance}: {e.problem}" for e in found if e.problem]
         _some(lines, file)
         _some([f"note  {note}: {which}" for note, which in _noted(found).items()], file)

@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ import torch
 
 from ..corpora.cache import default_cache, writable
 from ..corpora.table import InputError
-from .casting import Engine, Voice, gender_by_pitch, typical_pitch
+from .casting import Engine, Voice, gender_by_pitch, named_voices, only_voices, typical_pitch
 from .espeak import phonemes
+from .languages import language_name, language_tag, nearest, no_voice
 
 # %% ../../nbs/synthesis/18_coqui.ipynb #567c01a5
 VCTK_VITS = "tts_models/en/vctk/vits"  # the default: 109 speakers of English
@@ -225,9 +227,10 @@ class Coqui(Engine):
     def __init__(
         self,
         model: str = VCTK_VITS,  # a name that Coqui lists, or a local folder
-        language: str = "",  # ISO 639-1 code that a model of one language speaks; empty: by name or config
+        language: str = "",  # what a model of one language speaks, by code or name; empty: by the model's name or config
         recordings: str = "",  # folder of recordings to clone, for models that can (XTTS, YourTTS); never of the target
         device: str = "auto",  # auto, cpu, cuda
+        voices: str = "",  # only some speakers, such as "p225, p226:male"; empty: all
     ) -> None:
         folder, self.model = Path(model).expanduser(), model
         local = folder.is_dir()
@@ -240,6 +243,7 @@ class Coqui(Engine):
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._tts.to(self.device)
         self._language = language or ("" if local else model.split("/")[1])
+        self._wanted = named_voices(voices)
         self._clones = _recordings(recordings) if recordings else []
         if self._clones and not self._model.config.supports_cloning:
             raise InputError(f"the model {model} cannot clone voices", mend="take XTTS or YourTTS, or leave the recordings out")
@@ -258,20 +262,24 @@ class Coqui(Engine):
         if many := self._tts.is_multi_lingual and self._tts.languages:
             return [str(name) for name in many]
         told = self._language or getattr(self._model.config, "phoneme_language", None) or ""
-        return [told.split("-")[0]] if told else []
+        return [tag.split("-")[0]] if (tag := language_tag(told)) else []
 
     def voices(
         self,
-        language: str,  # ISO 639-1 code
+        language: str,  # as a corpus writes it: de, pt-BR
     ) -> tuple[Voice, ...]:  # the model's speakers, or the recordings
         "The voices; their genders are measured once, and kept."
-        spoken = [c for c in self._languages() if c.split("-")[0] == language.split("-")[0]]
-        if self._languages() and not spoken:
-            expected = f"one of {', '.join(self._languages())}"
-            raise InputError(f"the model {self.model} has no voice for the language {language!r}", expected=expected)
-        accent = spoken[0] if spoken and self._tts.is_multi_lingual else ""
+        known, tag = self._languages(), language_tag(language)
+        spoken = nearest(language, known)
+        if known and not spoken:
+            raise no_voice(f"the model {self.model}", language, known)
+        if not known:
+            told = f"the model {self.model} does not tell its language; that it speaks {language_name(tag)} is taken on trust"
+            warnings.warn(told, stacklevel=2)
+        accent = spoken if self._tts.is_multi_lingual else ""
         named = [(p.stem, str(p)) for p in self._clones] or [(n, n) for n in self._names()] or [("voice", "")]
-        return self._with_genders([Voice(n, language, "unknown", variant, accent) for n, variant in named])
+        named = [(n, variant) for n, variant in named if n in self._wanted] or named  # none is measured that is not wanted
+        return only_voices(self._with_genders([Voice(n, tag, "unknown", variant, accent) for n, variant in named]), self._wanted)
 
     def _names(self) -> list[str]:
         return [n for n in self._tts.speakers or [] if n.isprintable()]  # VCTK-VITS lists one "ED\n"

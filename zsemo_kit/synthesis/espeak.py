@@ -11,6 +11,7 @@ import ctypes
 import functools
 import importlib.metadata
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from ..corpora.table import InputError
-from .casting import Engine, Voice
+from .casting import Engine, Voice, named_voices, only_voices
+from .languages import language_tag, nearest, no_voice
 
 # %% ../../nbs/synthesis/18_espeak.ipynb #c3d7fad8
 def _loader() -> Any:
@@ -35,6 +37,32 @@ def _loader() -> Any:
 def _data() -> Path:
     return Path(_loader().get_data_path())
 
+# %% ../../nbs/synthesis/18_espeak.ipynb #e99bcc57
+_LONGEST_PATH = 140  # bytes; espeak keeps 160 for a path, and names of its files come behind this one
+
+
+@contextmanager
+def _short(
+    data: Path,  # folder of espeak's data, wherever the environment lies
+) -> Iterator[Path]:  # the same folder, in a path that espeak can keep
+    "A link from the folder of temporary files stands in for a path that is too long."
+    if len(os.fsencode(data)) <= _LONGEST_PATH:
+        yield data
+        return
+    with tempfile.TemporaryDirectory(prefix="es") as own:  # only its owner may enter it
+        link = Path(own) / "d"
+        long = f"{len(os.fsencode(data))} bytes: {data}"
+        try:
+            link.symlink_to(data, target_is_directory=True)
+        except OSError as e:
+            mend = "install the environment in a shorter folder"
+            raise InputError("the path of espeak-ng's data is too long", expected=f"at most {_LONGEST_PATH} bytes",
+                             found=f"{long}; no link to it could be made ({e.strerror})", mend=mend) from e
+        if len(os.fsencode(link)) > _LONGEST_PATH:
+            raise InputError("the path of espeak-ng's data is too long", expected=f"at most {_LONGEST_PATH} bytes", found=long,
+                             mend="set TMPDIR to a short folder, or install the environment in one")
+        yield link
+
 # %% ../../nbs/synthesis/18_espeak.ipynb #e6f92eeb
 _SYNCHRONOUS, _DONT_EXIT, _UTF8 = 2, 0x8000, 1  # espeak's constants; its SSML and phoneme modes stay off
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
@@ -47,10 +75,10 @@ _lock = threading.Lock()
 def _library() -> Iterator[tuple[ctypes.CDLL, int]]:
     "The library as it is when nobody has used it, and its samples a second."
     loader = _loader()
-    with _lock:
+    with _lock, _short(_data()) as data:
         lib = ctypes.CDLL(loader.get_library_path())
         try:
-            rate = lib.espeak_Initialize(_SYNCHRONOUS, _BUFFER, os.fsencode(_data()), _DONT_EXIT)
+            rate = lib.espeak_Initialize(_SYNCHRONOUS, _BUFFER, os.fsencode(data), _DONT_EXIT)
             if rate <= 0:
                 raise InputError("espeak-ng does not start", found=f"data in {_data()}", mend="reinstall espeakng-loader")
             lib.espeak_ng_SetRandSeed(ctypes.c_long(1))
@@ -118,12 +146,20 @@ def _voice(language: str, gender: str, variant: str, accent: str, look: int, i: 
         _between(*_PITCHES[gender], i, 0), _between(*_RANGES, i, 1), _between(*_RATES, i, 2),
     )
 
-
+# %% ../../nbs/synthesis/18_espeak.ipynb #91ec709f
 @functools.cache
-def _languages(data: Path) -> frozenset[str]:
-    "Every language code that the library's data know."
-    lines = [line for f in (data / "lang").rglob("*") if f.is_file() for line in f.read_text("utf-8", "ignore").splitlines()]
-    return frozenset(line.split()[1].lower() for line in lines if line.startswith("language "))
+def _languages(data: Path) -> dict[str, str]:
+    "Every language code that the library's data know, and espeak's name of the voice that speaks it best."
+    best: dict[str, tuple[int, int, str]] = {}
+    for file in sorted(f for f in (data / "lang").rglob("*") if f.is_file()):
+        said = [line.split() for line in file.read_text("utf-8", "ignore").splitlines()]
+        own = next((words[1] for words in said if words[:1] == ["dictionary"]), file.name.split("-")[0])
+        if not (data / f"{own}_dict").is_file():
+            continue  # it is listed, but its words are not there
+        for words in (w for w in said if w[:1] == ["language"]):
+            code, priority = words[1].lower(), int(words[2]) if len(words) > 2 else 5
+            best[code] = min(best.get(code, (99, 0, "")), (priority, code != file.name.lower(), file.name))
+    return {code: code if name.lower() == code else name for code, (_, _, name) in best.items()}
 
 # %% ../../nbs/synthesis/18_espeak.ipynb #132803e2
 class Espeak(Engine):
@@ -132,28 +168,34 @@ class Espeak(Engine):
     licence = "espeak-ng is under GPL-3.0-or-later; the speech that it makes is yours to use."
     parallel = "processes"
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        voices: str = "",  # only some variants or voices, such as "f2, Annie, m3" or "en-us.f1.0"; empty: all
+    ) -> None:
         loader = _loader()
         with _library() as (lib, _):
             lib.espeak_Info.restype = ctypes.c_char_p
             version = lib.espeak_Info(None).decode().split()[0]
         build = importlib.metadata.version(loader.__name__)
         self.fingerprint = f"espeak-ng-{version}-{build}-soxr"
+        self._wanted = named_voices(voices)
 
     def voices(
         self,
-        language: str,  # ISO 639-1 code; every language of espeak-ng
+        language: str,  # any language of espeak-ng, as a corpus writes it: de, pt-BR, Mandarin
     ) -> tuple[Voice, ...]:  # half women, half men
         "72 voices a language: 24 variants, each three times with other level, liveliness, rate and accent."
         known = _languages(_data())
-        if language.lower() not in known:
-            expected = f"en, de, pl or another of its {len(known)} languages"
-            raise InputError(f"espeak has no voice for the language {language!r}", expected=expected)
-        accents = _ACCENTS.get(language, (language,))
+        code = nearest(language, known)
+        if not code:
+            raise no_voice("espeak", language, known)
+        accents = _ACCENTS.get(code, (known[code],))
+        tag = language_tag(language)
         there = {f.name for f in (_data() / "voices" / "!v").iterdir()}
         sides = [(g, [v for v in vs if v in there]) for g, vs in (("female", _WOMEN), ("male", _MEN))]
         plan = [(g, v, look) for look in range(_LOOKS) for g, variants in sides for v in variants]
-        return tuple(_voice(language, g, v, accents[i % len(accents)], look, i) for i, (g, v, look) in enumerate(plan))
+        made = tuple(_voice(tag, g, v, accents[i % len(accents)], look, i) for i, (g, v, look) in enumerate(plan))
+        return only_voices(made, self._wanted)
 
     def say(
         self,

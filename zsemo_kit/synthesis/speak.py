@@ -8,12 +8,14 @@ __all__ = ['INJECTIONS', 'Spread', 'Spoken', 'languages_of', 'speak']
 # %% ../../nbs/synthesis/25_speak.ipynb #ec9a5d6d
 import hashlib
 import os
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,8 +30,9 @@ from ..generation.cards import cards, load_card
 from .casting import Engine, EngineError, Voice, cast
 from .conditions import conditions_of, randomised
 from .injection import Profile, inject, load_profile
+from .languages import guess_language, language_name, language_tag, same_language
 from .resynthesis import Speaker
-from .spoken import spoken_text, unspeakable
+from .spoken import _script, spoken_text, unspeakable
 
 # %% ../../nbs/synthesis/25_speak.ipynb #f2aade50
 INJECTIONS = ("none", "prosody")
@@ -49,16 +52,107 @@ class Spoken:
         return self.seconds / self.took if self.seconds else float("nan")
 
 # %% ../../nbs/synthesis/25_speak.ipynb #36929040
+def _told_languages(corpus: Corpus) -> list[str]:
+    "What column and card say of each row; empty where neither does."
+    table = corpus.table
+    names = table["card"] if "card" in table else pd.Series(corpus.name, table.index)
+    known = {c: load_card(c).language for c in cards()}
+    of_card = [known.get(str(n).removesuffix("_synthetic"), "") for n in names]
+    if "language" not in table:
+        return of_card
+    column = ["" if pd.isna(v) else str(v) for v in table["language"]]
+    for i, value in enumerate(column):
+        try:
+            language_tag(value)
+        except InputError as e:
+            row = f"corpus {corpus.name!r}, row {i} (utterance {table['utterance'].iloc[i]!r}): bad 'language'"
+            raise InputError(row, expected=e.expected, found=repr(value), mend=e.mend) from None
+    return [language_tag(value) or card for value, card in zip(column, of_card, strict=True)]
+
+# %% ../../nbs/synthesis/25_speak.ipynb #78031d2b
+_ENOUGH, _SURE = 0.5, 0.9  # probabilities of a guess: to be taken for a whole corpus, and to speak against what was told
+_SAMPLE = 400  # texts that a guess looks at, taken evenly from all
+
+
+def _words_of(texts: Iterable[str]) -> list[str]:
+    "Distinct texts as they are said, so that no address or tag has a say."
+    distinct = list(dict.fromkeys(texts))
+    return [said for t in distinct[:: max(1, len(distinct) // _SAMPLE)] if (said := spoken_text(t))]
+
+
+def _guessed(corpus: Corpus, rows: Sequence[int]) -> tuple[str, str]:
+    "A language for rows that do not tell theirs, and what has to be said of that."
+    texts = _words_of(corpus.table["text"].iloc[list(rows)])
+    tag, sure = guess_language(texts)
+    taken = tag if sure >= _ENOUGH else _OFTEN.get(_script(" ".join(texts)), "en")
+    if not tag or (tag == "en" and sure >= _ENOUGH):
+        return taken, ""
+    why = "by their words" if sure >= _ENOUGH else "for their words do not tell"
+    return taken, (f"{corpus.name}: no language is told for {len(rows):,} of {len(corpus):,} utterances; {language_name(taken)} "
+                   f"is taken, {why}; another is named with --language (language=), or in a column language")
+
+
+_OFTEN = {  # what is most often written in a script
+    "CYRILLIC": "ru", "CJK": "zh", "ARABIC": "ar", "DEVANAGARI": "hi", "HEBREW": "he", "BENGALI": "bn", "ETHIOPIC": "am",
+    "GREEK": "el", "HIRAGANA": "ja", "KATAKANA": "ja", "HANGUL": "ko", "THAI": "th", "TAMIL": "ta",
+}
+
+
+# %% ../../nbs/synthesis/25_speak.ipynb #55487053
+_WORDS = 12  # letters: fewer tell nothing against what was told
+
+
+def _doubts(corpus: Corpus, languages: Sequence[str], told: Sequence[bool]) -> list[str]:
+    "Where the words speak against a language: of all that was told to be of it, or of single texts where nothing was."
+    doubts = []
+    texts = pd.Series(list(corpus.table["text"]))
+    of_row = pd.Series(list(languages))
+    for language, some in texts[list(told)].groupby(of_row[list(told)], sort=False):
+        words = _words_of(some)
+        tag, sure = guess_language(words)
+        if tag and sure >= _SURE and len("".join(words)) >= 2 * _WORDS and not same_language(tag, str(language)):
+            doubts.append(f"{language_name(str(language))} is told for {len(some):,} of {len(corpus):,} utterances, "
+                          f"but their words look {language_name(tag)}")
+    untold = [i for i, known in enumerate(told) if not known]
+    strays = {i: tag for i in untold if (tag := _stray(texts[i], of_row[i]))}
+    for tag in dict.fromkeys(strays.values()):
+        which = [i for i in strays if strays[i] == tag]
+        taken, first = language_name(of_row[which[0]]), corpus.table["utterance"].iloc[which[0]]
+        doubts.append(f"of what is taken for {taken}, {len(which):,} of {len(untold):,} utterances look {language_name(tag)}, "
+                      f"{first!r} first; a column language tells them apart")
+    return [f"{corpus.name}: {d}" for d in doubts]
+
+
+@lru_cache(maxsize=100_000)
+def _stray(text: str, language: str) -> str:
+    "Another language that a text surely is of; empty if there is none."
+    said = spoken_text(text)
+    tag, sure = guess_language([said]) if sum(c.isalpha() for c in said) >= _WORDS else ("", 0.0)
+    return tag if tag and sure >= _SURE and not same_language(tag, language) else ""
+
+# %% ../../nbs/synthesis/25_speak.ipynb #446c3d12
 def languages_of(
     corpus: Corpus,  # any corpus
-    default: str = "en",  # where neither a column nor a card says
-) -> list[str]:  # ISO 639-1 code of each row
-    "The language of each utterance: column `language`, else that of the card it was written for."
-    if "language" in corpus.table:
-        return [str(v) or default for v in corpus.table["language"]]
-    names = corpus.table["card"] if "card" in corpus.table else pd.Series(corpus.name, corpus.table.index)
-    known = {c: load_card(c).language for c in cards()}
-    return [known.get(str(n).removesuffix("_synthetic"), default) for n in names]
+    default: str = "",  # of rows of which neither a column nor a card tells it; empty: guessed from their words
+) -> list[str]:  # tag of each row: de, pt-BR
+    """The language of each utterance: its own, its card's, else `default`, else a guess.
+
+    A guess, and words that look another language, are warnings."""
+    languages, fill = _told_languages(corpus), language_tag(default) if default else ""
+    untold = [i for i, language in enumerate(languages) if not language]
+    told = [bool(language) or bool(fill) for language in languages]
+    notes = []
+    if fill and not untold:
+        notes.append(f"{corpus.name}: {default!r} is not needed as a language: every utterance, or its card, tells its own")
+    if untold and not fill:
+        fill, note = _guessed(corpus, untold)
+        notes.append(note)
+    languages = [language or fill for language in languages]
+    if untold or "language" in corpus.table:  # a card's lines were written in its language
+        notes += _doubts(corpus, languages, told)
+    for note in filter(None, notes):
+        warnings.warn(note, stacklevel=2)
+    return languages
 
 # %% ../../nbs/synthesis/25_speak.ipynb #6169c1e7
 def _taken(corpus: Corpus, engine: Engine, take: int, seed: int, languages: Sequence[str]) -> tuple[pd.DataFrame, list[Voice]]:
@@ -66,7 +160,14 @@ def _taken(corpus: Corpus, engine: Engine, take: int, seed: int, languages: Sequ
     table = corpus.table.assign(language=list(languages))
     voices: dict[Any, Voice] = {}
     for language, part in table.groupby("language", sort=False):
-        voices |= dict(zip(part.index, cast(part, engine.voices(str(language)), seed, take=take), strict=True))
+        try:
+            company = engine.voices(str(language))
+        except EngineError:
+            raise
+        except InputError as e:  # told before anything is spoken
+            what = f"{e.what}, of {len(part):,} of {len(table):,} utterances"
+            raise InputError(what, expected=e.expected, found=e.found, mend=e.mend) from None
+        voices |= dict(zip(part.index, cast(part, company, seed, take=take), strict=True))
     chosen = [voices[i] for i in table.index]
     ids = pd.Series([v.id for v in chosen], table.index)
     genders = pd.Series([v.gender for v in chosen], table.index)
@@ -126,7 +227,10 @@ def _read(engine: Engine, tasks: Sequence[_Task], jobs: int | None, progress: bo
     workers = (jobs or 8) if engine.parallel == "threads" else 1
     with ThreadPoolExecutor(workers) as pool:
         found = pool.map(partial(_tried_reading, engine), tasks)
-        yield from tqdm(found, total=len(tasks), desc="read", unit="file", disable=not progress or not tasks)
+        try:
+            yield from tqdm(found, total=len(tasks), desc="read", unit="file", disable=not progress or not tasks)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # who stops early does not want the rest
 
 # %% ../../nbs/synthesis/25_speak.ipynb #20a523d0
 @dataclass(frozen=True)
@@ -180,6 +284,10 @@ def _person(row: Any) -> str:
     return row.speaker if row.speaker.startswith(row.voice) else f"{row.dialogue} {row.speaker}"
 
 # %% ../../nbs/synthesis/25_speak.ipynb #81931ff4
+_HOPELESS = 10  # failures before any success: what they share is not a text
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*"|\d+""")  # the text that a problem names
+
+
 def _step(
     work: Callable[[Sequence[Any]], Iterator[tuple[float | None, str]]],  # does tasks, in order
     files: pd.Series,  # file of each row
@@ -191,11 +299,13 @@ def _step(
     for i, (row, path) in enumerate(files.items()):
         if row not in problems and path not in first and not path.is_file():
             first[path] = i
-    made, failed = 0.0, {}
+    made, failed, fresh = 0.0, {}, not any(path.is_file() for path in files)
     for path, (seconds, problem) in zip(first, work([tasks[i] for i in first.values()]), strict=True):
         made += seconds or 0.0
         if problem:
             failed[path] = problem
+        if fresh and not made and len(failed) == _HOPELESS and len({_QUOTED.sub("", p) for p in failed.values()}) == 1:
+            raise EngineError(f"the first {_HOPELESS} utterances all fail in one way, so no others are tried", found=problem)
     problems |= {row: failed[path] for row, path in files.items() if path in failed and row not in problems}
     return made
 
@@ -276,7 +386,7 @@ def speak(
     calibrate: bool | None = None,  # bring each voice to a drawn person's pitch and spectrum; None does so for espeak
     conditions: str = "none",  # recording conditions: a name of `CONDITIONS`
     takes: int = 1,  # how often the corpus is said, each time by other voices
-    language: str = "en",  # of rows whose language is not known
+    language: str = "",  # of rows that do not tell theirs, by code or name; empty: guessed from their words, with a warning
     seed: int = 0,  # of cast, people, manners and conditions
     jobs: int | None = None,  # processes; one a core if None
     spread: Spread | None = None,  # who makes shards of it elsewhere: `zsemo_kit.cluster`; nobody if None
@@ -298,7 +408,8 @@ def speak(
     pairs = [_taken(corpus, engine, take, seed, languages) for take in range(takes)]
     table = pd.concat([t for t, _ in pairs], ignore_index=True)
     voices = [v for _, some in pairs for v in some]
-    said = [spoken_text(text, code) for text, code in zip(table.text, table.language, strict=True)]
+    named = list(corpus.table["speaker"]) * takes
+    said = [spoken_text(*row) for row in zip(table.text, table.language, named, strict=True)]
     lines = zip(table.index, said, table.language, strict=True)
     problems = {i: why for i, text, code in lines if (why := unspeakable(text, code))}
     files = _lines(table, said, voices, engine, how, out)

@@ -8,16 +8,21 @@ __all__ = ['OPENAI_VOICES', 'SpeechServer']
 # %% ../../nbs/synthesis/19_speech_server.ipynb #465c6ace
 import io
 import os
+import re
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
+import httpx
 import numpy as np
 import openai
 
 from ..corpora.table import InputError
 from ..generation.chat import OPENAI_URL, _api_key, _check_url, _hopeless, _public, _said
-from .casting import Engine, EngineError, Voice
+from .casting import Engine, EngineError, Voice, named_voices
+from .languages import language_tag, nearest, no_voice
 
 # %% ../../nbs/synthesis/19_speech_server.ipynb #608cbf5a
 _LIMIT = 4096  # characters of a text, by OpenAI's reference
@@ -62,15 +67,81 @@ OPENAI_VOICES: Mapping[str, str] = {  # name: gender, where it is documented
 }
 
 # %% ../../nbs/synthesis/19_speech_server.ipynb #c26e4730
-def _named(voices: str) -> dict[str, str]:
-    "Voices and genders from a text such as `anna:female, tom`."
-    found = {}
-    for part in filter(None, (p.strip() for p in voices.split(","))):
-        name, _, gender = (p.strip() for p in part.partition(":"))
-        if not name or gender not in ("", "male", "female", "unknown"):
-            raise InputError(f"bad voice {part!r}", expected="names, each with male, female or nothing: anna:female, tom:male")
-        found[name] = gender or "unknown"
-    return found
+_KOKORO = re.compile(r"([abefhijpz])([fm])_\w")  # language and gender, then a name
+_KOKORO_SPEAKS = {"a": "en-US", "b": "en-GB", "e": "es", "f": "fr", "h": "hi", "i": "it", "j": "ja", "p": "pt-BR", "z": "zh"}
+_BY_PLACE = re.compile(r"([a-z]{2,3}[-_][A-Z]{2})[-_]")
+
+
+def _described(name: str) -> tuple[str, str]:
+    "Gender and language as the name of a voice tells them; unknown and empty where it does not."
+    if found := _KOKORO.match(name):
+        return {"f": "female", "m": "male"}[found[2]], _KOKORO_SPEAKS[found[1]]
+    place = _BY_PLACE.match(name)
+    return OPENAI_VOICES.get(name, "unknown"), language_tag(place[1]) if place else ""
+
+
+def _voice_of(entry: Any) -> Voice | None:
+    "A voice as a server's list has it: a name, or an object with one."
+    info = entry if isinstance(entry, dict) else {}
+    name = entry if isinstance(entry, str) else next((info[k] for k in _IDS if isinstance(info.get(k), str) and info[k]), "")
+    if not name:
+        return None
+    gender, language = _described(name)
+    said = str(info.get("gender") or (info.get("labels") or {}).get("gender") or "")[:1].lower()
+    told = next((info[k] for k in ("language", "locale", "lang", "language_code", "languages") if info.get(k)), "")
+    with suppress(InputError):
+        language = language_tag(told) if isinstance(told, str) and told else language
+    return Voice(name, language, {"f": "female", "w": "female", "m": "male"}.get(said, gender), name)
+
+
+_IDS = ("id", "voice_id", "short_name", "ShortName", "name", "voice")
+
+# %% ../../nbs/synthesis/19_speech_server.ipynb #266ab7c1
+def _voices_in(
+    answer: Any,  # of a server that was asked for its voices
+    model: str,  # whose voices are wanted, where the list tells
+) -> list[Voice]:  # in the server's order, each once; empty if this is no list of voices
+    "The voices of a list, in any of the forms that servers have."
+    if isinstance(answer, dict):
+        answer = next((answer[k] for k in ("voices", "data", "speakers", "items") if answer.get(k)), [])
+    if isinstance(answer, dict):
+        answer = [{"id": name, **(info if isinstance(info, dict) else {})} for name, info in answer.items()]
+    if not isinstance(answer, list):
+        return []
+    own = [e for e in answer if not isinstance(e, dict) or e.get("model_id", model) == model]
+    return list({v.id: v for v in map(_voice_of, own or answer) if v}.values())
+
+
+_OFFERED = re.compile(
+    r"(?is)\b(?:available|supported|valid|allowed|known|permitted|input should be|must be one of|choose from|one of)"
+    r"(?:\s+(?:voices?|values?|options?|are|is|one of|include|ids?|names?))*\s*:?\s*(.+)"
+)
+
+
+def _offered(said: str) -> list[Voice]:
+    "The voices that a refusal lists: `Available voices: af_bella, am_adam`."
+    found = _OFFERED.search(said)
+    listed = re.split(r"""[\n;}\]]|\.(?:\s|$)|["'],\s*["']\w+["']:""", found[1])[0] if found else ""
+    names = re.findall(r"[\w.+/-]*\w", re.sub(r"\b(?:or|and)\b", ",", listed))
+    return [v for v in map(_voice_of, dict.fromkeys(names)) if v]
+
+# %% ../../nbs/synthesis/19_speech_server.ipynb #b33d5c97
+class _VoiceError(EngineError):
+    "A server refuses a voice: every other text of that voice would meet the same."
+    offered: tuple[Voice, ...] = ()
+
+
+def _of_voice(error: Exception, voice: str, said: str) -> bool:
+    "Whether a refusal is about the voice, not about the text."
+    kinds = (openai.BadRequestError, openai.NotFoundError, openai.UnprocessableEntityError)
+    about = re.search(r"(?i)\bvoices?\b", said) and (voice.lower() in said.lower() or re.search(_NO_VOICE, said))
+    return isinstance(error, kinds) and bool(about)
+
+
+_NO_VOICE = (
+    r"(?i)voice.{0,60}(?:not|unknown|invalid|unsupported|available|must|should)|"
+    r"(?:unknown|invalid|unsupported|no such).{0,20}voice"
+)
 
 # %% ../../nbs/synthesis/19_speech_server.ipynb #07f08bb1
 class SpeechServer(Engine):
@@ -82,7 +153,7 @@ class SpeechServer(Engine):
         self,
         model: str = "gpt-4o-mini-tts",  # the server's name of the model
         base_url: str = "",  # empty: OPENAI_BASE_URL, else OpenAI
-        voices: str = "",  # the server's voices, such as "anna:female, tom:male"; empty: OpenAI's
+        voices: str = "",  # the server's voices, such as "anna:female, tom:male"; empty: OpenAI's, or the server is asked
         instructions: str = "",  # how to speak, where the model heeds it; keep it the same for all emotions
         response_format: str = "wav",  # wav, flac, pcm, mp3, opus, aac
         timeout: float = 60.0,  # seconds for one attempt
@@ -95,7 +166,8 @@ class SpeechServer(Engine):
             raise InputError("bad timeout or max_retries", expected="seconds above 0, and 0 or more", found=found)
         self.model, self.base_url = model, _check_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
         self.timeout, self.max_retries, self._format = timeout, max_retries, response_format
-        self._voices = _named(voices) or dict(OPENAI_VOICES)
+        named = named_voices(voices)
+        self._known: tuple[Voice, ...] = tuple(Voice(n, "", g or _described(n)[0], n) for n, g in named.items())
         self._more = {"instructions": instructions} if instructions else {}
         _api_key(self.base_url)  # a missing key is told now, not at the first text
         self._client: openai.OpenAI | None = None  # made when the first text is spoken
@@ -121,17 +193,53 @@ class SpeechServer(Engine):
 
     def voices(
         self,
-        language: str,  # ISO 639-1 code
-    ) -> tuple[Voice, ...]:  # the same for every language
-        "The voices by name."
-        return tuple(Voice(name, language, gender, name) for name, gender in self._voices.items())
+        language: str,  # as a corpus writes it: de, pt-BR
+    ) -> tuple[Voice, ...]:  # those of the language, where their names or the server tell; else all
+        "The voices that were named, or that the server has."
+        if not self._known:
+            self._known = self._own() if self.base_url.rstrip("/") == OPENAI_URL else self._asked_for_voices()
+        codes = [v.language for v in self._known if v.language]
+        code = nearest(language, codes)
+        of_it = {c for c in codes if c == code or (c.split("-")[0] == code.split("-")[0] and "-" not in language_tag(language))}
+        fit = [v for v in self._known if not v.language or v.language in of_it]
+        if not fit:
+            raise no_voice(f"the server at {_public(self.base_url)}", language, codes)
+        return tuple(replace(v, language=language_tag(language)) for v in fit)
+
+    def _own(self) -> tuple[Voice, ...]:
+        return tuple(Voice(name, "", gender, name) for name, gender in OPENAI_VOICES.items())
+
+    def _asked_for_voices(self) -> tuple[Voice, ...]:
+        "What the server lists; what it names when it refuses a voice; OpenAI's, if it takes them."
+        for place in ("audio/voices", "voices", "audio/speech/voices", "../voices"):
+            if found := _voices_in(self._got(place), self.model):
+                return tuple(found)
+        own = self._own()
+        try:
+            self._asked("Hello.", own[0])
+        except _VoiceError as e:
+            if e.offered:
+                return e.offered
+            raise
+        return own
+
+    def _got(self, place: str) -> Any:
+        "What lies under the server's address, read as JSON; nothing if it is not there."
+        client = self._connected().with_options(max_retries=0)
+        address = str(httpx.URL(self.base_url.rstrip("/") + "/").join(place))
+        try:
+            return client.get(address, cast_to=httpx.Response).json()
+        except (openai.APIStatusError, ValueError):
+            return None
+        except openai.APIError as e:
+            raise self._refusal(e, "", Voice("", "", "")) from None
 
     def say(
         self,
         text: str,  # what is to be said
         voice: Voice,  # one of `voices`
     ) -> np.ndarray:  # float32 (samples,), mono, 16 kHz, full scale 1
-        "Speak a text. What ails this text is an InputError; what ails the server or the key, an EngineError."
+        "Speak a text. What ails this text is an InputError; what ails the server, the key or the voice, an EngineError."
         if not any(c.isalnum() for c in text):
             raise InputError("nothing to say", expected="a letter or digit", found=repr(text[:40]))
         if len(text) > _LIMIT:
@@ -145,11 +253,20 @@ class SpeechServer(Engine):
             answer = client.audio.speech.create(model=self.model, voice=voice.variant or voice.id, input=text, **more)
             return answer.content
         except openai.APIError as e:
-            said = _said(e, self._key)
-            hopeless = _hopeless(e, self.base_url, self.model, said)
-            if hopeless:
-                raise EngineError(hopeless.what, found=hopeless.found, mend=hopeless.mend) from None
-            raise InputError(f"{_public(self.base_url)} does not speak {text[:40]!r}", found=said) from None
+            raise self._refusal(e, text, voice) from None
+
+    def _refusal(self, error: openai.APIError, text: str, voice: Voice) -> InputError:
+        "What an error of the server means for the other texts."
+        where, said = _public(self.base_url), _said(error, self._key)
+        if _of_voice(error, voice.id, said):
+            mend = "name its voices with --voices (voices=), with genders: anna:female,tom:male"
+            refused = _VoiceError(f"{where} does not take the voice {voice.id!r}", found=said, mend=mend)
+            refused.offered = tuple(_offered(error.message))
+            return refused
+        hopeless = _hopeless(error, self.base_url, self.model, said)
+        if hopeless:
+            return EngineError(hopeless.what, found=hopeless.found, mend=hopeless.mend)
+        return InputError(f"{where} does not speak {text[:40]!r}", found=said)
 
     def _connected(self) -> openai.OpenAI:
         with self._lock:

@@ -49,7 +49,7 @@ _PLAIN = str.maketrans({c: plain for plain, signs in _INSTEAD.items() for c in s
 # %% ../../nbs/synthesis/17_spoken.ipynb #9b8e75ed
 _LINK = re.compile(r"\[([^\[\]]*)\]\((?:https?:|www\.)[^()\s]*\)")
 _ADDRESS = re.compile(r"(?i)\b(?:https?|ftp)://\S+|\bwww\.\S+|\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
-_TAG = re.compile(r"</?[A-Za-z][^<>]*>|<[^<>]{1,40}>|<3+")
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>|<[^<>\s][^<>]{0,39}>|<3+")
 _SMILEY = re.compile(r"(?<![\w:;=])(?:[:;=8xX]['^-]?[()\[\]{}DPpOo|/\\3*]+|[xX]D+|\^_*\^|-_+-|o_O|O_o)(?![\w/])")
 _EMPHASIS = re.compile(r"(\*\*|__|~~)(?=\S)(.+?)(?<=\S)\1")
 _HEADING = re.compile(r"^\s*(?:#+\s+|>+\s*|[-*•]\s+)")
@@ -57,7 +57,7 @@ _HEADING = re.compile(r"^\s*(?:#+\s+|>+\s*|[-*•]\s+)")
 
 def _markup(text: str) -> str:
     text = _ADDRESS.sub(" ", _LINK.sub(r"\1", text))
-    text = _EMPHASIS.sub(r"\2", _SMILEY.sub(" ", _TAG.sub(" ", text)))
+    text = _SMILEY.sub(" ", _EMPHASIS.sub(r"\2", _TAG.sub(" ", text)))
     return _HEADING.sub("", text)
 
 # %% ../../nbs/synthesis/17_spoken.ipynb #b723856b
@@ -84,6 +84,35 @@ def _direction(found: re.Match[str]) -> str:
     if _MANNER.search(inside) or (edge and len(inside.split()) > 1):
         return " "
     return f", {inside}, " if found[1] is not None else inside
+
+# %% ../../nbs/synthesis/17_spoken.ipynb #b3a1e5d0
+_NUMBERED = (
+    r"(?:speaker|person|turn|line|utterance|character|participant|actor|voice|dialogue|conversation|scene|act|part|sprecher(?:in)?|"
+    r"zeile|dialog|szene|mówca|osoba|scena|locut(?:eur|rice)|personne|scène|hablante|persona|escena|parlante|falante|pessoa|"
+    r"спикер|говорящий|说话人|說話人|話者|화자)[\s#_-]*(?:\d{1,3}|[A-Z]\b)(?:\s*[-,/]\s*(?:[A-Z]|[\w ]{1,20}?))?"
+)
+_ALONE = r"(?:speaker|narrator|user|assistant|interviewe[re]|moderator|caller|sprecher(?:in)?|erzähler(?:in)?|narrateur|narrador)"
+_START = r"(?:^(?:\d{1,3}[.)]\s*)?|(?<=[.!?])\s+|(?<=[.!?]['\"])\s+)"
+_WHO = re.compile(rf"{_START}(?:(?i:{_NUMBERED}|{_ALONE})\s*:(?!\d)|(?i:{_NUMBERED})\s+--?\s)\s*")
+_LETTER = re.compile(rf"{_START}[A-Z]\d?\s*:(?:\s+|$)")
+_PLACE = re.compile(
+    r"(?m)^\s*(?:INT|EXT)\b\.?[^a-z\n]*$|^\s*(?i:emotion|tone|mood|label|sentiment|gefühl|emocja|émotion)\s*[:=].*$"
+)
+_NAMED = re.compile(r"(?m)^[ \t>*_-]*(?=\w)[^\W\d_][\w .'’-]{0,24}?(?:\s*[(\[][^)\]\n]*[)\]])?[*_]*\s*[:：](?!\d)[*_]*")  # noqa: RUF001
+
+
+def _without_labels(text: str, speaker: str) -> str:
+    "A text without who speaks."
+    text = _WHO.sub(" ", text)
+    text = _LETTER.sub(" ", text) if _LETTER.match(text) else text
+    name = re.split(r"[./_|]", speaker)[-1].strip()  # ids hold the dialogue before the name
+    return re.sub(rf"^\W*{re.escape(name)}\s*:\s*", "", text, flags=re.I) if len(name) > 1 else text
+
+
+def _script_lines(text: str) -> str:
+    "Lines of a script one after another, without headings and, if two have one, without names."
+    text = _PLACE.sub("", text)
+    return _NAMED.sub("", text) if len(_NAMED.findall(text)) > 1 else text
 
 # %% ../../nbs/synthesis/17_spoken.ipynb #44218ac0
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
@@ -117,6 +146,7 @@ def _ellipsis(found: re.Match[str]) -> str:
 
 
 _SIGNS = (
+    (re.compile(r"(?<!\w)@(?=\w)"), ""),
     (re.compile(r'["#~^|<>\\_¦]+'), " "),
     (re.compile(r"(?<!\w)'([^']*)'(?!\w)"), r" \1 "),
     (re.compile(r"\s+"), " "),
@@ -148,14 +178,17 @@ _PASSES = 50  # far more than any text needs: each pass takes signs away
 
 def spoken_text(
     text: str,  # a line as it was written
-    language: str = "en",  # ISO 639-1 code of the text
+    language: str = "en",  # tag of the text's language
+    speaker: str = "",  # id of who says it: a name that may stand before the words
 ) -> str:  # what is to be said; empty if nothing is
     "A line as it is said. Numbers and abbreviations stay: every engine here reads them in its own language."
     if not isinstance(text, str):
         raise InputError("a text to be spoken must be text", found=repr(text))
+    text = _script_lines(text)
     for _ in range(_PASSES):
         before = text
-        text = _punctuation(_calm(_without_directions(_markup(_encoding(text))), language))
+        text = _without_labels(_without_directions(_markup(_encoding(text))), speaker)
+        text = _punctuation(_calm(text, language))
         if text == before:
             break
     return text if re.search(r"[^\W_]", text) else ""
@@ -176,7 +209,7 @@ def _script(text: str) -> str:
 
 def unspeakable(
     text: str,  # a line as it was written
-    language: str = "",  # ISO 639-1 code; empty: any script will do
+    language: str = "",  # tag of its language; empty: any script will do
 ) -> str:  # the reason, or "" if it can be spoken
     "Why a line cannot be spoken."
     if not text.strip():
@@ -189,5 +222,5 @@ def unspeakable(
         return f"too long: {len(said):,} characters"
     script = _script(said)
     if language and language.split("-")[0] not in _OTHER_SCRIPTS and script not in ("", "LATIN"):
-        return f"written in {script.capitalize()} script, which {language} is not"
+        return f"written in {script.capitalize()} script, which {language} is not; tell its language (--language, or a column)"
     return ""
