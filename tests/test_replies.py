@@ -1,4 +1,4 @@
-# ruff: noqa: E501, RUF001 (replies are long, and written in many scripts)
+# ruff: noqa: E501 (replies are long)
 """The grammar of real replies: thoughts, speakers, tags, JSON, XML, tables, answers, refusals and finish reasons, in the forms
 that models of many families write. Each form must give the same turns as the plainest one."""
 
@@ -93,7 +93,7 @@ SPEAKERS = [
     ("Sprecher 1:", "Sprecherin 2:"), ("Personne A:", "Personne B:"), ("Persona 1:", "Persona 2:"), ("화자 1:", "화자 2:"), ("A |", "B |"), ("A -", "B —"), ("<A>", "<B>"),
     ("[A]", "[B]"), ("[A:]", "[B:]"), ("#1 A:", "#2 B:"), ("[1] A:", "[2] B:"), ("- A:", "- B:"), ("> A:", "> B:"), ("Mr. Smith:", "Mrs. Jones:"), ("the clerk:", "the customer:"),
     ("Speaker A (Ann):", "Speaker B (Bob):"), ("Анна:", "Борис:"), ("小明：", "小红："), ("_A_:", "_B_:"), ("### A:", "### B:"), ("【A】：", "【B】："),
-    ("A:\t", "B:\t"), ("A  :", "B  :"), ("Interviewer:", "Guest:"), ("Turn 1 (A):", "Turn 2 (B):"), ("Utterance 1 - Speaker A:", "Utterance 2 - Speaker B:"),
+    ("A:\t", "B:\t"), ("A  :", "B  :"), ("Interviewer:", "Guest:"), ("Turn 1 (A):", "Turn 2 (B):"), ("A)", "B)"), ("A;", "B;"), ("A>>", "B>>"), ("Utterance 1 - Speaker A:", "Utterance 2 - Speaker B:"),
 ]
 
 
@@ -109,7 +109,7 @@ def test_words_before_a_colon_stay_words(words: str) -> None:
     assert kept(f"{words} [anger]") == [("", words, "anger")]
     assert kept(f"A: {words} [anger]\nB: So. [joy]")[0] == ("A", words, "anger")
     assert kept(f"A: So. [joy]\n{words} [anger]\nB: So. [joy]")[1][1:] == (words, "anger")
-    assert [x.text for x in read(f"{words}\nI was there.\nGo away.", strategy="utterances", scenario="anger")][0] == words
+    assert read(f"{words}\nI was there.\nGo away.", strategy="utterances", scenario="anger")[0].text == words
 
 
 def test_single_lines_lose_their_speakers() -> None:
@@ -122,7 +122,7 @@ def test_single_lines_lose_their_speakers() -> None:
 
 TAGS = ["[{e}]", "[{E}]", "({e})", "<{e}>", "{{{e}}}", "*{e}*", "**[{e}]**", "［{e}］", "〔{e}〕", "【{e}】", "（{e}）", "[{e} 😊]", "[😊 {e}]", "[{e}: 0.9]", "[{e} (0.7)]", "[{e}, 90%]", "[{e} 4/5]",
         "[emotion: {e}]", "[Emotion = {e}]", "(feeling {e})", "({e} tone)", "(in a tone of {e})", "[very {e}]", "- {e}", "— {e}", "| {e}", "→ {e}", "#{e}", "[#{e}]", "Emotion: {e}",
-        "[“{e}”]", "[`{e}`]", "[label={e}]", "[{e}].", "[{e}] ({e})", "<emotion>{e}</emotion>", "(emotion: {e})", "[{e}!]", "[ {e} ]", "[{e}/{e}]"]
+        "[“{e}”]", "[`{e}`]", "[label={e}]", "[{e}].", "[{e}] ({e})", "<emotion>{e}</emotion>", "(emotion: {e})", "[{e}!]", "[ {e} ]", "[{e}/{e}]", "[[{e}]]", "[{e} - high]", "[emotion: {e}, intensity: 0.8]"]
 
 
 @pytest.mark.parametrize("tag", TAGS)
@@ -132,7 +132,7 @@ def test_tags_in_any_form(tag: str) -> None:
     assert kept(f"A: I got the job! {form('joy')}\nB: You did not. {form('surprise')}") == TURNS
 
 
-@pytest.mark.parametrize("front", ["A [{e}]:", "A ({e}):", "**A** [{e}]:", "A, {e}:", "[{e}] A:", "({e}) A:", "A: [{e}]", "A: ({e})", "A - {e}:", "A （{e}）："])
+@pytest.mark.parametrize("front", ["A [{e}]:", "A ({e}):", "**A** [{e}]:", "A, {e}:", "[{e}] A:", "({e}) A:", "A: [{e}]", "A: ({e})", "A - {e}:", "A （{e}）：", "[A | {e}]", "[A, {e}]:", "A / {e}:"])
 def test_tags_before_the_words(front: str) -> None:
     text = f"{front.format(e='joy')} I got the job!\n{front.format(e='surprise').replace('A', 'B')} You did not."
     assert kept(text) == TURNS
@@ -157,7 +157,7 @@ LINES_APART = [
     "Emotion: joy\nA: I got the job!\n\nEmotion: surprise\nB: You did not.", "[joy]\nA: I got the job!\n[surprise]\nB: You did not.", "Speaker: A\nText: I got the job!\nEmotion: joy\n\nSpeaker: B\nText: You did not.\nEmotion: surprise",
     "**Speaker:** A\n**Line:** I got the job!\n**Emotion:** joy\n\n**Speaker:** B\n**Line:** You did not.\n**Emotion:** surprise", "A:\nI got the job! [joy]\n\nB:\nYou did not. [surprise]",
     "**Speaker 1:**\nI got the job! [joy]\n**Speaker 2:**\nYou did not. [surprise]", "- A: I got the job!\n  - Emotion: joy\n- B: You did not.\n  - Emotion: surprise", "A: I got the job!\nLabel - joy\nB: You did not.\nLabel - surprise",
-    "1. Speaker: A\n   Utterance: \"I got the job!\"\n   Label: joy\n2. Speaker: B\n   Utterance: \"You did not.\"\n   Label: surprise", "A: I got the job!\n*joy*\nB: You did not.\n*surprise*",
+    "1. Speaker: A\n   Utterance: \"I got the job!\"\n   Label: joy\n2. Speaker: B\n   Utterance: \"You did not.\"\n   Label: surprise", "A: I got the job!\n*joy*\nB: You did not.\n*surprise*", "A\nI got the job! [joy]\nB\nYou did not. [surprise]",
 ]
 
 
@@ -192,7 +192,8 @@ JSONS = [
     json.dumps([{"A": "I got the job!", "emotion": "joy"}, {"B": "You did not.", "emotion": "surprise"}]), json.dumps([{"A": {"text": "I got the job!", "emotion": "joy"}}, {"B": {"text": "You did not.", "emotion": "surprise"}}]),
     json.dumps({"lines": ["A: I got the job! [joy]", "B: You did not. [surprise]"]}), json.dumps({"dialogue": PLAIN}), json.dumps({"1": "A: I got the job! [joy]", "2": "B: You did not. [surprise]"}),
     json.dumps([A, B]).replace('"', "“", 1).replace('"', "”", 1), "".join(("“" if i % 2 == 0 else "”") if c == '"' else c for c, i in ((c, json.dumps([A, B])[:k].count('"')) for k, c in enumerate(json.dumps([A, B])))),
-    "{speaker: 'A', text: 'I got the job!', emotion: 'joy'}\n{speaker: 'B', text: 'You did not.', emotion: 'surprise'}", json.dumps({"title": "A talk", "lines": [A, B], "count": 2}), json.dumps([A | {"line": 1}, B | {"line": 2}]),
+    "{speaker: 'A', text: 'I got the job!', emotion: 'joy'}\n{speaker: 'B', text: 'You did not.', emotion: 'surprise'}", json.dumps({"speakers": {"A": "Ann", "B": "Ben"}, "lines": [{"A": "I got the job! [joy]"}, {"B": "You did not. [surprise]"}]}),
+    json.dumps([{"speaker": "A", "lines": [{"text": "I got the job!", "emotion": "joy"}]}, {"speaker": "B", "lines": [{"text": "You did not.", "emotion": "surprise"}]}]), json.dumps({"title": "A talk", "lines": [A, B], "count": 2}), json.dumps([A | {"line": 1}, B | {"line": 2}]),
     json.dumps({"conversation": {"participants": ["A", "B"], "turns": [{"turn": 1, **A}, {"turn": 2, **B}]}}), json.dumps([A, B]).replace("}, {", "} {"), "lines = " + json.dumps([A, B]), json.dumps([{"text": "A: I got the job!", "emotion": "joy"}, {"text": "B: You did not.", "emotion": "surprise"}]),
     json.dumps([A | {"speaker": "Speaker 1"}, B | {"speaker": "Speaker 2"}]), json.dumps([{"speaker": 1, **{k: v for k, v in A.items() if k != "speaker"}}, {"speaker": 2, **{k: v for k, v in B.items() if k != "speaker"}}]),
     json.dumps([{"emotion": "joy", "lines": [{"speaker": "A", "text": "I got the job!"}]}, {"emotion": "surprise", "lines": [{"speaker": "B", "text": "You did not."}]}]), "`" + json.dumps([A, B]) + "`", "<json>\n" + json.dumps([A, B]) + "\n</json>",
@@ -223,6 +224,12 @@ TABLES = [
 @pytest.mark.parametrize("text", [*XML, *TABLES], ids=range(len(XML) + len(TABLES)))
 def test_xml_and_tables(text: str) -> None:
     assert kept(text) == TURNS
+
+
+def test_quotes_and_braces_in_words_stay() -> None:
+    assert kept(json.dumps([A, B]).replace("the job", 'the "job"')) == [("A", 'I got the "job"!', "joy"), TURNS[1]]
+    assert kept(str([A | {"text": "I don't know, it's late"}, B])) == [("A", "I don't know, it's late", "joy"), TURNS[1]]
+    assert [x.status for x in read('A: He said {"yes"} to me. [joy]\n*(B enters)*\nB: No. [fear]')] == ["kept", "no_text", "kept"]
 
 
 def test_nothing_of_json_is_half_read() -> None:

@@ -75,7 +75,8 @@ def _lost(lines: pd.DataFrame) -> str:
 def _where_raw(lines: pd.DataFrame) -> str:
     "Where the replies of some lines are, and how to look at them."
     store = lines.attrs.get("store", "")
-    return f"look at the raw replies: sqlite3 {store} 'SELECT text FROM replies LIMIT 3'" if store else "look at the raw replies"
+    query = "SELECT text FROM replies LIMIT 3"
+    return f"look at the raw replies: sqlite3 {store} '{query}'" if store else "look at the raw replies"
 
 # %% ../../nbs/generation/13_dialogues.ipynb #a0c23c17
 def corpus_of(

@@ -21,7 +21,8 @@ from .tags import EMOTION_WORDS, is_emotion, tag_of
 
 # %% ../../nbs/generation/12_forms.ipynb #65c9e123
 _THINK = (
-    r"(?:antml:|seed:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad|analysis|inner_monologue|cot|antthinking|rationale)"
+    r"(?:antml:|seed:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad|analysis|inner_monologue|"
+    r"cot|antthinking|rationale)"
 )
 _TAGS = re.compile(
     rf"(?P<open><{_THINK}(?:\s[^<>\n]{{0,100}})?>|\[{_THINK}\]|◁{_THINK}▷|<\|(?:begin|start)_(?:of_)?{_THINK}\|>|<\|{_THINK}\|>"
@@ -32,7 +33,8 @@ _CHANNEL = re.compile(  # all channels but the last of a harmony reply, with or 
     r"|\A(?=\s*(?:assistant\s*)?(?:analysis|commentary)).*assistant\s*final\s*:?"
     r"|\A\s*analysis(?=[A-Z]).*(?P<bare>)\Z", re.S)
 _TOLD = re.compile(
-    r"\A\s*\**(?:here is my thought process|here are my reasoning steps)\b.*?(?:\bhere is my response:?\**|\[BEGIN FINAL RESPONSE\])"
+    r"\A\s*\**(?:here is my thought process|here are my reasoning steps)\b.*?"
+    r"(?:\bhere is my response:?\**|\[BEGIN FINAL RESPONSE\])"
     r"|<details type=[\"']reasoning[\"'][^>\n]{0,100}>.*?(?:</details>|\Z)", re.S | re.I)
 
 # %% ../../nbs/generation/12_forms.ipynb #29564eae
@@ -43,8 +45,8 @@ _FOREIGN = re.compile(
 _TOKENS = re.compile(
     rf"{_FROM}\s*(?:assistant|model)\b|<\|channel\|>\s*final\b|<\|/?\w{{1,40}}\|>|<\uff5c[^\uff5c<>\n]{{1,40}}\uff5c>|</?s>"
     r"|</?(?:start|end)_of_turn>|<(?:eos|bos|pad|eot|eod|unk|endoftext|end_of_text|end_of_utterance)>|\[/?INST\]"
-    r"|\[(?:EOS|BOS|PAD|(?:BEGIN|END) FINAL RESPONSE)\]|</?(?:answer|final_answer|output|response|final|conclusion)>|<br\s?/?>(?=\s*$)",
-    re.I)
+    r"|\[(?:EOS|BOS|PAD|(?:BEGIN|END) FINAL RESPONSE)\]|</?(?:answer|final_answer|output|response|final|conclusion)>"
+    r"|<br\s?/?>(?=\s*$)", re.I)
 
 # %% ../../nbs/generation/12_forms.ipynb #c87b3d48
 _Span = tuple[int, int]
@@ -117,10 +119,10 @@ class Piece:
 
 # %% ../../nbs/generation/12_forms.ipynb #7656116f
 _FIELDS = {
-    "text": "text utterance words content sentence statement line dialogue dialog message says said speech quote transcript phrase "
-            "reply response turn zeile äußerung satz texte réplique texto testo tekst 台词 文本 内容 对话",
-    "speaker": "speaker speakers speakername speakerid speakerlabel name role character characters who person from actor participant sprecher locuteur "
-               "hablante parlante mówca 说话人 角色 话者",
+    "text": "text utterance words content sentence statement line dialogue dialog message says said speech quote transcript "
+            "phrase reply response turn zeile äußerung satz texte réplique texto testo tekst 台词 文本 内容 对话",
+    "speaker": "speaker speakers speakername speakerid speakerlabel name role character characters who person from actor "
+               "participant sprecher locuteur hablante parlante mówca 说话人 角色 话者",
     "label": "emotion label tag mood feeling emotionlabel emotiontag emotionname emotions labels tags sentiment affect tone "
              "emotionalstate gefühl stimmung émotion emoción emozione emocja 情感 情绪 感情",
 }
@@ -133,8 +135,9 @@ def kind_of(
     "What a field holds by its name."
     return _KIND.get(re.sub(r"[\W_]+", "", field).casefold(), "")
 
-# %% ../../nbs/generation/12_forms.ipynb #0657235e
-_STARTS = re.compile(r"""\{\s{0,99}(?:["'“]\s?\w|\w{1,30}\s?:\s?["'“\[{]|\n)|\[\s{0,99}(?:\[\s{0,99}){0,3}(?:["“]|'|\{\s{0,99}["'“\w])""")
+# %% ../../nbs/generation/12_forms.ipynb #f5e01649
+_STARTS = re.compile(
+    r"""\{\s{0,99}(?:["'“][^"'“”{}\n]{1,60}["'“”]\s{0,9}:|\w{1,30}\s?:\s?["'“\[{])|\[\s{0,99}(?:\[\s{0,99}){0,3}(?:["“]|'|\{\s{0,99}["'“\w])""")
 _MARKS = re.compile(r"""\\.|["'“”{}\[\]]""", re.S)
 _LONGEST = 60_000  # characters of broken JSON that are mended: more than any model writes at once
 
@@ -208,9 +211,16 @@ def _plainly(value: Any) -> str:
     return "" if value is None or isinstance(value, bool) else str(value)
 
 
+def _names_one(value: Any) -> bool:
+    return isinstance(value, dict) and any(kind_of(str(k)) == "speaker" and isinstance(v, str) for k, v in value.items())
+
+
 def _field(value: Mapping[str, Any], kind: str) -> str | None:
     "The field of a kind; of several the one that holds words."
-    held = [_plainly(v) for k, v in value.items() if kind_of(str(k)) == kind and (isinstance(v, str) or kind != "text")]
+    own = [v for k, v in value.items() if kind_of(str(k)) == kind]
+    if kind != "label":  # a list or map of speakers names nobody
+        own = [v for v in own if isinstance(v, str) or (kind == "speaker" and (_names_one(v) or isinstance(v, int)))]
+    held = [_plainly(v) for v in own]
     return next((v for v in held if re.search(r"[^\W\d]", v)), held[0] if held else None)
 
 # %% ../../nbs/generation/12_forms.ipynb #16a3b488
@@ -221,12 +231,13 @@ def _emotion(name: str, words: _Words) -> bool:
 def _groups(value: Any, words: _Words) -> bool:
     "Whether the value of a field such as `emotions` holds lines and no labels."
     if isinstance(value, list):
-        return any(isinstance(v, dict) and (_field(v, "text") or any(isinstance(p, list | dict) for p in v.values())) for v in value)
-    return isinstance(value, dict) and any(isinstance(v, list | dict) or isinstance(v, str) and _emotion(str(k), words)
-                                           for k, v in value.items())
+        inner = [v for v in value if isinstance(v, dict)]
+        return any(_field(v, "text") or any(isinstance(p, list | dict) for p in v.values()) for v in inner)
+    held = value.items() if isinstance(value, dict) else ()
+    return any(isinstance(v, list | dict) or (isinstance(v, str) and _emotion(str(k), words)) for k, v in held)
 
-# %% ../../nbs/generation/12_forms.ipynb #700a3e44
-_COUNTER = re.compile(r"^\W*(?:(?:turn|line|utterance|sentence|exchange|message|zeile|satz)?[\s_#-]{0,3}\d{1,4}|[a-z]+s)\W*$", re.I)
+# %% ../../nbs/generation/12_forms.ipynb #69bf713e
+_COUNTER = re.compile(r"^\W*(?:(?:turn|line|utterance|sentence|exchange|zeile|satz)?[\s_#-]{0,3}\d{1,4}|[a-z]+s)\W*$", re.I)
 
 
 def _object(value: dict[Any, Any], words: _Words, speaker: str | None, label: str | None) -> Iterator[_Entry]:
@@ -243,8 +254,8 @@ def _object(value: dict[Any, Any], words: _Words, speaker: str | None, label: st
         if _emotion(name, words):
             yield from _entries(part, words, own, name)
         else:
-            said_by = isinstance(part, dict) and _field(part, "text") is not None and not kind_of(name) and not _COUNTER.match(name)
-            yield from _entries(part, words, name if said_by and own is None else own, tag)
+            who = not kind_of(name) and not _COUNTER.match(name) and isinstance(part, dict) and _field(part, "text") is not None
+            yield from _entries(part, words, name if who and own is None else own, tag)
     if text is None and not inner:
         yield from _map(said, words, own, tag) if said else [("", own, tag)] if own or tag else []
 
@@ -273,46 +284,53 @@ def _entries(value: Any, words: _Words, speaker: str | None = None, label: str |
 # %% ../../nbs/generation/12_forms.ipynb #e1c1071b
 def _table(rows: Sequence[Any], words: _Words) -> list[tuple[int, _Entry]]:
     "Number and entry of each row; none where this is no table."
-    if not rows or not all(isinstance(r, list) and 1 < len(r) == len(rows[0]) < 9 and all(isinstance(c, str) for c in r) for r in rows):
+    even = all(isinstance(r, list) and 1 < len(r) == len(rows[0]) < 9 for r in rows)
+    if not rows or not even or not all(isinstance(cell, str) for row in rows for cell in row):
         return []
     head = {kind_of(cell): i for i, cell in reversed(list(enumerate(rows[0])))}
     columns = {k: i for k, i in head.items() if k}
-    body = list(enumerate(rows))[1 if columns.keys() & {"text", "label"} and not any(_emotion(c, words) for c in rows[0]) else 0 :]
-    columns = columns if len(body) < len(rows) else {}
+    headed = bool(columns.keys() & {"text", "label"}) and not any(_emotion(cell, words) for cell in rows[0])
+    body = list(enumerate(rows))[headed:]
+    columns = columns if headed else {}
     if not body:
         return []
     free = [i for i in range(len(rows[0])) if i not in columns.values() and any(re.search(r"[^\W\d]", r[i]) for _, r in body)]
-    if "label" not in columns and (tags := [i for i in free if all(_emotion(r[i], words) or tag_of(r[i], words) for _, r in body)]):
-        columns["label"] = tags[-1]
+    tags = [i for i in free if all(_emotion(row[i], words) or tag_of(row[i], words) for _, row in body)]
+    columns = {"label": tags[-1], **columns} if tags else columns
     free = sorted((i for i in free if i not in columns.values()), key=lambda i: -sum(len(r[i]) for _, r in body))
     columns = {**dict(zip([k for k in ("text", "speaker") if k not in columns], free, strict=False)), **columns}
-    if not {"text", "label"} <= columns.keys() and len(body) == len(rows):
+    if not headed and not {"text", "label"} <= columns.keys():
         return []
     cells = [(n, {k: r[i].strip() for k, i in columns.items()}) for n, r in body]
     return [(n, (c.get("text", ""), c.get("speaker") or None, c.get("label"))) for n, c in cells]
 
-# %% ../../nbs/generation/12_forms.ipynb #20f705d4
-def _json_pieces(text: str, words: _Words) -> list[Piece]:
+# %% ../../nbs/generation/12_forms.ipynb #416f6fc7
+def _said(text: str) -> list[str]:
+    "The lines of a string without speaker and label: there may be a whole dialogue in it."
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def _json_pieces(reply: str, words: _Words) -> list[Piece]:
     "The pieces of a reply that holds JSON, and of what stands around it; none if it holds none."
     found: list[Piece] = []
     spans: list[_Span] = []
-    for span, value, cut in _values(text):
-        entries = [(line, *of) for said, *of in _entries(value, words) for line in (said.split("\n") if of == [None, None] else [said])
-                   if line.strip() or of != [None, None]]
-        made = [Piece(0, said, speaker, label) for said, speaker, label in entries]
+    for span, value, cut in _values(reply):
+        made = [Piece(0, said, speaker, label) for text, speaker, label in _entries(value, words)
+                for said in (_said(text) if (speaker, label) == (None, None) else [text])]
         if cut:
             made = [*made[:-1], replace(made[-1] if made else Piece(0, ""), cut=True)]
         found, spans = found + made, [*spans, span] if made else spans
     if not any(re.search(r"\w", piece.raw) or piece.cut for piece in found):
         return []
-    around = [piece for piece in _line_pieces(_blank(text, spans), words) if re.search(r"\w", piece.raw)]
+    around = [piece for piece in _line_pieces(_blank(reply, spans), words) if re.search(r"\w", piece.raw)]
     return [replace(piece, line=i) for i, piece in enumerate([*found, *around])]
 
-# %% ../../nbs/generation/12_forms.ipynb #054729c2
-_ELEMENT = re.compile(r"""<(/?)([^\W\d][\w:.-]{0,40})((?:\s{1,99}[\w:-]{1,40}\s{0,9}=\s{0,9}(?:"[^"<>]*"|'[^'<>]*'))*)\s{0,99}(/?)>""")
+# %% ../../nbs/generation/12_forms.ipynb #329746bf
+_ELEMENT = re.compile(
+    r"""<(/?)([^\W\d][\w:.-]{0,40})((?:\s{1,99}[\w:-]{1,40}\s{0,9}=\s{0,9}(?:"[^"<>]*"|'[^'<>]*'))*)\s{0,99}(/?)>""")
 _ATTRIBUTE = re.compile(r"""([\w:-]{1,40})\s{0,9}=\s{0,9}(?:"([^"<>]*)"|'([^'<>]*)')""")
-_TURNS = frozenset("turn line utterance sentence message p li item row".split())
-_INLINE = frozenset("b i u em strong br span q".split())
+_TURNS = frozenset({"turn", "line", "utterance", "sentence", "message", "p", "li", "item", "row"})
+_INLINE = frozenset({"b", "i", "u", "em", "strong", "br", "span", "q"})
 _MARKUP = re.compile(r"(?:</?[^\W\d][\w:.-]{0,40}(?:\s[^<>\n]{0,200})?/?>|<[?!][^<>\n]{0,200}>|\s)+")
 _TAG_BEHIND = re.compile(r"^(?=[^<\n]*\w)([^<\n]*)<(\w{1,40})>([^<\n]*)</\2>", re.M)
 
@@ -349,14 +367,14 @@ def _records(text: str) -> list[_Record]:
         fields, at = {} if end else _attributes(name, tag[3]), tag.end()
         if fields and tag[2][0].isupper() and not kind and name not in _TURNS:
             fields = {"speaker": tag[2], **fields}  # an element that is named like who speaks
-        turn = not end and (bool(fields) or name in _TURNS and _begins_line(text, tag.start()))
-        if turn or (not end and kind and (held is None or held.fields.get(kind, "").strip())):
+        turn = not end and (bool(fields) or (name in _TURNS and _begins_line(text, tag.start())))
+        if turn or (not end and kind and not (held and not held.fields.get(kind, "").strip())):
             base = "text" if turn else ""
             held, field = _Record(name, tag.start(), base, fields), base or kind
             made.append(held)
         elif held and name not in _INLINE:
             field = held.base if end else kind or field
-        if held and (tag[4] and turn or end and (held.closes(name) or not held.base)):
+        if held and ((tag[4] and turn) or (end and (held.closes(name) or not held.base))):
             held.end = at
             held = None if held.base or held.closes(name) else held
     if held and field:
@@ -435,7 +453,7 @@ def pieces_of(
 # %% ../../nbs/generation/12_forms.ipynb #037b7659
 def fields_of(
     text: str,  # from `without_thoughts`
-    names: Sequence[str] = ("answer", "result", "prediction", "classification", "class", "output"),  # names of a label's field, too
+    names: Sequence[str] = ("answer", "result", "prediction", "classification", "class", "output"),  # also of a label
 ) -> list[str]:  # values, in order
     "What an answer in JSON states as its label."
     values = [value for _, value, cut in _values(text) if isinstance(value, dict) and not cut]

@@ -41,7 +41,8 @@ class Line:
 
 # %% ../../nbs/generation/12_lines.ipynb #70a3d6c0
 _BULLET = re.compile(r"^\s*(?:(?:[-*•\u2013—‣▪]|\(?\d{1,3}[.):]|\[\d{1,3}\]|#{1,6}|>)\s+)+")
-_BRACKETS = re.compile(r"[\[{<［〔｛＜]([^\[\]{}<>［］〔〕｛｝＜＞]{1,80})[\]}>］〕｝＞]|[(（]([^()（）]{1,80})[)）]|【([^】]{1,80})】")
+_BRACKETS = re.compile(
+    r"[\[{<［〔｛＜]([^\[\]{}<>［］〔〕｛｝＜＞]{1,80})[\]}>］〕｝＞]|[(（]([^()（）]{1,80})[)）]|【([^】]{1,80})】")
 _ASIDE = re.compile(  # *sighs*, standing alone between sentences
     r"(?:(?<=^)|(?<=[.!?…,:;]\s)|(?<=[.!?…,:;]))\*([^*\[\]\n]{1,80}?)(?<![.!?])\*"
     r"(?=\s*$|\s*[\[({<]|\s+[A-Z\"“'\u2018])"
@@ -91,7 +92,7 @@ def _tagged(line: str, words: Mapping[str, str]) -> tuple[str, str, str]:
     tags = [tag for tag in (tag_of(f, words) for f in found) if tag]
     if not tags and not square and (behind := _bracketed(line, words)) != line:
         return _tagged(behind, words)
-    text = _tidy(_BRACKETS.sub(" ", line))
+    text = _tidy(re.sub(r"[\[({<]\s*[\])}>]", " ", _BRACKETS.sub(" ", line)))
     strange = [f for f in found if not tag_of(f, words) and is_emotion(f)]
     if TWO in tags or len(set(tags)) > 1 or (tags and strange):
         return text, "", "two_labels"
@@ -102,13 +103,14 @@ def _tagged(line: str, words: Mapping[str, str]) -> tuple[str, str, str]:
 
 # %% ../../nbs/generation/12_lines.ipynb #96c61494
 _WHO = (
-    r"speaker|person|character|actor|voice|participant|interlocutor|player|role|sprecher(?:in)?|stimme|locuteur|locutrice|personne|hablante|"
-    r"interlocutora?|persona|parlante|falante|pessoa|spreker|persoon|mówca|rozmówca|osoba|спикер|говорящий|собеседник|диктор|"
+    r"speaker|person|character|actor|voice|participant|interlocutor|player|role|sprecher(?:in)?|stimme|locuteur|locutrice|"
+    r"personne|hablante|interlocutora?|persona|parlante|falante|pessoa|spreker|persoon|mówca|rozmówca|osoba|спикер|говорящий|собеседник|диктор|"
     r"说话人|发言人|讲话者|講者|角色|话者|話者|話し手|スピーカー|화자"
 )
 _PERSON = re.compile(rf"^(?:{_WHO})[\s_#-]{{0,3}}(\d{{1,2}}|[a-z]|one|two|three|four|[一二三四五甲乙丙丁])$", re.I)
 _TURN = re.compile(
-    r"^(?:turn|line|utterance|exchange|zeile|zug|tour|turno|tura)\s?[#_]?\d{1,3}\s?(?:[-\u2013—|.:：),]|(?=[\[(]))\s*|^#\d{1,3}[.:)]?\s+", re.I)
+    r"^(?:turn|line|utterance|exchange|zeile|zug|tour|turno|tura)\s?[#_]?\d{1,3}\s?(?:[-\u2013—|.:：),]|(?=[\[(]))\s*"
+    r"|^#\d{1,3}[.:)]?\s+", re.I)
 _CLOCK = r"(?:\d{1,2}:)?\d{1,2}:\d{2}(?:[.,]\d{1,3})?"
 _TIME = re.compile(rf"[\[(<]\s?{_CLOCK}(?:\s?(?:-->|[-\u2013—])\s?[\d:.,]{{4,12}})?\s?[\])>]|^{_CLOCK}\s[-|]?\s?")
 _FRONT = re.compile(r"^[\[(<{（［【]([^\[\](){}<>（）［］【】]{1,40}?)[:：]?[\])>}）］】]\s*([:：\u2013—-]?)\s*")
@@ -134,25 +136,30 @@ def _headed(line: str, card: Card, words: Mapping[str, str]) -> str:
     line = _TURN.sub("", _TIME.sub("", line).lstrip())
     front = _FRONT.match(line)
     name = " ".join(front[1].split()) if front else ""
-    if front and not tag_of(name, words) and not is_emotion(name):
-        if _is_speaker(name, card) or (front[2] and re.match(r"[^\W\d_a-z]", name)):
-            return f"{name}: {line[front.end() :]}"
-    return line
+    both = re.match(r"^([\w ]{1,30}?)\s?[|,/;-]\s?([\w ]{2,30})$", name)
+    if front and both and _is_speaker(both[1], card) and tag_of(both[2], words):
+        return f"{both[1]} [{both[2]}]: {line[front.end() :]}"
+    if not front or tag_of(name, words) or is_emotion(name):
+        return line
+    named = _is_speaker(name, card) or (front[2] and re.match(r"[^\W\d_a-z]", name))
+    return f"{name}: {line[front.end() :]}" if named else line
 
 # %% ../../nbs/generation/12_lines.ipynb #10f266d2
 _SPEAKER = re.compile(
     r"^(?P<name>[^\W_][\w .'\u2019&/#-]{0,30}?)\s*(?:(?:,|\s[-\u2013—/|])\s?(?P<aside>[^\W\d_][\w' -]{0,30}?)\s*"
     r"|(?:->|→|=>)[\w .'-]{1,30})?[:：]\s*(?P<said>.*)$", re.S)
-_WORDS = frozenset("""
+_SPOKEN = """
     listen look note wait well okay ok yes no yeah oh ah hey hi hello please remember question answer fact warning news update
-    reminder correction result reason plan rule first second third finally ps also and but so because then now today tomorrow honestly
-    seriously actually basically anyway right sure fine true false attention careful stop guess important example setting scene context
-    title topic situation conversation dialogue dialog script output emotion label explanation summary translation achtung also frage moment""".split())
+    reminder correction result reason plan rule first second third finally ps also and but so because then now today tomorrow
+    honestly seriously actually basically anyway right sure fine true false attention careful stop guess important example setting
+    scene context title topic situation conversation dialogue dialog script output emotion label explanation summary translation
+    achtung also frage moment"""
+_WORDS = frozenset(_SPOKEN.split())  # what stands before a colon and is nobody's name
 
 
 def _prefix(text: str, card: Card) -> tuple[str, str, str]:
     "What may be a speaker, what follows the name, and the words behind the colon; empty but for the words if there is none."
-    dash = re.match(rf"^({'|'.join(map(re.escape, card.speakers)) or '(?!)'})\s*[-\u2013—|]\s+(.*)$", text, re.S)
+    dash = re.match(rf"^({'|'.join(map(re.escape, card.speakers)) or '(?!)'})\s*(?:[-\u2013—|;]|[.)]|>{{1,2}})\s+(.*)$", text, re.S)
     if dash and not re.match(r"^[^\W\d_][\w' -]{0,30}[:：]", dash[2]):
         return dash[1], "", _unquoted(dash[2].strip())
     found = _SPEAKER.match(text)
@@ -163,7 +170,7 @@ def _prefix(text: str, card: Card) -> tuple[str, str, str]:
 
 # %% ../../nbs/generation/12_lines.ipynb #ec70a98a
 def _like_a_name(name: str) -> bool:
-    return all(not word[0].islower() or word.casefold() in ("of", "the", "von", "de", "der", "van", "la", "and") for word in name.split())
+    return all(not word[0].islower() or word in ("of", "the", "von", "de", "der", "van", "la", "and") for word in name.split())
 
 
 def _speakers(texts: Sequence[str], tagged: Sequence[str], card: Card) -> set[str]:
@@ -209,13 +216,17 @@ _CHATTER = re.compile(
 
 # %% ../../nbs/generation/12_lines.ipynb #0828d1cb
 _UNABLE = (
-    r"(?:can't|cannot|can not|won't|will not|am unable to|am not able to|'m unable to|'m not able to|must decline|have to decline|must refuse|"
-    r"(?:do not|don't) feel comfortable|am not comfortable|'m not comfortable)(?: \w+ly)?(?: to)?"
+    r"(?:can't|cannot|can not|won't|will not|am unable to|am not able to|'m unable to|'m not able to|must decline|"
+    r"have to decline|must refuse|(?:do not|don't) feel comfortable|am not comfortable|'m not comfortable)(?: \w+ly)?(?: to)?"
 )
-_TASK = r"(?:requests?|content|conversations?|dialogues?|lines?|sentences?|utterances?|texts?|material|task|scripts?|responses?|prompts?|examples?)\b"
+_TASK = (
+    r"(?:requests?|content|conversations?|dialogues?|lines?|sentences?|utterances?|texts?|material|task|scripts?|responses?|prompts?|"
+    r"examples?)\b"
+)
 _REQUEST = (  # what is refused: to help with it, to comply, to write this
     rf"(?:(?:help|assist|engag|continu|proceed)\w*(?: you)? (?:with|in|on)(?: (?:that|this|it|these|such))?(?:(?= ?[.,!;]| ?$)|"
-    rf" (?:[\w'-]+ ){{0,4}}{_TASK})|assist(?: you)?(?= ?[.,!;]| ?$)|comply\b|(?:help|assist)\w* (?:you )?(?:to |with )?(?:creat|writ|generat|produc)"
+    rf" (?:[\w'-]+ ){{0,4}}{_TASK})|assist(?: you)?(?= ?[.,!;]| ?$)|comply\b|"
+    rf"(?:help|assist)\w* (?:you )?(?:to |with )?(?:creat|writ|generat|produc)"
     rf"|fulfil\w* (?:[\w'-]+ ){{0,4}}{_TASK}|(?:creat|writ|generat|provid|produc|respond|answer|discuss)\w*(?: to| with)?"
     rf" (?:(?:that|this)(?= ?[.,!;]| ?$)|(?:[\w'-]+,? ){{0,6}}{_TASK}))"
 )
@@ -225,9 +236,12 @@ _REGRET = (
 )
 _REFUSAL = re.compile(rf"^\W*(?:{_REGRET}[\s,.;:!\u2014-]{{1,3}}(?:but )?)?(?:that )?i ?{_UNABLE} {_REQUEST}", re.I)
 _REFUSED_ABROAD = re.compile(
-    r"^\W*(?:(?:es )?tut mir leid|entschuldigung|leider|lo siento|(?:je suis )?désolée?|mi dispiace|desculpe|sinto muito|przykro mi|"
-    r"przepraszam|к сожалению|извините|很?抱歉|对不起|申し訳|すみません|죄송)[^\n]{0,80}(?:anfrage|dabei nicht helfen|solicitud|con eso|"
-    r"demande|vous aider avec cela|richiesta|pedido|prośb|w tym pomóc|запрос|请求|協助|协助|ご要望|リクエスト|요청)", re.I)
+    r"^\W*(?:(?:es )?tut mir leid|entschuldigung|leider|lo siento|(?:je suis )?désolée?|mi dispiace|desculpe|"
+    r"sinto muito|przykro mi|przepraszam|к сожалению|извините|很?抱歉|对不起|申し訳|すみません|죄송)"
+    r"(?=[^\n]{0,120}(?:nicht|no puedo|ne peux|ne puis|non posso|não posso|nie mog|не могу|无法|不能|できません|수 없))"
+    r"[^\n]{0,80}"
+    r"(?:anfrage|dabei nicht helfen|solicitud|con eso|demande|vous aider avec cela|richiesta|pedido|prośb|w tym pomóc|запрос|"
+    r"请求|协助|ご要望|リクエスト|요청)", re.I)
 
 # %% ../../nbs/generation/12_lines.ipynb #d8995d57
 def _is_refusal(text: str) -> bool:
@@ -243,14 +257,14 @@ _KEYED = re.compile(r"^([^\W\d_][\w ]{0,20}?)(?:\s?[:=：]|\s[-\u2013—]\s)\s*(
 def _role(raw: str, card: Card, words: Mapping[str, str]) -> tuple[str, str]:
     "What a line is: speaker, label or text by its field, with the value; else \"\" and the line."
     line = _headed(_unmarked(raw), card, words)
-    text, label, _ = _tagged(line[:200], words)
-    if len(line) < 100 and not re.search(r"\w", text) and label:
-        return "label", label
+    text, label, status = _tagged(line[:200], words)
+    if len(line) < 100 and not re.search(r"\w", text) and (status in ("kept", "two_labels") or is_emotion(label)):
+        return "label", label or line
+    if _is_speaker(line.strip(" :"), card):
+        return "speaker", line.strip(" :")
     if found := _KEYED.match(line[:200]):
         kind = kind_of(found[1])
-        if not found[2] and _is_speaker(found[1], card):
-            return "speaker", found[1]
-        if kind == "speaker" and len(found[2].split()) in (1, 2, 3) or (kind == "label" and 0 < len(found[2].split()) < 5):
+        if 0 < len(found[2].split()) < {"speaker": 4, "label": 5}.get(kind, 0):
             return kind, found[2]
         if kind == "text":
             return kind, line[found.start(2) :]
@@ -261,11 +275,13 @@ def _gathered(pieces: Sequence[Piece], card: Card, words: Mapping[str, str]) -> 
     "Turns whose speaker, words and label stand in lines of their own, as one piece each."
     made: list[Piece] = []
     waiting: dict[str, tuple[Piece, str]] = {}
-    roles = [("given", p.raw) if p.speaker is not None or p.label is not None or p.cut else _role(p.raw, card, words) for p in pieces]
+    given = [p.speaker is not None or p.label is not None or p.cut for p in pieces]
+    roles = [("given", p.raw) if own else _role(p.raw, card, words) for own, p in zip(given, pieces, strict=True)]
     fields = {kind for kind, _ in roles}
     for piece, (kind, value) in zip(pieces, roles, strict=True):
         last = made[-1] if made else None
-        if kind == "label" and last and last.label is None and not waiting and _tagged(_unmarked(last.raw), words)[2] == "no_label":
+        untagged = last and last.label is None and _tagged(_unmarked(last.raw), words)[2] == "no_label"
+        if kind == "label" and last and untagged and not waiting:
             made[-1] = replace(last, label=value)
         elif kind in ("speaker", "label"):
             made += [waiting[kind][0]] if kind in waiting else []
@@ -273,8 +289,8 @@ def _gathered(pieces: Sequence[Piece], card: Card, words: Mapping[str, str]) -> 
         elif kind == "given" or re.match(_CHATTER, piece.raw):
             made.append(piece)
         else:
-            given = {k: v for k, (_, v) in waiting.items()}
-            made.append(replace(piece, raw=value if fields & {"speaker", "label"} else piece.raw, **given))
+            speaker, label = (waiting[k][1] if k in waiting else None for k in ("speaker", "label"))
+            made.append(replace(piece, raw=value if fields & {"speaker", "label"} else piece.raw, speaker=speaker, label=label))
             waiting = {}
     return sorted([*made, *(p for p, _ in waiting.values())], key=lambda p: p.line)
 

@@ -47,20 +47,21 @@ class Reply:
 
 # %% ../../nbs/generation/11_store.ipynb #5e0d1a02
 TRUNCATED = frozenset({  # finish reasons of a reply that was cut
-    "length", "max_tokens", "max_length", "max_output_tokens", "max_completion_tokens", "model_length", "length_capped", "token_limit",
-    "context_length_exceeded", "model_context_window_exceeded", "incomplete", "time_limit", "pause_turn",
+    "length", "max_tokens", "max_length", "max_output_tokens", "max_completion_tokens", "model_length", "length_capped",
+    "token_limit", "context_length_exceeded", "model_context_window_exceeded", "incomplete", "time_limit", "pause_turn",
 })
 REFUSED = frozenset({  # finish reasons of a reply that was withheld
-    "content_filter", "content_filtered", "refusal", "refused", "safety", "image_safety", "recitation", "prohibited_content", "blocklist",
-    "spii", "guardrail_intervened", "error_toxic", "sensitive", "language", "moderation",
+    "content_filter", "content_filtered", "refusal", "refused", "safety", "image_safety", "recitation", "prohibited_content",
+    "blocklist", "spii", "guardrail_intervened", "error_toxic", "sensitive", "language", "moderation",
 })
 _FAILED = frozenset({
-    "error", "other", "abort", "aborted", "cancelled", "timeout", "network_error", "insufficient_system_resource", "load", "unload",
-    "malformed_function_call", "unexpected_tool_call", "not_finished",
+    "error", "other", "abort", "aborted", "cancelled", "timeout", "network_error", "insufficient_system_resource", "load",
+    "unload", "malformed_function_call", "unexpected_tool_call", "not_finished",
 })
 _WHOLE = frozenset({
-    "", "stop", "eos", "eos_token", "end", "end_turn", "stop_sequence", "end_of_sequence_token", "endoftext", "tool_calls", "function_call",
-    "tool_use", "complete", "completed", "finished", "done", "normal", "success", "null", "none", "unspecified", "matched",
+    "", "stop", "eos", "eos_token", "end", "end_turn", "stop_sequence", "end_of_sequence_token", "endoftext", "tool_calls",
+    "function_call", "tool_use", "complete", "completed", "finished", "done", "normal", "success", "null", "none",
+    "unspecified", "matched",
 })
 
 # %% ../../nbs/generation/11_store.ipynb #5e0d1a03

@@ -26,18 +26,19 @@ _OTHERS = """
 
 # %% ../../nbs/generation/12_tags.ipynb #7a4a0f5b
 _ABROAD = {  # German, Polish, French, Spanish, Italian, Portuguese, Dutch, Russian, Chinese, Japanese, Korean
-    "neutral": "neutralität neutralny neutralne neutralność neutre neutro neutra neutrale neutraal нейтрально нейтральный 中性 中立 ニュートラル 중립",
-    "happy": "freude glücklich fröhlich freudig radość radosny szczęście szczęśliwy joie heureux heureuse joyeux bonheur alegría feliz "
-             "alegre felicidad gioia felice felicità alegria felicidade blij blijdschap vreugde радость радостный счастье счастливый "
-             "高兴 快乐 开心 喜悦 喜び 嬉しい 幸せ 기쁨 행복",
-    "sad": "trauer traurig traurigkeit smutek smutny tristesse triste tristeza tristezza verdriet verdrietig грусть печаль грустный "
-           "悲伤 难过 伤心 悲しみ 悲しい 슬픔",
-    "angry": "wut ärger zorn wütend verärgert zornig złość gniew wściekłość colère enojo ira enfado enojado enfadado rabbia arrabbiato "
-             "raiva boosheid woede злость гнев злой 愤怒 生气 怒り 분노",
+    "neutral": "neutralität neutralny neutralne neutralność neutre neutro neutra neutrale neutraal нейтрально "
+               "нейтральный 中性 中立 ニュートラル 중립",
+    "happy": "freude glücklich fröhlich freudig radość radosny szczęście szczęśliwy joie heureux heureuse joyeux "
+             "bonheur alegría feliz alegre felicidad gioia felice felicità alegria felicidade blij blijdschap vreugde "
+             "радость радостный счастье счастливый 高兴 快乐 开心 喜悦 喜び 嬉しい 幸せ 기쁨 행복",
+    "sad": "trauer traurig traurigkeit smutek smutny tristesse triste tristeza tristezza verdriet verdrietig грусть "
+           "печаль грустный 悲伤 难过 伤心 悲しみ 悲しい 슬픔",
+    "angry": "wut ärger zorn wütend verärgert zornig złość gniew wściekłość colère enojo ira enfado enojado enfadado "
+             "rabbia arrabbiato raiva boosheid woede злость гнев злой 愤怒 生气 怒り 분노",
     "fear": "angst furcht ängstlich strach lęk peur miedo paura medo страх 恐惧 害怕 恐怖 恐れ 두려움 공포",
     "disgust": "ekel abscheu angeekelt wstręt obrzydzenie dégoût asco disgusto nojo walging отвращение 厌恶 嫌悪 혐오",
-    "surprise": "überraschung überrascht zaskoczenie zaskoczony zdziwienie étonnement surpris sorpresa sorpreso surpresa verrassing "
-                "verrast удивление 惊讶 吃惊 驚き 놀람",
+    "surprise": "überraschung überrascht zaskoczenie zaskoczony zdziwienie étonnement surpris sorpresa sorpreso surpresa "
+                "verrassing verrast удивление 惊讶 吃惊 驚き 놀람",
     "calm": "ruhe ruhig gelassen spokój spokojny calme calma tranquilo rustig спокойствие 平静 落ち着き",
     "contempt": "verachtung pogarda mépris desprecio disprezzo desprezo minachting презрение 轻蔑 軽蔑 경멸",
     "frustrated": "frustriert frustracja frustré frustración frustrazione frustração",
@@ -47,7 +48,7 @@ _ABROAD = {  # German, Polish, French, Spanish, Italian, Portuguese, Dutch, Russ
     "negative": "negativ négatif negativo negativa negatywny negatywne негативный 消极 负面 ネガティブ 부정",
 }
 _MEANT = {word: emotion for emotion, words in _ABROAD.items() for word in words.split()}
-EMOTION_WORDS = frozenset(_OTHERS.split()) | {w for forms in _FORMS.values() for w in forms} | set(_MEANT)  # also those of no label
+EMOTION_WORDS = frozenset(_OTHERS.split()) | {w for forms in _FORMS.values() for w in forms} | set(_MEANT)  # labels or not
 
 # %% ../../nbs/generation/12_tags.ipynb #c320b229
 def spellings(
@@ -63,12 +64,15 @@ def spellings(
 
 # %% ../../nbs/generation/12_tags.ipynb #f15fa052
 _PREFIX = re.compile(
-    r"^[\W_]*(?:(?:final )?answer|emotions?|labels?|tags?|mood|feelings?|tone|sentiment|affect|gefühl|stimmung|émotion|emoción|emozione|emocja|情感|情绪|感情)"
+    r"^[\W_]*(?:(?:final )?answer|emotions?|labels?|tags?|mood|feelings?|tone|sentiment|affect|"
+    r"gefühl|stimmung|émotion|emoción|emozione|emocja|情感|情绪|感情)"
     r"(?:[ _](?:label|tag|name))?[\"'”]?\s*(?:[:=：]|\bis\b|-)\s*", re.I)
-_SCORE = re.compile(r"[\s:=(,;\u2013-]*(?:\d{1,3}(?:[.,]\d{1,6})?\s*%?(?:\s*/\s*\d{1,3})?)\s*\)?$")
+_SCORE = re.compile(
+    r"[\s:=(,;|\u2013-]*(?:\d{1,3}(?:[.,]\d{1,6})?\s*%?(?:\s*/\s*\d{1,3})?\s*\)?|\b(?:intensity|confidence|strength|level|score)\b.*"
+    r"|(?<=[,;|(\u2013-])\s?(?:high|low|medium|moderate|strong|mild)(?: intensity)?\s*\)?)$")
 _FRAME = re.compile(
-    r"^(?:(?:is|feels?|feeling|sounds?|sounding|looks?|looking|with|in|out of|full of|expressing|a|an|the|sense of|tone of|voice of|"
-    r"very|so|really|quite|rather|slightly|somewhat|a bit|a little|mildly|mild|strongly|strong|extremely|deeply|deep) )+"
+    r"^(?:(?:is|feels?|feeling|sounds?|sounding|looks?|looking|with|in|out of|full of|expressing|a|an|the|sense of|tone of|"
+    r"voice of|very|so|really|quite|rather|slightly|somewhat|a bit|a little|mildly|mild|strongly|strong|extremely|deeply|deep) )+"
     r"|(?: (?:tone|voice|mood|emotion|feeling|tag|label))+$")
 
 
