@@ -159,7 +159,8 @@ _WORDS = frozenset(_SPOKEN.split())  # what stands before a colon and is nobody'
 
 def _prefix(text: str, card: Card) -> tuple[str, str, str]:
     "What may be a speaker, what follows the name, and the words behind the colon; empty but for the words if there is none."
-    dash = re.match(rf"^({'|'.join(map(re.escape, card.speakers)) or '(?!)'})\s*(?:[-\u2013—|;]|[.)]|>{{1,2}})\s+(.*)$", text, re.S)
+    codes = "|".join(map(re.escape, card.speakers)) or "(?!)"
+    dash = re.match(rf"^({codes})\s*(?:[-\u2013—|;]|[.)]|>{{1,2}})\s+(.*)$", text, re.S)
     if dash and not re.match(r"^[^\W\d_][\w' -]{0,30}[:：]", dash[2]):
         return dash[1], "", _unquoted(dash[2].strip())
     found = _SPEAKER.match(text)
