@@ -190,7 +190,7 @@ def test_renamed_speakers_are_mapped_stably() -> None:
 def test_thoughts_fences_and_numbers_of_lines() -> None:
     text = "<think>\nThe user wants [joy].\n</think>\n\n```text\nA: Hi. [joy]\n```\n---\nB: No. [fear]"
     assert [(x.line, x.text) for x in read(text)] == [(5, "Hi."), (8, "No.")]
-    assert [x.status for x in read("<think>\nA: Hi. [joy]")] == ["no_text"]
+    assert [x.status for x in read("<think>\nA: Hi. [joy]")] == ["truncated"]
 
 
 # ---- whole replies ----------------------------------------------------------------------------------------------

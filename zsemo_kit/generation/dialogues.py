@@ -27,7 +27,7 @@ from .lines import STATUSES, Line, label_of, parse
 from zsemo_kit.generation.prompts import (
     CONVERSATIONS, LINES, NO_SCENARIO, SECOND_LABELS, Prompt, as_json, prompts, second_prompt,
 )
-from .store import REFUSED, TRUNCATED, RecordedStore, Reply
+from .store import RecordedStore, Reply, ending
 
 # %% ../../nbs/generation/13_dialogues.ipynb #484fa7d6
 _LINE_COLUMNS = [
@@ -64,6 +64,20 @@ def funnel(
     counts.columns.name = None
     return counts.assign(kept_share=(counts["kept"] / counts["lines"].where(counts["lines"] > 0)).round(3))
 
+# %% ../../nbs/generation/13_dialogues.ipynb #a0c23c16
+def _lost(lines: pd.DataFrame) -> str:
+    "How many lines have which status, and one of them."
+    counts = str(lines["status"].value_counts().to_dict())
+    said = next((text for text in lines["text"] if text.strip()), "")
+    return f"{counts}, such as {said[:80]!r}" if said else counts
+
+
+def _where_raw(lines: pd.DataFrame) -> str:
+    "Where the replies of some lines are, and how to look at them."
+    store = lines.attrs.get("store", "")
+    query = "SELECT text FROM replies LIMIT 3"
+    return f"look at the raw replies: sqlite3 {store} '{query}'" if store else "look at the raw replies"
+
 # %% ../../nbs/generation/13_dialogues.ipynb #a0c23c17
 def corpus_of(
     lines: pd.DataFrame,  # from `read_lines`
@@ -72,8 +86,7 @@ def corpus_of(
     "The corpus that a model wrote, with where each line came from in extra columns."
     kept = lines[lines["status"] == "kept"].reset_index(drop=True)
     if kept.empty:
-        counts = lines["status"].value_counts().to_dict()
-        raise InputError(f"no line of the card {card.id} could be kept", found=str(counts), mend="look at the raw replies")
+        raise InputError(f"no line of the card {card.id} could be kept", found=_lost(lines), mend=_where_raw(lines))
     table = _sentence_rows(kept, card) if card.form == "sentences" else _line_rows(kept, card)
     return Corpus(f"{card.id}_synthetic", table.drop(columns=["label", "finish"]))
 
@@ -197,7 +210,9 @@ def generate_lines(
             kept += sum(row[_STATUS] == "kept" for row in new)
             _show(bar, chat, kept, len(rows) - kept)
     rows.sort(key=lambda row: (order[row[2], row[3]], row[4]))
-    return pd.DataFrame(rows, columns=_LINE_COLUMNS)
+    lines = pd.DataFrame(rows, columns=_LINE_COLUMNS)
+    lines.attrs["store"] = str(getattr(chat.store, "path", ""))
+    return lines
 
 # %% ../../nbs/generation/13_dialogues.ipynb #03f1b136
 _STATUS = _LINE_COLUMNS.index("status")
@@ -233,7 +248,7 @@ def read_again(
     heard: dict[str, str] = {}
     with tqdm(total=len(texts), unit="line", disable=not progress) as bar:
         for prompt, reply in chat.stream(second_prompt(name, text) for text in texts):
-            good = reply.finish not in REFUSED | TRUNCATED
+            good = ending(reply.finish) == "whole"
             label = label_of(reply.text, SECOND_LABELS) if good else None
             heard[asked[prompt.messages[0]["content"]]] = label or ""
             _show(bar, chat, sum(map(bool, heard.values())), sum(not v for v in heard.values()))

@@ -27,10 +27,11 @@ from ..corpora.words import own_columns, plain_word
 from .cards import cards
 from .chat import Chat
 from .dialogues import _show
+from .forms import split_thoughts
 from .lines import STATUSES, _is_refusal, label_of
 from .prompts import NO_SCENARIO, Message, Prompt
 from .sources import names_of, open_corpus
-from .store import REFUSED, TRUNCATED, Reply
+from .store import Reply, ending
 
 # %% ../../nbs/generation/16_silver.ipynb #298b6825
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ SILVER_STATUSES: dict[str, str] = {
     "two_labels": "an answer that names two of the labels",
     "no_label": "an answer that states no label or denies one, or an empty answer",
     "no_text": "an utterance without words: nothing to ask",
-    "truncated": "an answer that the server cut",
+    "truncated": "an answer that the server cut or broke off, or nothing but a thought that never ends",
     "refused": "an answer that the model or the server's filter refused",
     "no_reply": "asked without success, or not asked any more because the run was stopped",
     "not_asked": "in a part of the corpus that was not to be labelled, such as test",
@@ -102,9 +103,10 @@ _Reading = tuple[str, str, str]  # label or "", status, the answer
 def _reading(reply: Reply, task: Task) -> _Reading:
     "What a reply says."
     raw = " ".join(reply.text.split())[:_RAW]
-    if reply.finish in REFUSED or _is_refusal(reply.text):
+    end = ending(reply.finish)
+    if end == "refused" or _is_refusal(reply.text):
         return "", "refused", raw
-    if reply.finish in TRUNCATED:
+    if end != "whole" or split_thoughts(reply.text)[1] is not None:
         return "", "truncated", raw
     label = label_of(reply.text, task.labels)
     return (label, "kept", raw) if label else ("", _why_not(reply.text, task), raw)

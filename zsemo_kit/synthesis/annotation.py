@@ -26,10 +26,11 @@ from ..corpora.table import EMOTIONS, Corpus, InputError
 from ..corpora.turns import plain
 from ..generation.chat import Chat
 from ..generation.dialogues import _show
-from ..generation.lines import _THOUGHT, _is_refusal, _unquoted, spellings
+from ..generation.forms import without_thoughts
+from ..generation.lines import _is_refusal, _unquoted, spellings
 from ..generation.prompts import NO_SCENARIO, Prompt
 from ..generation.silver import PARTS, _wanted
-from ..generation.store import REFUSED, TRUNCATED, Reply
+from ..generation.store import Reply, ending
 from .acoustics import QUANTILES, WORDS, Thresholds, _as_thresholds, in_words, measures, sentence
 
 # %% ../../nbs/synthesis/27_annotation.ipynb #feffc04d
@@ -326,7 +327,7 @@ _FIRST = re.compile(r"[\s*_`#]*([A-Za-z]+)[\s*_`]*(?::|\.?\s*\Z)")
 
 def _claims(text: str) -> Iterator[tuple[str, str]]:
     "Every claim, one after another; an empty value is none."
-    text = _unquoted(_THOUGHT.sub(" ", text).strip())
+    text = _unquoted(without_thoughts(text).strip())
     quotes = [next(g for g in m.groups() if g is not None) for m in _QUOTED.finditer(text)]
     bare = _QUOTED.sub(" ", text)
     first = _FIRST.match(bare)
@@ -442,9 +443,10 @@ def _judged(
     row: Row,  # of an annotated corpus
 ) -> str:  # one of `EXPLANATION_STATUSES`
     "Whether a reply can be used."
-    if reply.finish in REFUSED or _is_refusal(reply.text):
+    end = ending(reply.finish)
+    if end == "refused" or _is_refusal(reply.text):
         return "refused"
-    if reply.finish in TRUNCATED:
+    if end != "whole":
         return "truncated"
     claims = claims_of(reply.text)
     felt = claims.pop("emotion", emotion)
@@ -465,7 +467,7 @@ def _answered(
         for prompt, reply in chat.stream(explanation_prompt(row["emotion"], row) for row in asked.values()):
             sent = prompt.messages[-1]["content"]
             status = _judged(reply, asked[sent]["emotion"], asked[sent])
-            found[sent] = status, " ".join(_THOUGHT.sub(" ", reply.text).split())
+            found[sent] = status, " ".join(without_thoughts(reply.text).split())
             kept += status == "kept"
             _show(bar, chat, kept, len(found) - kept)
     return found
