@@ -78,8 +78,8 @@ def _usable(named: str) -> str:
     except ValueError:
         good = False
     if not good:
-        expected = "such as http://host:3128 or socks5://host:1080"
-        raise InputError(f"the environment names a proxy that cannot be used: {shown}", expected=expected, mend=f"mend it, {_UNSET}")
+        what = f"the environment names a proxy that cannot be used: {shown}"
+        raise InputError(what, expected="such as http://host:3128 or socks5://host:1080", mend=f"mend it, {_UNSET}")
     if parts.scheme.startswith("socks") and not importlib.util.find_spec("socksio"):
         mend = f"pip install 'zsemo_kit[socks]', {_UNSET}"
         raise InputError(f"the environment names a SOCKS proxy ({shown}), for which a package is missing", mend=mend)

@@ -7,6 +7,7 @@ __all__ = ['Answer', 'EmptyReplyError', 'refused', 'read_answer']
 
 # %% ../../nbs/generation/11_answers.ipynb #0e368ded
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,8 +45,8 @@ _REASONING = ("reasoning", "reasoning_content", "thinking", "reasoning_details")
 
 def _thoughts(message: Mapping[str, Any]) -> int:
     "Characters of reasoning beside the text."
-    fields = [message[name] for name in _REASONING if message.get(name)]
-    return max([len(f) if isinstance(f, str) else len(str(f)) for f in fields] + [len(_text_of(message.get("content"), reasoning=True))])
+    fields = [len(str(message[name])) for name in _REASONING if message.get(name)]
+    return max([*fields, len(_text_of(message.get("content"), reasoning=True))])
 
 # %% ../../nbs/generation/11_answers.ipynb #8cba5a9c
 def _pieces(text: str) -> tuple[list[Any], bool]:
@@ -110,10 +111,10 @@ def _unlike(data: Any, why: str = "not a chat completion") -> NoReplyError:
 
 def _error_in(data: Mapping[str, Any], error: Any) -> NoReplyError:
     "The error that came under status 200."
-    code = error.get("code") if isinstance(error, Mapping) else None
-    status = int(code) if str(code).isdecimal() and 400 <= int(str(code)[:9]) < 600 else 200
+    code = str(error.get("code")) if isinstance(error, Mapping) else ""
+    status = int(code) if re.fullmatch(r"[45]\d\d", code) else 200
     body = {**data, "error": error}
-    said = f"error {status}: {sentence_in(body) or 'nothing is said'}" if status != 200 else sentence_in(body) or "an error without a word"
+    said = f"error{f' {status}' if status != 200 else ''}: {sentence_in(error) or 'nothing is said'}"
     return NoReplyError("ServerError", scrub(said), status=status, body=body, after=asked_wait({}, said))
 
 # %% ../../nbs/generation/11_answers.ipynb #bd2de022
@@ -160,13 +161,12 @@ def _read(choice: Mapping[str, Any], message: Mapping[str, Any], usage: Any) -> 
     if refusal and not text.strip():
         text, finish = str(refusal), "refusal"
     text, finish = (part.encode("utf-8", "replace").decode() for part in (text, finish))  # half a character cannot be stored
-    tokens = [_count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion")]
-    answer = Answer(text, finish, *tokens, reasoning=_thoughts(message))
+    tokens_in, tokens_out = (_count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion"))
+    answer = Answer(text, finish, tokens_in, tokens_out, _thoughts(message))
     if text.strip() or finish.lower() in REFUSED | TRUNCATED:
         return answer
-    empty = EmptyReplyError("EmptyReplyError", f"the reply is empty (finish reason {finish!r})", status=200, body={"finish": finish})
+    said = f"the reply is empty (finish reason {finish!r})"
+    empty = EmptyReplyError("EmptyReplyError", f"{said}; {_HINT}" if answer.reasoning else said, status=200)
     if is_filtered(empty):
         return refused(empty)
-    if answer.reasoning:
-        raise EmptyReplyError(empty.kind, f"{empty.said}; {_HINT}", status=200)
     raise empty

@@ -74,8 +74,9 @@ _VALUE = re.compile(
     r"|too (large|high|long|low|small|big)|exceed|(must|should) be (a |an |strictly |positive|non-?negative|valid)"
 )
 _UNKNOWN = re.compile(
-    r"unsupported (parameter|field|argument|property)|unrecogni[sz]ed|unknown (name|parameter|field|argument|property)|unexpected (field|keyword|argument)"
-    r"|extra_forbidden|extra inputs|not permitted|not allowed|instead|only [^.]{0,40}\b(supported|allowed)"
+    r"unsupported (parameter|field|argument|property)|unknown (name|parameter|field|argument|property)"
+    r"|unrecogni[sz]ed|unexpected (field|keyword|argument)|extra_forbidden|extra inputs|not permitted|not allowed"
+    r"|instead|only [^.]{0,40}\b(supported|allowed)"
 )
 _JSON_MODE = r"response[_ ]?format|json[_ ]?(mode|object|schema)|structured[_ ]?outputs?|guided|grammar"
 _ALIASES = {"response_format": _JSON_MODE, "temperature": "temperature", "seed": r"seed\b"}
@@ -125,8 +126,8 @@ def refused_field(
 _NO_SYSTEM = re.compile(
     r"(system|developer)[\s'\"`_]*(role|message|prompt|instruction)?s?\b[^.]{0,60}(\bno[tn]?\b|n't|\bun\w+|\bonly\b|disabled)"
     r"|(\bno[tn]?\b|n't|\bun\w+|\binvalid|\bonly\b)[^.]{0,60}\b(system|developer)\b"
-    r"|roles? (must|should) alternate|only '?user'?( role)?s?,? (and|or|/) '?(assistant|model)|(should|must) be '?(one of )?\W*user\b"
-    r"|(start|begin) with (a |an )?'?user|角色信息不正确"
+    r"|roles? (must|should) alternate|only '?user'?( role)?s?,? (and|or|/) '?(assistant|model)"
+    r"|(should|must) be '?(one of )?\W*user\b|(start|begin) with (a |an )?'?user|角色信息不正确"
 )
 
 
@@ -216,5 +217,6 @@ class Form:
             return replace(self, renamed=self.renamed | {name}), f"takes {other} in place of {name}"
         if name:
             meant = next((k for k in self.renamed if _OTHER_NAME[k] == name), name)
-            return replace(self, left_out=self.left_out | {meant}), f"does not take {name}={json.dumps(body[name])}; it is left out"
+            told = f"does not take {name}={json.dumps(body[name])}; it is left out"
+            return replace(self, left_out=self.left_out | {meant}), told
         return None
