@@ -30,8 +30,8 @@ from .fields import Form, check_fields, json_form, refused_field
 from .pace import Pace
 from .prompts import SECOND_READING, Prompt
 from zsemo_kit.generation.servers import (
-    NO_KEY, OPENAI_URL, NoReplyError, api_key, check_url, hopeless, is_filtered, is_loading, no_reply, scrub, shown, split_query,
-    unreachable,
+    NO_KEY, OPENAI_URL, NoReplyError, api_key, check_url, hopeless, is_filtered, is_loading, no_reply, scrub, shown,
+    split_query, unreachable,
 )
 from zsemo_kit.generation.store import (
     RECORDED_MODEL, Failure, RecordedStore, Reply, ReplyStore, Store, now, request_key,
@@ -391,13 +391,21 @@ async def _attempt(run: _Run, body: Mapping[str, Any], likely: float) -> Answer:
         await _rest(run, pause)
     client = await _connect_client(run)
     try:
-        # the plain call: `chat.completions.create` would check each message's type, a fifth of all time
-        answer = await client.post("/chat/completions", cast_to=object, body=body)
+        return read_answer(await _post(client, body))
     except openai.APIError as e:
-        raise no_reply(e, run.key) from e
+        no = no_reply(e)
+    except NoReplyError as e:
+        no = e
+    raise no.scrubbed(run.key)  # here, not above: a traceback would show what the server echoed
+
+
+async def _post(client: openai.AsyncOpenAI, body: Mapping[str, Any]) -> Any:
+    "JSON as it came, or text where it is none."
+    try:
+        # the plain call: `chat.completions.create` would check each message's type, a fifth of all time
+        return await client.post("/chat/completions", cast_to=object, body=body)
     except (ValueError, RecursionError) as e:
-        answer = getattr(e, "doc", "")  # what was to be JSON
-    return read_answer(answer)
+        return getattr(e, "doc", "")
 
 # %% ../../nbs/generation/12_chat.ipynb #0d709e3e
 def _learn(run: _Run, form: Form, no: NoReplyError, body: Mapping[str, Any]) -> bool:
@@ -454,18 +462,19 @@ async def _send(run: _Run, prompt: Prompt, request: Mapping[str, Any], likely: f
             body.pop("response_format", None)  # it asks for one word
         try:
             return await _attempt(run, body, likely)
-        except NoReplyError as no:
-            if is_filtered(no) and not refused_field(no, body):
-                return refused(no)
-            if _learn(run, form, no, body):
-                continue
-            empty, ends = isinstance(no, EmptyReplyError), no.status and hopeless(no, chat.base_url, chat.model)
-            if not ends and not empty and _wait_for(run, no):
-                continue
-            if ends or not (empty or _is_passing(no)) or tries >= (min(_AGAIN, chat.max_retries) if empty else chat.max_retries):
-                raise
-            tries += 1
-            await _rest(run, 0.0 if empty else no.after or min(8.0, 0.5 * 2 ** (tries - 1)))
+        except NoReplyError as e:
+            no = e
+        if is_filtered(no) and not refused_field(no, body):
+            return refused(no)
+        if _learn(run, form, no, body):
+            continue
+        empty, ends = isinstance(no, EmptyReplyError), no.status and hopeless(no, chat.base_url, chat.model)
+        if not ends and not empty and _wait_for(run, no):
+            continue
+        tries += 1
+        if ends or not (empty or _is_passing(no)) or tries > (min(_AGAIN, chat.max_retries) if empty else chat.max_retries):
+            raise no
+        await _rest(run, 0.0 if empty else no.after or min(8.0, 0.5 * 2 ** (tries - 1)))
 
 # %% ../../nbs/generation/12_chat.ipynb #e7946a3c
 async def _ask(run: _Run, prompt: Prompt, request: dict[str, Any], key: str) -> Reply | None:

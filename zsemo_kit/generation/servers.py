@@ -82,7 +82,8 @@ def check_url(
     except ValueError:
         good = False
     if not good:
-        raise InputError(f"bad base URL {shown(plain)!r}", expected="such as http://localhost:11434/v1")
+        mend = "" if "://" in plain or not plain else "it begins with http:// or https://"
+        raise InputError(f"bad base URL {shown(plain)!r}", expected="such as http://localhost:11434/v1", mend=mend)
     return urlunsplit((parts.scheme, parts.netloc, _PASTED.sub("", parts.path), parts.query, ""))
 
 
@@ -157,6 +158,14 @@ class NoReplyError(Exception):
         readable = " ".join(said.encode("utf-8", "replace").decode().split())
         self.said = readable if len(readable) <= 400 else f"{readable[:400]} …"
         super().__init__(self.said)
+
+    def scrubbed(
+        self,
+        key: str,  # to be kept out of the message
+    ) -> "NoReplyError":  # of the same kind
+        "The same without the key."
+        same: dict[str, Any] = {name: getattr(self, name) for name in ("status", "body", "after", "cause")}
+        return type(self)(self.kind, scrub(self.said, key), **same)
 
     @cached_property
     def words(self) -> str:
