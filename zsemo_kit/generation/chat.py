@@ -40,7 +40,7 @@ from zsemo_kit.generation.store import (
 # %% ../../nbs/generation/12_chat.ipynb #212b2531
 _FIRST_GUESS = 1024  # tokens of a reply, before any was seen
 
-
+# %% ../../nbs/generation/12_chat.ipynb #d3f15f1e
 class Ledger:
     "What was spent, and what the requests in flight will likely cost."
     def __init__(
@@ -185,7 +185,7 @@ class Chat:
 _END = object()
 _IN_A_ROW = 20  # failures without a single reply between them, after which a server is given up
 
-
+# %% ../../nbs/generation/12_chat.ipynb #1a487639
 class _Run:
     "One pass over the prompts: workers in an event loop in a thread, results through a queue."
     def __init__(self, chat: Chat, prompts: Iterable[Prompt]) -> None:
@@ -313,7 +313,7 @@ async def _afford(run: _Run, characters: int) -> float | None:
 # %% ../../nbs/generation/12_chat.ipynb #80f3369d
 _PER_POOL = 8  # a pool of connections looks through all of them at each request, so it is kept small
 
-
+# %% ../../nbs/generation/12_chat.ipynb #dbf79108
 def _clients(chat: Chat, key: str, proxy: str | None) -> list[openai.AsyncOpenAI]:
     "Clients that share the work; one for https, where reading the certificates takes longer than it saves."
     base, query = split_query(chat.base_url)
@@ -329,7 +329,7 @@ def _clients(chat: Chat, key: str, proxy: str | None) -> list[openai.AsyncOpenAI
     pools = [openai.DefaultAsyncHttpxClient(**way) for _ in range(0, chat.concurrency, _PER_POOL)]
     return [openai.AsyncOpenAI(api_key=key, http_client=pool, **options) for pool in pools]
 
-
+# %% ../../nbs/generation/12_chat.ipynb #1c97a656
 async def _connect_client(run: _Run) -> openai.AsyncOpenAI:
     "One of the clients, which are made when the first request must be sent."
     if not run.clients:
@@ -344,7 +344,7 @@ async def _connect_client(run: _Run) -> openai.AsyncOpenAI:
 # %% ../../nbs/generation/12_chat.ipynb #b043e6e4
 _PORTS = {"http": 80, "https": 443}  # others are of SOCKS proxies
 
-
+# %% ../../nbs/generation/12_chat.ipynb #d2b56005
 async def _knock(url: str, timeout: float) -> str:
     "Why nobody opens at an address; empty if somebody does."
     parts = urlsplit(url)
@@ -358,7 +358,7 @@ async def _knock(url: str, timeout: float) -> str:
         return getattr(e, "strerror", None) or str(e) or type(e).__name__
     return ""
 
-
+# %% ../../nbs/generation/12_chat.ipynb #e4bd37a9
 async def _way_to(url: str, timeout: float) -> str | None:
     "The proxy through which a server is reached; None for the direct way."
     proxy, host = proxy_of(url), urlsplit(url).hostname or ""
@@ -376,14 +376,14 @@ async def _way_to(url: str, timeout: float) -> str | None:
 class _StoppedError(Exception):
     "The run ends while a request waits for its turn."
 
-
+# %% ../../nbs/generation/12_chat.ipynb #3a7d8e83
 async def _rest(run: _Run, seconds: float) -> None:
     if seconds > 0:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(run.halt.wait(), seconds)
             raise _StoppedError
 
-
+# %% ../../nbs/generation/12_chat.ipynb #baeb0f4d
 async def _attempt(run: _Run, body: Mapping[str, Any], likely: float) -> Answer:
     "Send a request once, when its turn has come."
     await _rest(run, run.chat.pace.turn(likely))
@@ -398,7 +398,7 @@ async def _attempt(run: _Run, body: Mapping[str, Any], likely: float) -> Answer:
         no = e
     raise no.scrubbed(run.key)  # here, not above: a traceback would show what the server echoed
 
-
+# %% ../../nbs/generation/12_chat.ipynb #a451f8de
 async def _post(client: openai.AsyncOpenAI, body: Mapping[str, Any]) -> Any:
     "JSON as it came, or text where it is none."
     try:
@@ -416,7 +416,7 @@ def _learn(run: _Run, form: Form, no: NoReplyError, body: Mapping[str, Any]) -> 
         run._say(f"{shown(run.chat.base_url)} {told} ({no.said})")
     return found is not None
 
-
+# %% ../../nbs/generation/12_chat.ipynb #b92e5e13
 def _long(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
@@ -425,11 +425,11 @@ _POLL = 5.0  # seconds between two questions whether the model is loaded
 _PAUSE = 1.0  # a server that asks for this or more is waited for by all
 _PASSING = (408, 409, 425, 429)  # and all from 500 on
 
-
+# %% ../../nbs/generation/12_chat.ipynb #1513fdde
 def _is_passing(no: NoReplyError) -> bool:
     return no.status in _PASSING or no.status >= 500 or bool(no.cause)
 
-
+# %% ../../nbs/generation/12_chat.ipynb #68262be7
 def _wait_for(run: _Run, no: NoReplyError) -> bool:
     "Let all requests wait, if the server loads its model or asks for it; too long a wait ends the run."
     chat, where, loading = run.chat, shown(run.chat.base_url), is_loading(no)
@@ -451,7 +451,7 @@ def _wait_for(run: _Run, no: NoReplyError) -> bool:
 # %% ../../nbs/generation/12_chat.ipynb #7c08d782
 _AGAIN = 2  # times that an empty reply is asked for again
 
-
+# %% ../../nbs/generation/12_chat.ipynb #5dd90dcb
 async def _send(run: _Run, prompt: Prompt, request: Mapping[str, Any], likely: float) -> Answer:
     "A request in the form that the server takes, sent again as long as that is of use."
     chat, tries = run.chat, 0
@@ -509,7 +509,7 @@ async def _ask(run: _Run, prompt: Prompt, request: dict[str, Any], key: str) -> 
 # %% ../../nbs/generation/12_chat.ipynb #4bdcc3f8
 _SECRET = 12  # shorter "keys", such as EMPTY or ollama, hide nothing and are words that a reply may hold
 
-
+# %% ../../nbs/generation/12_chat.ipynb #bc536934
 def _reply(run: _Run, answer: Answer, key: str, cost: float | None, seconds: float) -> Reply:
     "What is stored; a server that echoes headers does not get the key into it."
     if answer.reasoning and not answer.text.strip():
@@ -519,7 +519,7 @@ def _reply(run: _Run, answer: Answer, key: str, cost: float | None, seconds: flo
         text = text.replace(run.key, "[key]")
     return Reply(key, run.chat.model, text, answer.finish, answer.tokens_in, answer.tokens_out, cost, round(seconds, 3), now())
 
-
+# %% ../../nbs/generation/12_chat.ipynb #85a8a507
 def _tokens(answer: Answer, characters: int) -> tuple[float, float]:
     "Tokens by the server's count, else three characters a token."
     return (

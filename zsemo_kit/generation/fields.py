@@ -18,7 +18,7 @@ from .servers import NoReplyError
 # %% ../../nbs/generation/11_fields.ipynb #e8e84cb6
 _OURS = {"model": "--model", "messages": "the card", "stream": "", "n": "--n"}  # fields that are not to be set so
 
-
+# %% ../../nbs/generation/11_fields.ipynb #efac4b6f
 def _value(text: str) -> Any:
     "JSON, else the text itself."
     def no_constant(name: str) -> None:
@@ -28,7 +28,7 @@ def _value(text: str) -> Any:
     except (ValueError, RecursionError):
         return text
 
-
+# %% ../../nbs/generation/11_fields.ipynb #666826d7
 def fields_of(
     pairs: Iterable[str],  # such as min_p=0.1 and chat_template_kwargs.enable_thinking=false
 ) -> dict[str, Any]:  # fields of a request
@@ -81,7 +81,7 @@ _UNKNOWN = re.compile(
 _JSON_MODE = r"response[_ ]?format|json[_ ]?(mode|object|schema)|structured[_ ]?outputs?|guided|grammar"
 _ALIASES = {"response_format": _JSON_MODE, "temperature": "temperature", "seed": r"seed\b"}
 
-
+# %% ../../nbs/generation/11_fields.ipynb #eb9937e6
 def _spelling(name: str) -> str:
     "A pattern for a field's name; a short word counts only where it is marked as a name."
     if name in _ALIASES:
@@ -107,7 +107,7 @@ def _structured(no: NoReplyError) -> list[str]:
             todo += part
     return found
 
-
+# %% ../../nbs/generation/11_fields.ipynb #334983bf
 def refused_field(
     no: NoReplyError,  # what came in place of a reply
     body: Mapping[str, Any],  # what was sent
@@ -130,7 +130,7 @@ _NO_SYSTEM = re.compile(
     r"|(should|must) be '?(one of )?\W*user\b|(start|begin) with (a |an )?'?user|角色信息不正确"
 )
 
-
+# %% ../../nbs/generation/11_fields.ipynb #440e4996
 def refuses_system(
     no: NoReplyError,  # what came in place of a reply
     body: Mapping[str, Any],  # what was sent
@@ -138,7 +138,7 @@ def refuses_system(
     "Whether a server takes no system message."
     return any(m["role"] == "system" for m in body["messages"]) and bool(_NO_SYSTEM.search(no.words))
 
-
+# %% ../../nbs/generation/11_fields.ipynb #09332bcb
 def without_system(
     messages: Sequence[Mapping[str, str]],  # of a request
 ) -> list[dict[str, str]]:  # user messages only
@@ -156,14 +156,14 @@ def without_system(
 # %% ../../nbs/generation/11_fields.ipynb #10a237e6
 _OTHER_NAME = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
-
+# %% ../../nbs/generation/11_fields.ipynb #a0ad3df3
 def json_form(
     schema: Mapping[str, Any],  # JSON schema of an answer
 ) -> dict[str, Any]:  # the field response_format
     "The field that holds a server to a schema."
     return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": dict(schema)}}
 
-
+# %% ../../nbs/generation/11_fields.ipynb #b38b6932
 def _json_forms(first: Mapping[str, Any], schema: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
     "Ways to ask for JSON, the wished one first."
     ways = {str(first.get("type")): first}

@@ -12,6 +12,15 @@ from collections.abc import Callable
 from ..corpora.table import InputError
 
 # %% ../../nbs/generation/11_pace.ipynb #b580329f
+def _seconds_each(what: str, limit: float | None) -> float:
+    "Seconds that one takes of a minute."
+    if limit is None:
+        return 0.0
+    if not (isinstance(limit, int | float) and 0 < limit < float("inf")):
+        raise InputError(f"bad limit of {what} a minute", expected="a number above 0", found=repr(limit))
+    return 60 / limit
+
+# %% ../../nbs/generation/11_pace.ipynb #7f4c5b5f
 class Pace:
     "When the next request may be sent."
     def __init__(
@@ -20,10 +29,7 @@ class Pace:
         tokens: float | None = None,  # a minute, of requests and replies together; None: no limit
         clock: Callable[[], float] = time.monotonic,  # seconds, from anywhere
     ) -> None:
-        for name, limit in (("requests", requests), ("tokens", tokens)):
-            if limit is not None and not (isinstance(limit, int | float) and 0 < limit < float("inf")):
-                raise InputError(f"bad limit of {name} a minute", expected="a number above 0", found=repr(limit))
-        self._each, self._token = 60 / requests if requests else 0.0, 60 / tokens if tokens else 0.0  # seconds
+        self._each, self._token = _seconds_each("requests", requests), _seconds_each("tokens", tokens)
         self._clock, self._limited = clock, bool(requests or tokens)
         self._next = self._free = self._pause = float("-inf")  # when a request, a token and the server allow the next one
 
