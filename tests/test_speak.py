@@ -1,6 +1,5 @@
 """Speaking a corpus: resumable, the same whatever the order, honest about what it could not say."""
 
-# ruff: noqa: RUF001 (full-width signs are the point)
 
 import json
 import warnings

@@ -570,10 +570,16 @@ def generate(
     max_cost: Annotated[float | None, typer.Option(help="Stop before the replies have cost more than this.")] = None,
     price: Annotated[tuple[float, float] | None, typer.Option(help="Price of a million tokens, in and out.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight at most.")] = 8,
+    requests_per_minute: Annotated[float | None, typer.Option(help="Requests sent in a minute at most.")] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option(help="Tokens in a minute at most, in and out.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature; the server's default if not given.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for one attempt.")] = 120.0,
+    request: Annotated[list[str] | None, typer.Option(
+        metavar="KEY=VALUE", help="A further field of each request: min_p=0.1, chat_template_kwargs.enable_thinking=false, …",
+    )] = None,
     json_mode: Annotated[bool, typer.Option("--json-mode", help="Ask for JSON, where the server can be held to it.")] = False,
+    json_schema: Annotated[bool, typer.Option("--json-schema", help="The same, by a schema of the card's lines.")] = False,
     seed: Annotated[int, typer.Option(help="Order of scenarios; 0 is the card's.")] = 0,
     silver: Annotated[bool, typer.Option("--silver", help="Label a corpus by its words; its test part is left alone.")] = False,
     task: Annotated[str, typer.Option(help="--silver: sentiment, or emotion (the default with --labels).")] = "",
@@ -585,12 +591,15 @@ def generate(
 ) -> None:
     "Write a corpus from a card with a language model, or from the recorded replies; or label a corpus: --silver."
     from zsemo_kit.corpora.table import InputError
-    server = {"model": model, "base_url": base_url, "concurrency": concurrency, "timeout": timeout, "price": price,
-              "max_cost": max_cost, "temperature": temperature, "max_tokens": max_tokens}
+    from zsemo_kit.generation.fields import fields_of
+    json_mode = json_mode or json_schema
+    asked = {"price": price, "max_cost": max_cost, "temperature": temperature, "max_tokens": max_tokens,
+             "requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
+    server: dict[str, Any] = {"model": model, "base_url": base_url, "concurrency": concurrency, "timeout": timeout}
     _refuse_mixed(silver, recorded or second_reading or json_mode or bool(n or strategy), labels, model, task, transcripts)
-    if recorded and (n or json_mode or any(server[k] is not None for k in ("price", "max_cost", "temperature", "max_tokens"))
-                     or model or base_url):
+    if recorded and (n or json_mode or request or model or base_url or any(v is not None for v in asked.values())):
         raise InputError("--recorded asks no server, and takes all the replies", mend="leave out --n, --model and the like")
+    server |= {**asked, "fields": fields_of(request or [])}
     if silver:
         _silver(card, task or ("emotion" if labels else "sentiment"), labels, transcripts, out, server, as_json)
         return
@@ -605,7 +614,8 @@ def generate(
         return
     from zsemo_kit.generation.chat import Chat, ReplyStore
     with ReplyStore(folder.with_name(f"{folder.name}.replies.sqlite")) as store:
-        chat = Chat(store=store, response_format="json" if json_mode else None, **server)  # type: ignore[arg-type]
+        form = "schema" if json_schema else "json" if json_mode else None
+        chat = Chat(store=store, response_format=form, **server)
         _keep(*_from_server(chosen, how, n or 200, chat, second_reading, seed, json_mode, not as_json), folder, as_json)
 
 # %% ../nbs/51_cli.ipynb #07a488f8
@@ -646,7 +656,7 @@ def _sums(chat: "Chat") -> str:
     if chat.ledger.price:
         told += f"; cost so far {chat.ledger.spent:.4f}"
     if chat.failed:
-        told += "; the same command asks again for what failed"
+        told += f" (the last: {chat.last_failure}); the same command asks again for what failed"
     if chat.stopped == "max_cost":
         told += "; stopped at --max-cost: the same command with a higher limit goes on from here"
     return told
@@ -670,7 +680,7 @@ def _refuse_mixed(silver: bool, for_cards: bool, labels: str, model: str, task: 
         raise InputError("--task, --labels and --transcripts label a corpus", mend="add --silver, or leave them out")
     if silver and for_cards:
         mend = "for recorded silver labels give --labels melt, a CSV, or a saved folder"
-        raise InputError("--recorded, --n, --strategy, --second-reading and --json-mode do not go with --silver", mend=mend)
+        raise InputError("--recorded, --n, --strategy, --second-reading and JSON do not go with --silver", mend=mend)
     if labels and (model or transcripts != "own"):
         raise InputError("--labels are there already", mend="leave out --model and --transcripts")
 

@@ -25,6 +25,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from .. import __version__
+from .proxies import client_options, proxy_of, without_password
 from .record import json_text
 from .table import InputError, escapes
 
@@ -184,7 +185,8 @@ def _forget(part: Path) -> None:
 # %% ../../nbs/corpora/05_fetch.ipynb #9d14330a
 def _until_whole(url: str, part: Path, bar: Any, timeout: float) -> None:
     failed, size = 0, -1
-    with httpx.Client(follow_redirects=True, timeout=timeout) as client:
+    way = client_options(url, proxy_of(url))
+    with httpx.Client(follow_redirects=True, timeout=timeout, **way) as client:
         while True:
             try:
                 return _attempt(client, url, part, bar)
@@ -202,7 +204,9 @@ def _until_whole(url: str, part: Path, bar: Any, timeout: float) -> None:
 def _give_up(url: str, part: Path, why: Exception) -> NoReturn:
     kept = f"{part.stat().st_size:,} bytes are kept in {part}, and the same command goes on there" if part.is_file() else ""
     mend = "; ".join(filter(None, (kept, f"or download {url} by hand into {part.parent}")))
-    raise InputError(f"cannot download {url}", found=str(why) or type(why).__name__, mend=mend) from why
+    proxy = proxy_of(url)
+    through = f" (through the proxy {without_password(proxy)})" if proxy else ""
+    raise InputError(f"cannot download {url}", found=f"{str(why) or type(why).__name__}{through}", mend=mend) from why
 
 # %% ../../nbs/corpora/05_fetch.ipynb #75d17c47
 _LARGEST = 1 << 31  # bytes unpacked; no corpus that may be fetched holds half as much

@@ -194,13 +194,13 @@ def generate_lines(
     chat: Chat,  # who is asked, and where replies are kept
     *,
     seed: int = 0,  # 0: the card's order of scenarios; else shuffled
-    json: bool = False,  # ask for JSON; for a Chat with response_format="json"
+    json: bool = False,  # ask for JSON; for a Chat with response_format="json" or "schema"
     progress: bool = True,  # show a progress bar
 ) -> pd.DataFrame:  # one line a row, with its status
     "Ask for n replies and parse them; every line is there, kept or not."
     card = load_card(card) if isinstance(card, str) else card
     made, order = prompts(card, strategy, n, seed), dict[tuple[str, int], int]()
-    asked = _numbered((as_json(p) for p in made) if json else made, order)
+    asked = _numbered((as_json(p, card) for p in made) if json else made, order)
     rows: list[tuple[Any, ...]] = []
     kept = 0
     with tqdm(total=n, unit="reply", disable=not progress) as bar:
@@ -270,7 +270,10 @@ def generate(
     "Ask a model for a corpus. What was answered is on disk, so the same call goes on where it was stopped."
     _check_second(second_reading)
     card = load_card(card) if isinstance(card, str) else card
-    corpus = corpus_of(generate_lines(card, strategy, n, chat, seed=seed, json=json, progress=progress), card)
+    lines = generate_lines(card, strategy, n, chat, seed=seed, json=json, progress=progress)
+    if lines.empty:
+        raise InputError("no reply, so no corpus", found=chat.last_failure or f"stopped: {chat.stopped}")
+    corpus = corpus_of(lines, card)
     if second_reading == "none":
         return corpus
     corpus = read_again(corpus, chat, seed=seed, progress=progress)

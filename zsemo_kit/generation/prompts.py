@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['Message', 'STRATEGIES', 'CONVERSATIONS', 'LINES', 'NO_SCENARIO', 'UTTERANCES', 'CONTRAST', 'SENTENCES',
-           'SECOND_LABELS', 'Prompt', 'strategies', 'scenarios_of', 'messages', 'prompts', 'as_json', 'second_reading',
-           'second_prompt']
+           'SECOND_READING', 'SECOND_LABELS', 'Prompt', 'strategies', 'scenarios_of', 'messages', 'prompts', 'as_json',
+           'second_reading', 'second_prompt']
 
 # %% ../../nbs/generation/11_prompts.ipynb #dec828d8
 import random
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
+from typing import Any
 
 from ..corpora.table import InputError
 from .cards import Card, Scenario, load_card
@@ -37,6 +38,7 @@ class Prompt:
     scenario: str  # id of the scenario, the emotion of `utterances`, or "-"
     sample: int  # how many prompts with the same messages came before
     messages: tuple[Message, ...]  # system and user message
+    schema: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)  # of the answer, where it is JSON
 
 # %% ../../nbs/generation/11_prompts.ipynb #a854d8fd
 _LANGUAGES = {
@@ -205,13 +207,27 @@ _AS_JSON = (
 )
 
 
+def _schema_of(card: Card, strategy: str) -> dict[str, Any]:
+    "JSON schema of the answer to a prompt: lines, with the speakers and labels that it names."
+    text = {"type": "string"}
+    line: dict[str, Any] = {"text": text}
+    if card.form != "sentences" and strategy != "utterances":
+        labels = card.evaluated if strategy == "contrast" else card.labels
+        speaker = text if strategy == "contrast" else {**text, "enum": list(card.speakers)}
+        line = {"speaker": speaker, "text": text, "emotion": {**text, "enum": list(labels)}}
+    item = {"type": "object", "properties": line, "required": list(line), "additionalProperties": False}
+    lines = {"lines": {"type": "array", "items": item}}
+    return {"type": "object", "properties": lines, "required": ["lines"], "additionalProperties": False}
+
+
 def as_json(
     prompt: Prompt,  # a prompt for the line format
+    card: Card | None = None,  # that it was made from; gives the schema, for servers that hold to one
 ) -> Prompt:  # the same, asking for JSON
-    "Ask for JSON; meant for `Chat(response_format='json')`."
+    "Ask for JSON; meant for `Chat(response_format='json')`, or 'schema'."
     *before, last = prompt.messages
     asked = {**last, "content": f"{last['content']}\n\n{_AS_JSON}"}
-    return replace(prompt, messages=(*before, asked))
+    return replace(prompt, messages=(*before, asked), schema=_schema_of(card, prompt.strategy) if card else None)
 
 # %% ../../nbs/generation/11_prompts.ipynb #02c1f501
 _SECOND = (
@@ -219,6 +235,7 @@ _SECOND = (
     "neutral, happy, sad, angry, fear, surprise or disgust? Frustration counts as angry, contempt as disgust. "
     "If the words alone give no sign, answer neutral. Answer with one word."
 )
+SECOND_READING = "second_reading"  # the strategy of such a prompt
 SECOND_LABELS: tuple[str, ...] = ("neutral", "happy", "sad", "angry", "fear", "surprise", "disgust")
 
 
@@ -234,4 +251,4 @@ def second_prompt(
     text: str,  # one line, without its tag
 ) -> Prompt:  # equal texts give equal prompts, so that each is read once
     "A second reading as a prompt for `Chat.stream`."
-    return Prompt(card, "second_reading", NO_SCENARIO, 0, tuple(second_reading(text)))
+    return Prompt(card, SECOND_READING, NO_SCENARIO, 0, tuple(second_reading(text)))

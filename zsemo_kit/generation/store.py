@@ -256,6 +256,7 @@ def now() -> str:  # such as 2026-11-21T13:00:00Z
 _REPLY_COLUMNS = "key, model, text, finish, tokens_in, tokens_out, cost, seconds, created"
 _PUT = f"""INSERT OR IGNORE INTO replies ({_REPLY_COLUMNS}, server, card, strategy, scenario, sample, request)
 VALUES ({', '.join('?' * 15)})"""  # noqa: S608 (column names, no input)
+_BLANK = "text = '' AND finish = 'stop'"  # no reply: earlier versions of the kit stored such ones
 _FAIL = """INSERT INTO failures VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET kind = excluded.kind, error = excluded.error, runs = runs + 1,
 created = excluded.created"""
@@ -312,7 +313,7 @@ class ReplyStore:
         key: str,  # from `request_key`
     ) -> Reply | None:  # the stored reply, if there is one
         "Look a reply up."
-        rows = self._rows(f"SELECT {_REPLY_COLUMNS} FROM replies WHERE key = ?", (key,))  # noqa: S608
+        rows = self._rows(f"SELECT {_REPLY_COLUMNS} FROM replies WHERE key = ? AND NOT ({_BLANK})", (key,))  # noqa: S608
         return replace(Reply(*rows[0]), source="store") if rows else None
 
     def put(
@@ -325,7 +326,8 @@ class ReplyStore:
         "Store a reply; the first one of a key stays."
         values = (reply.key, reply.model, reply.text, reply.finish, reply.tokens_in, reply.tokens_out, reply.cost,
                   reply.seconds, reply.created or now(), server, *_where(prompt), canonical(request))
-        return self._write((_PUT, values), ("DELETE FROM failures WHERE key = ?", (reply.key,)))
+        blank = (f"DELETE FROM replies WHERE key = ? AND {_BLANK}", (reply.key,))  # noqa: S608
+        return self._write(blank, (_PUT, values), ("DELETE FROM failures WHERE key = ?", (reply.key,)))
 
     def fail(
         self,

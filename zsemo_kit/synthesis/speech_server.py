@@ -20,7 +20,8 @@ import numpy as np
 import openai
 
 from ..corpora.table import InputError
-from ..generation.chat import OPENAI_URL, _api_key, _check_url, _hopeless, _public, _said
+from ..corpora.proxies import client_options, proxy_of
+from ..generation.servers import OPENAI_URL, api_key, check_url, hopeless, no_reply, shown, split_query
 from .casting import Engine, EngineError, Voice, named_voices
 from .languages import language_tag, nearest, no_voice
 
@@ -164,26 +165,26 @@ class SpeechServer(Engine):
         if not timeout > 0 or max_retries < 0:
             found = f"{timeout}, {max_retries}"
             raise InputError("bad timeout or max_retries", expected="seconds above 0, and 0 or more", found=found)
-        self.model, self.base_url = model, _check_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
+        self.model, self.base_url = model, check_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
         self.timeout, self.max_retries, self._format = timeout, max_retries, response_format
         named = named_voices(voices)
         self._known: tuple[Voice, ...] = tuple(Voice(n, "", g or _described(n)[0], n) for n, g in named.items())
         self._more = {"instructions": instructions} if instructions else {}
-        _api_key(self.base_url)  # a missing key is told now, not at the first text
+        api_key(self.base_url)  # a missing key is told now, not at the first text
         self._client: openai.OpenAI | None = None  # made when the first text is spoken
         self._key, self._lock = "", threading.Lock()
 
     @property
     def fingerprint(self) -> str:  # type: ignore[override]
         "Server, model and what is asked of it; a server does not promise the same samples twice."
-        return "|".join(["openai", _public(self.base_url), self.model, self._format, *self._more.values()])
+        return "|".join(["openai", shown(self.base_url), self.model, self._format, *self._more.values()])
 
     @property
     def licence(self) -> str:  # type: ignore[override]
         "The terms of whose server it is."
         if self.base_url.rstrip("/") == OPENAI_URL:
             return "OpenAI's terms hold: speech costs money, and who hears it must be told that no human speaks."
-        return f"The terms of the server at {_public(self.base_url)} and of its model {self.model} hold."
+        return f"The terms of the server at {shown(self.base_url)} and of its model {self.model} hold."
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_client", "_lock", "_key")}
@@ -203,7 +204,7 @@ class SpeechServer(Engine):
         of_it = {c for c in codes if c == code or (c.split("-")[0] == code.split("-")[0] and "-" not in language_tag(language))}
         fit = [v for v in self._known if not v.language or v.language in of_it]
         if not fit:
-            raise no_voice(f"the server at {_public(self.base_url)}", language, codes)
+            raise no_voice(f"the server at {shown(self.base_url)}", language, codes)
         return tuple(replace(v, language=language_tag(language)) for v in fit)
 
     def _own(self) -> tuple[Voice, ...]:
@@ -257,23 +258,26 @@ class SpeechServer(Engine):
 
     def _refusal(self, error: openai.APIError, text: str, voice: Voice) -> InputError:
         "What an error of the server means for the other texts."
-        where, said = _public(self.base_url), _said(error, self._key)
-        if _of_voice(error, voice.id, said):
+        where, no = shown(self.base_url), no_reply(error, self._key)
+        if _of_voice(error, voice.id, no.said):
             mend = "name its voices with --voices (voices=), with genders: anna:female,tom:male"
-            refused = _VoiceError(f"{where} does not take the voice {voice.id!r}", found=said, mend=mend)
+            refused = _VoiceError(f"{where} does not take the voice {voice.id!r}", found=no.said, mend=mend)
             refused.offered = tuple(_offered(error.message))
             return refused
-        hopeless = _hopeless(error, self.base_url, self.model, said)
-        if hopeless:
-            return EngineError(hopeless.what, found=hopeless.found, mend=hopeless.mend)
-        return InputError(f"{where} does not speak {text[:40]!r}", found=said)
+        ends = hopeless(no, self.base_url, self.model, proxy_of(self.base_url))
+        if ends:
+            return EngineError(ends.what, found=ends.found, mend=ends.mend)
+        return InputError(f"{where} does not speak {text[:40]!r}", found=no.said)
 
     def _connected(self) -> openai.OpenAI:
         with self._lock:
             if self._client is None:
-                self._key = _api_key(self.base_url)
+                self._key = api_key(self.base_url)
                 patience = openai.Timeout(self.timeout, connect=min(self.timeout, 10.0))
+                base, query = split_query(self.base_url)
+                way = client_options(base, proxy_of(base))
                 self._client = openai.OpenAI(
-                    api_key=self._key, base_url=self.base_url, timeout=patience, max_retries=self.max_retries
+                    api_key=self._key, base_url=base, default_query=query or None, timeout=patience, max_retries=self.max_retries,
+                    http_client=openai.DefaultHttpxClient(**way) if way else None,
                 )
             return self._client
