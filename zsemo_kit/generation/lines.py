@@ -89,11 +89,12 @@ def _tagged(line: str, words: Mapping[str, str]) -> tuple[str, str, str]:
     line = _ASIDE.sub(lambda m: f"[{m[1]}]" if tag_of(m[1], words) else " ", line)
     found = [next(g for g in m.groups() if g) for m in _BRACKETS.finditer(line)]
     square = [m[1] for m in _BRACKETS.finditer(line) if m[1]]
-    tags = [tag for tag in (tag_of(f, words) for f in found) if tag]
+    named = {f: tag_of(f, words) for f in set(found)}
+    tags = [tag for f in found if (tag := named[f])]
     if not tags and not square and (behind := _bracketed(line, words)) != line:
         return _tagged(behind, words)
     text = _tidy(re.sub(r"[\[({<]\s*[\])}>]", " ", _BRACKETS.sub(" ", line)))
-    strange = [f for f in found if not tag_of(f, words) and is_emotion(f)]
+    strange = [f for f in found if not named[f] and is_emotion(f)]
     if TWO in tags or len(set(tags)) > 1 or (tags and strange):
         return text, "", "two_labels"
     if tags:
