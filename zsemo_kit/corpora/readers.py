@@ -627,7 +627,7 @@ def folder_from(
 ) -> Path | None:  # the folder that it names, there or not; None if it is empty or not set
     "A folder as people write it into a variable: quotes, spaces and line ends around it go, `~` and `$HOME` are followed."
     text = os.environ.get(variable, "").strip().strip("'\"").strip()
-    return Path(os.path.expandvars(text)).expanduser() if text else None
+    return Path(os.path.expanduser(os.path.expandvars(text))) if text else None  # noqa: PTH111 - it leaves ~ where there is no home
 
 
 def corpora_root() -> Path | None:  # the folder that ZSEMO_CORPORA names, if it is set and there
