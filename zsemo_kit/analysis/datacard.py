@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import __version__
+from .. import __version__
 from .audit import audit, diversity, documented_shares, label_shares
 from .results import pipes
 from ..corpora.audio import audio_path, open_part

@@ -24,7 +24,7 @@ import httpx
 import yaml
 from tqdm.auto import tqdm
 
-from . import __version__
+from .. import __version__
 from .record import json_text
 from .table import InputError, escapes
 
