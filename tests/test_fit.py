@@ -195,8 +195,8 @@ def test_a_class_that_dev_lacks_is_told_and_training_goes_on(classifier: str, ke
         warnings.simplefilter("always")
         model = fit(TRAIN, DEV.where({"emotion": kept}), LABELS, encoder, config(classifier), progress=False)
     missing = ", ".join(label for label in LABELS if label not in kept)
-    assert [str(w.message) for w in said] == [f"dev has no utterance of class {missing} (corpus {DEV.name!r}): its scores are over "
-                                              f"{', '.join(kept)}; a larger dev share may help"]
+    assert [str(w.message) for w in said] == [f"dev has no utterance of class {missing} (corpus {DEV.name!r}): its scores are "
+                                              f"over {', '.join(kept)}; a larger dev share may help"]
     assert model.predict(DEV).shape == (len(DEV), 4) and np.isfinite(model.history.select_dtypes("number")).all(axis=None)
 
 
