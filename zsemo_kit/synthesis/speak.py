@@ -73,13 +73,13 @@ def _told_languages(corpus: Corpus) -> list[str]:
 _ENOUGH, _SURE = 0.5, 0.9  # probabilities of a guess: to be taken for a whole corpus, and to speak against what was told
 _SAMPLE = 400  # texts that a guess looks at, taken evenly from all
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #33c52ee2
 def _words_of(texts: Iterable[str]) -> list[str]:
     "Distinct texts as they are said, so that no address or tag has a say."
     distinct = list(dict.fromkeys(texts))
     return [said for t in distinct[:: max(1, len(distinct) // _SAMPLE)] if (said := spoken_text(t))]
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #8d2fe7aa
 def _guessed(corpus: Corpus, rows: Sequence[int]) -> tuple[str, str]:
     "A language for rows that do not tell theirs, and what has to be said of that."
     texts = _words_of(corpus.table["text"].iloc[list(rows)])
@@ -91,17 +91,16 @@ def _guessed(corpus: Corpus, rows: Sequence[int]) -> tuple[str, str]:
     return taken, (f"{corpus.name}: no language is told for {len(rows):,} of {len(corpus):,} utterances; {language_name(taken)} "
                    f"is taken, {why}; another is named with --language (language=), or in a column language")
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #2b9d7610
 _OFTEN = {  # what is most often written in a script
     "CYRILLIC": "ru", "CJK": "zh", "ARABIC": "ar", "DEVANAGARI": "hi", "HEBREW": "he", "BENGALI": "bn", "ETHIOPIC": "am",
     "GREEK": "el", "HIRAGANA": "ja", "KATAKANA": "ja", "HANGUL": "ko", "THAI": "th", "TAMIL": "ta",
 }
 
-
 # %% ../../nbs/synthesis/25_speak.ipynb #55487053
 _WORDS = 12  # letters: fewer tell nothing against what was told
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #42f30d3e
 def _doubts(corpus: Corpus, languages: Sequence[str], told: Sequence[bool]) -> list[str]:
     "Where the words speak against a language: of all that was told to be of it, or of single texts where nothing was."
     doubts = []
@@ -122,7 +121,7 @@ def _doubts(corpus: Corpus, languages: Sequence[str], told: Sequence[bool]) -> l
                       f"{first!r} first; a column language tells them apart")
     return [f"{corpus.name}: {d}" for d in doubts]
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #f4982d59
 @lru_cache(maxsize=100_000)
 def _stray(text: str, language: str) -> str:
     "Another language that a text surely is of; empty if there is none."
@@ -425,14 +424,14 @@ def speak(
     bad = table.loc[list(problems), ["utterance", "text"]].assign(problem=list(problems.values())).reset_index(drop=True)
     return Spoken(spoken, bad, made, time.perf_counter() - begin)
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #65845ec4
 def _made_how(how: _How, engine: Engine) -> dict[str, Any]:
     "What whoever is given the corpus must be told; one value for all rows."
     profile, strength = (how.profile.name, how.strength) if how.inject != "none" else ("", 0.0)
     return {"injection": how.inject, "profile": profile, "strength": strength,
             "conditions": how.conditions, "speech_seed": how.seed, "voice_licence": engine.licence}
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #eb99c4ae
 def _make(
     engine: Engine, how: _How, table: pd.DataFrame, said: Sequence[str], voices: Sequence[Voice], files: pd.DataFrame,
     problems: dict[Any, str], jobs: int | None, progress: bool,
@@ -447,7 +446,7 @@ def _make(
     return _step(lambda some: in_order(partial(_say_one, how), some, jobs=jobs, progress=progress and bool(some), title="say"),
                  files.file, lines, problems)
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #74f897f9
 def _tell(spoken: Corpus, problems: dict[Any, str]) -> None:
     if len(problems) == len(spoken):
         raise InputError(f"nothing of {spoken.name} could be spoken", found=next(iter(problems.values()), "no utterances"))
