@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .servers import NoReplyError, asked_wait, is_filtered, scrub, sentence_in
-from .store import REFUSED, TRUNCATED
+from .store import ending
 
 # %% ../../nbs/generation/11_answers.ipynb #5c6bb3a3
 @dataclass(frozen=True)
@@ -163,9 +163,10 @@ def _read(choice: Mapping[str, Any], message: Mapping[str, Any], usage: Any) -> 
     text, finish = (part.encode("utf-8", "replace").decode() for part in (text, finish))  # half a character cannot be stored
     tokens_in, tokens_out = (_count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion"))
     answer = Answer(text, finish, tokens_in, tokens_out, _thoughts(message))
-    if text.strip() or finish.lower() in REFUSED | TRUNCATED:
+    end = ending(finish)
+    if end != "failed" and (text.strip() or end in ("refused", "truncated")):
         return answer
-    said = f"the reply is empty (finish reason {finish!r})"
+    said = f"the reply {'breaks off' if text.strip() else 'is empty'} (finish reason {finish!r})"
     empty = EmptyReplyError("EmptyReplyError", f"{said}; {_HINT}" if answer.reasoning else said, status=200)
     if is_filtered(empty):
         return refused(empty)
