@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help="write what the small studies measure to tests/golden.json")
+
+
 @pytest.fixture(scope="session")
 def corpora_dir() -> Path:
     """The folder of real corpora; tests that need it are skipped where there is none."""
