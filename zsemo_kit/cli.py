@@ -513,7 +513,7 @@ def fetch(
     _say(f"fetched to {_near(fetching.fetch(name, chosen or Path()))}")
 
 
-_CACHED = {"features": "features.sqlite*", "stages": "stages", "speech": "speech", "edited": "edited", "voices": "voices"}
+_CACHED = {"features": "features.sqlite*", "stages": "stages", "speech": "speech", "edited": "edited", "voices": "voices", "weights": "weights"}
 
 
 @app.command(epilog="Examples: zsemo cache · zsemo cache stages speech --clear")
