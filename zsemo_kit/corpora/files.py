@@ -570,7 +570,9 @@ def _audformat(folder: Path) -> Any:
         with tempfile.TemporaryDirectory() as apart:
             for file in files:
                 shutil.copyfile(file, Path(apart) / file.name)
-            return audformat.Database.load(apart, load_data=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # between audformat and pandas, nothing of the user's
+                return audformat.Database.load(apart, load_data=True)
     except Exception as e:  # audformat raises many kinds for a broken folder
         raise InputError(f"cannot read the audformat database {folder}", found=f"{type(e).__name__}: {e}") from e
 
