@@ -1,4 +1,4 @@
-# ruff: noqa: E501 (replies are long)
+# ruff: noqa: E501, RUF001 (replies are long, and have marks of all kinds)
 """The grammar of real replies: thoughts, speakers, tags, JSON, XML, tables, answers, refusals and finish reasons, in the forms
 that models of many families write. Each form must give the same turns as the plainest one."""
 
@@ -154,14 +154,14 @@ def test_tags_before_the_words(front: str) -> None:
 
 def test_a_stressed_word_is_no_tag() -> None:
     assert kept("A: All she felt was **joy** [sadness]\nB: So `joy`. [fear]\nA: Oh! *Joy* [joy]") == [("A", "All she felt was joy", "sadness"), ("B", "So joy.", "fear"), ("A", "Oh!", "joy")]
-    for text in ("She felt **joy**", "All I feel: *joy*", "All I feel is — **joy**", "A: Oh! **So happy**", "A: Is it _fear_"):
+    for text in ("She felt **joy**", "All I feel: **joy**", "All I feel is — **joy**", "A: Oh! **So happy**", "A: Is it _fear_"):
         assert [x.status for x in read(text)] == ["no_label"], text
     assert [(x.text, x.status) for x in read("A: I will -> [joy]\nB: But I — [fear]")] == [("I will", "kept"), ("But I —", "kept")]
 
 
 @pytest.mark.parametrize("text", ["A: I got the job! [joy] B: You did not. [surprise]", "**A:** I got the job! [joy] **B:** You did not. [surprise]", "A: I got the job! (joy), B: You did not. (surprise)",
                                   "[A]: I got the job! [joy] [B]: You did not. [surprise]", "Speaker 1: I got the job! [joy] Speaker 2: You did not. [surprise]", "1. A: I got the job! [joy] 2. B: You did not. [surprise]",
-                                  "A: I got the job! [joy] | B: You did not. [surprise]", "A： I got the job!【joy】 B： You did not.【surprise】", '["A: I got the job! [joy] B: You did not. [surprise]"]'])
+                                  "A: I got the job! [joy] | B: You did not. [surprise]", "A: I got the job! [joy] / B: You did not. [surprise]", "A： I got the job!【joy】 B： You did not.【surprise】", '["A: I got the job! [joy] B: You did not. [surprise]"]'])
 def test_two_turns_on_one_line(text: str) -> None:
     lines = read(text)
     assert [(x.speaker, x.text, x.label, x.status) for x in lines] == [(*turn, "kept") for turn in TURNS] and [x.line for x in lines] == [0, 1]

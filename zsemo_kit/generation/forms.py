@@ -36,8 +36,8 @@ _HEADED = r"[ \t]{{0,3}}(?:#{{1,6}}[ \t]{{1,3}}|\*\*)\**{}[ \t]?:?\**:?[ \t]{{0,
 _TOLD = re.compile(
     r"\A\s*\**(?:here is my thought process|here are my reasoning steps)\b.*?"
     r"(?:\bhere is my response:?\**|\[BEGIN FINAL RESPONSE\])"
-    r"|<details(?: type=[\"']reasoning[\"'][^>\n]{0,100}>|[^>\n]{0,100}>\s{0,9}<summary>[^<\n]{0,80}"
-    rf"\b(?:{_THINK}|chain of thought)\b[^<\n]{{0,80}}</summary>)"
+    r"|<details(?: type=[\"']reasoning[\"'][^>\n]{0,100}>|[^>\n]{0,100}>\s{0,9}<summary>(?:(?!</summary>)[^\n]){0,30}?"
+    rf"\b(?:{_THINK}|chain of thought)\b(?:(?!</summary>)[^\n]){{0,60}}</summary>)"
     r".*?(?:</details>|(?P<open>\Z))"
     rf"|\A\s*{_HEADED.format(rf'(?:my )?(?:{_THINK}|draft|plan)(?: process)?')}.*?"
     rf"^{_HEADED.format('(?:my |the )?(?:final )?(?:answer|response|output|dialogue|conversation|version)')}", re.S | re.I | re.M)
@@ -272,8 +272,9 @@ def _columns(value: dict[Any, Any]) -> dict[str, _Column]:
 def _column_rows(columns: Mapping[str, _Column]) -> Iterator[_Entry]:
     "The entries of columns; where their lengths differ, nobody knows what belongs together, and no text has a label."
     even = len({frozenset(cells) for cells in columns.values()}) == 1
+    speakers, labels = columns.get("speaker", {}), columns.get("label", {})
     for i, text in columns["text"].items():
-        yield (text, *(columns[kind][i] if kind in columns else None for kind in ("speaker", "label"))) if even else (text, None, "")
+        yield (text, speakers.get(i), labels.get(i)) if even else (text, None, "")
 
 # %% ../../nbs/generation/12_forms.ipynb #69bf713e
 _COUNTER = re.compile(r"^\W*(?:(?:turn|line|utterance|sentence|exchange|zeile|satz)?[\s_#-]{0,3}\d{1,4}|[a-z]+s)\W*$", re.I)

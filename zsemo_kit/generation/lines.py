@@ -58,8 +58,10 @@ def _unmarked(line: str, words: Mapping[str, str]) -> str:
     "A line without Markdown; a label in marks at its end is a tag where there is no other."
     bare = _BULLET.sub("", line.strip())
     last = _IN_MARKS.search(bare[-80:])
-    if last and last["tag"].casefold() in words and not any(is_emotion(m[0]) or tag_of(m[0], words) for m in _BRACKETS.finditer(bare)):
-        bare = f"{bare[: len(bare) - len(last[0])]} [{last['tag']}]"
+    if last and last["tag"].casefold() in words:
+        before, mark = bare[: len(bare) - len(last[0])], last["mark"]
+        others = [m[0] for m in _BRACKETS.finditer(before)] + before.split(mark)[1::2]
+        bare = bare if any(is_emotion(other) or tag_of(other, words) for other in others) else f"{before} [{last['tag']}]"
     return re.sub(r"\*\*|__|`+|~~", "", bare).strip()
 
 # %% ../../nbs/generation/12_lines.ipynb #7714f5e7
@@ -82,9 +84,10 @@ _BEHIND = re.compile(
     r"(?:(?<=[^\w\s,])\s{0,3}(?:[-\u2013—|~=/#:,]{1,2}|→|[-=]>)\s{0,3}|\s(?:→|[-=]>|\|)\s{0,3}"
     r"|(?<!\w)(?:emotion|label|mood|feeling|tone)\s?[:=]\s?)(?P<tag>[^\W\d_][" + LETTERS + r" ]{0,30})[.!]?$", re.I)
 _BEFORE = re.compile(
-    rf"^(?P<tag>[^\W\d_][{LETTERS} ]{{0,30}}?)\s?(?:(?:\||→|[-=]>)|\s[-\u2013—/:](?=\s[^\W_][{LETTERS} .]{{0,20}}[:：]))\s{{0,3}}(?=\S)")
+    rf"^(?P<tag>[^\W\d_][{LETTERS} ]{{0,30}}?)\s?"
+    rf"(?:(?:\||→|[-=]>)|\s[-\u2013—/](?=\s[^\W_][{LETTERS} .]{{0,20}}[:：]))\s{{0,3}}(?=\S)")
 _JOINT = re.compile(  # what led from the words to the tag, or from the tag to the words
-    r"^(?:[-=~]{1,2}>|[→⇒➜➔➡]\ufe0f?|[-\u2013—:|](?=\s))\s*|\s?(?:[-=~]{1,2}>|[→⇒➜➔➡]\ufe0f?)$|(?<=[.!?…”\"’])\s?[-\u2013—=:~|]$")
+    r"^(?:[-=~]{1,2}>|[→⇒➜➔➡]\ufe0f?|[-\u2013—:|](?=\s))\s*|\s?(?:[-=~]{1,2}>|[→⇒➜➔➡]\ufe0f?)$|(?<=[.!?…”\"\u2019])\s?[-\u2013—=:~|]$")
 
 
 def _bracketed(line: str, words: Mapping[str, str]) -> str:
@@ -99,7 +102,7 @@ def _bracketed(line: str, words: Mapping[str, str]) -> str:
 # %% ../../nbs/generation/12_lines.ipynb #07565834
 def _tagged(line: str, words: Mapping[str, str]) -> tuple[str, str, str]:
     "Words, label and status of a line that should have one tag."
-    line = re.sub(r"([\])}>］〕）]\**)\s*[.,;]\s*$", r"\1", line)  # a full stop behind the tag
+    line = re.sub(r"([\])}>］〕）]\**[\"”]?)\s*[.,;]\s*$", r"\1", line)  # a full stop behind the tag
     asides = [m[1] for m in _ASIDE.finditer(line)]
     line = _ASIDE.sub(lambda m: f"[{m[1]}]" if tag_of(m[1], words) else " ", line)
     found = [next(g for g in m.groups() if g) for m in _BRACKETS.finditer(line)]
@@ -122,7 +125,7 @@ _WHO = (
     r"speaker|person|character|actor|voice|participant|interlocutor|player|role|sprecher(?:in)?|stimme|locuteur|locutrice|"
     r"personne|hablante|interlocutora?|persona|parlante|falante|pessoa|spreker|persoon|mówca|rozmówca|osoba|спикер|говорящий|собеседник|диктор|"
     r"说话人|发言人|讲话者|講者|角色|话者|話者|話し手|スピーカー|화자|"
-    r"वक्ता|व्यक्ति|पात्र|বক্তা|பேச்சாளர்|వక్త|ผู้พูด|المتحدث|متحدث|דובר|konuşmacı|người nói|ομιλητής|pembicara"
+    r"वक्ता|व्यक्ति|पात्र|বক্তা|பேச்சாளர்|వక్త|ผู้พูด|المتحدث|متحدث|דובר|konu\u015fmac\u0131|người nói|ομιλητής|pembicara"
 )
 _NUMBER = r"\d{1,2}|[a-z]|one|two|three|four|[一二三四五甲乙丙丁]"
 _PERSON = re.compile(rf"^(?:{_WHO})[\s_#-]{{0,3}}({_NUMBER})$", re.I)
@@ -133,7 +136,7 @@ _TURN = re.compile(
 _CLOCK = r"(?:\d{1,2}:)?\d{1,2}:\d{2}(?:[.,]\d{1,3})?"
 _TIME = re.compile(rf"[\[(<]\s?{_CLOCK}(?:\s?(?:-->|[-\u2013—])\s?[\d:.,]{{4,12}})?\s?[\])>]|^{_CLOCK}\s[-|]?\s?")
 _FRONT = re.compile(r"^[\[(<{（［【]([^\[\](){}<>（）［］【】]{1,40}?)[:：]?[\])>}）］】]\s*([:：\u2013—-]?)\s*")
-_QUOTED = re.compile(r"^[\"'“„«]([^\"'“”„«»:\n]{1,40})[\"'”“»]\s?([:：])\s*")
+_QUOTED = re.compile(r"^[\"'“„«]([^\"'“”„«»:\n]{1,40})[\"'”“»]\s?([:：])(?!\s*[a-z])\s*")
 
 # %% ../../nbs/generation/12_lines.ipynb #d3df34de
 def _lower(card: Card) -> set[str]:
@@ -166,8 +169,8 @@ def _headed(line: str, card: Card, words: Mapping[str, str]) -> str:
 
 # %% ../../nbs/generation/12_lines.ipynb #10f266d2
 _SPEAKER = re.compile(
-    rf"^(?P<name>[^\W_][{LETTERS} .'\u2019&/#-]{{0,30}}?)\s*(?:(?:,|\s[-\u2013—/|])\s?(?P<aside>[^\W\d_][{LETTERS}' -]{{0,30}}?)\s*"
-    rf"|(?:->|→|=>)[{LETTERS} .'-]{{1,30}})?[:：]\s*(?P<said>.*)$", re.S)
+    rf"^(?P<name>[^\W_][{LETTERS} .'\u2019&/#-]{{0,30}}?)\s*(?:(?:,|\s[-\u2013—/|])\s?"
+    rf"(?P<aside>[^\W\d_][{LETTERS}' -]{{0,30}}?)\s*|(?:->|→|=>)[{LETTERS} .'-]{{1,30}})?[:：]\s*(?P<said>.*)$", re.S)
 _SPOKEN = """
     listen look note wait well okay ok yes no yeah oh ah hey hi hello please remember question answer fact warning news update
     reminder correction result reason plan rule first second third finally ps also and but so because then now today tomorrow
@@ -320,25 +323,27 @@ def _gathered(pieces: Sequence[Piece], card: Card, words: Mapping[str, str]) -> 
     return sorted([*made, *(p for p, _ in waiting.values())], key=lambda p: p.line)
 
 # %% ../../nbs/generation/12_lines.ipynb #804bded9
-_NEXT = re.compile(rf"[*_\s.,;|/]{{1,6}}(?=[*_\[(<]{{0,4}}[^\W_][{LETTERS} .'’#-]{{0,30}}[*_\])>]{{0,4}}\s?[:：])")
+_NEXT = re.compile(rf"[*_\s.,;|/]{{1,6}}(?=[*_\[(<]{{0,4}}[^\W_][{LETTERS} .'\u2019#-]{{0,30}}[*_\])>]{{0,4}}\s?[:：])")
 
 
-def _cuts(line: str, card: Card, words: Mapping[str, str], names: set[str]) -> list[int]:
-    "Where a line goes on with another turn: at a tag that ends one, with a speaker behind it."
-    made = [0]
+def _cuts(line: str, card: Card, words: Mapping[str, str], names: set[str]) -> list[tuple[int, int]]:
+    "Where the turns of a line begin and end: at a tag, with a speaker behind it."
+    made, begin = list[tuple[int, int]](), 0
     for tag in _BRACKETS.finditer(line):
         behind = _NEXT.match(line, tag.end())
         if not behind or not (tag_of(tag[0], words) or is_emotion(tag[0])):
             continue
-        said, name = _start(line[made[-1] : tag.start()], card, words)[2], _start(line[behind.end() :], card, words)[0]
-        if re.search(r"\w", said) and (_is_speaker(name, card) or _person(name).casefold() in names):
-            made.append(behind.end())
-    return made
+        name = _start(line[behind.end() : behind.end() + 80], card, words)[0]
+        known = _is_speaker(name, card) or _person(name).casefold() in names
+        if known and re.search(r"\w", _start(line[begin : min(tag.start(), begin + 200)], card, words)[2]):
+            made.append((begin, tag.end()))
+            begin = behind.end()
+    return [*made, (begin, len(line))]
 
 
 def _start(line: str, card: Card, words: Mapping[str, str]) -> tuple[str, str, str]:
     "How a line begins: what may be its speaker, and what follows."
-    return _prefix(_headed(_unmarked(line[:200], words), card, words), card)
+    return _prefix(_headed(_unmarked(line, words), card, words), card)
 
 
 def _one_turn_each(pieces: Sequence[Piece], card: Card, words: Mapping[str, str]) -> list[Piece]:
@@ -346,11 +351,10 @@ def _one_turn_each(pieces: Sequence[Piece], card: Card, words: Mapping[str, str]
     free = [piece.speaker is None and piece.label is None and bool(_BRACKETS.search(piece.raw)) for piece in pieces]
     if not any(free):
         return list(pieces)
-    heads = [_start(piece.raw, card, words)[0] for piece in pieces]
+    heads = [_start(piece.raw[:200], card, words)[0] for piece in pieces]
     names, made = {_person(name).casefold() for name in heads if name}, list[Piece]()
     for piece, shared in zip(pieces, free, strict=True):
-        cuts = _cuts(piece.raw, card, words, names) if shared else [0]
-        for begin, end in zip(cuts, [*cuts[1:], len(piece.raw)], strict=True):
+        for begin, end in _cuts(piece.raw, card, words, names) if shared else [(0, len(piece.raw))]:
             line = max([piece.line, *(last.line + 1 for last in made[-1:])])
             made.append(replace(piece, line=line, raw=piece.raw[begin:end].strip(), cut=piece.cut and end == len(piece.raw)))
     return made
