@@ -57,7 +57,7 @@ _IN_MARKS = re.compile(  # a word in backticks, or in bold or italics behind the
 def _unmarked(line: str, words: Mapping[str, str]) -> str:
     "A line without Markdown; a label in marks at its end is a tag where there is no other."
     bare = _BULLET.sub("", line.strip())
-    last = _IN_MARKS.search(bare[-80:])
+    last = _IN_MARKS.search(bare[-80:]) if re.search(r"[`*_][.!]?$", bare[-2:]) else None
     if last and last["tag"].casefold() in words:
         before, mark = bare[: len(bare) - len(last[0])], last["mark"]
         others = [m[0] for m in _BRACKETS.finditer(before)] + before.split(mark)[1::2]
@@ -323,40 +323,42 @@ def _gathered(pieces: Sequence[Piece], card: Card, words: Mapping[str, str]) -> 
     return sorted([*made, *(p for p, _ in waiting.values())], key=lambda p: p.line)
 
 # %% ../../nbs/generation/12_lines.ipynb #804bded9
-_NEXT = re.compile(rf"[*_\s.,;|/]{{1,6}}(?=[*_\[(<]{{0,4}}[^\W_][{LETTERS} .'\u2019#-]{{0,30}}[*_\])>]{{0,4}}\s?[:：])")
+_NEXT = re.compile(
+    rf"[*_\s.,;|/]{{1,6}}(?=[*_\[(<]{{0,4}}(?:\d{{1,3}}[.)]\s)?[*_\[(<]{{0,4}}"
+    rf"(?P<name>[^\W_][{LETTERS} .'\u2019#-]{{0,30}})[*_\])>]{{0,4}}\s?[:：])")
 
 
-def _cuts(line: str, card: Card, words: Mapping[str, str], names: set[str]) -> list[tuple[int, int]]:
+def _followed(line: str) -> Iterator[tuple[re.Match[str], re.Match[str]]]:
+    "What stands in brackets with something like a speaker behind it, and that."
+    found = ((tag, _NEXT.match(line, tag.end())) for tag in _BRACKETS.finditer(line))
+    return ((tag, behind) for tag, behind in found if behind)
+
+
+def _turns(line: str, card: Card, words: Mapping[str, str], names: set[str]) -> list[tuple[int, int]]:
     "Where the turns of a line begin and end: at a tag, with a speaker behind it."
     made, begin = list[tuple[int, int]](), 0
-    for tag in _BRACKETS.finditer(line):
-        behind = _NEXT.match(line, tag.end())
-        if not behind or not (tag_of(tag[0], words) or is_emotion(tag[0])):
-            continue
-        name = _start(line[behind.end() : behind.end() + 80], card, words)[0]
+    for tag, behind in _followed(line):
+        name = behind["name"].strip()
+        said = re.split("[:：]", line[begin : min(tag.start(), begin + 200)], maxsplit=1)[-1]
         known = _is_speaker(name, card) or _person(name).casefold() in names
-        if known and re.search(r"\w", _start(line[begin : min(tag.start(), begin + 200)], card, words)[2]):
+        if known and re.search(r"\w", said) and (tag_of(tag[0], words) or is_emotion(tag[0])):
             made.append((begin, tag.end()))
             begin = behind.end()
     return [*made, (begin, len(line))]
 
-
-def _start(line: str, card: Card, words: Mapping[str, str]) -> tuple[str, str, str]:
-    "How a line begins: what may be its speaker, and what follows."
-    return _prefix(_headed(_unmarked(line, words), card, words), card)
-
-
+# %% ../../nbs/generation/12_lines.ipynb #72456e77
 def _one_turn_each(pieces: Sequence[Piece], card: Card, words: Mapping[str, str]) -> list[Piece]:
     "Pieces with the turns that share a line as pieces of their own, each with a number of its own."
-    free = [piece.speaker is None and piece.label is None and bool(_BRACKETS.search(piece.raw)) for piece in pieces]
-    if not any(free):
+    shared = [piece.speaker is None and piece.label is None and any(_followed(piece.raw)) for piece in pieces]
+    if not any(shared):
         return list(pieces)
-    heads = [_start(piece.raw[:200], card, words)[0] for piece in pieces]
+    heads = [_prefix(_headed(_unmarked(piece.raw[:200], words), card, words), card)[0] for piece in pieces]
     names, made = {_person(name).casefold() for name in heads if name}, list[Piece]()
-    for piece, shared in zip(pieces, free, strict=True):
-        for begin, end in _cuts(piece.raw, card, words, names) if shared else [(0, len(piece.raw))]:
+    for piece, several in zip(pieces, shared, strict=True):
+        whole = (0, len(piece.raw))
+        for begin, end in _turns(piece.raw, card, words, names) if several else [whole]:
             line = max([piece.line, *(last.line + 1 for last in made[-1:])])
-            made.append(replace(piece, line=line, raw=piece.raw[begin:end].strip(), cut=piece.cut and end == len(piece.raw)))
+            made.append(replace(piece, line=line, raw=piece.raw[begin:end].strip(), cut=piece.cut and end == whole[1]))
     return made
 
 # %% ../../nbs/generation/12_lines.ipynb #4b6bb858
