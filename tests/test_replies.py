@@ -1,4 +1,4 @@
-# ruff: noqa: E501 (replies are long)
+# ruff: noqa: E501, RUF001 (replies are long, and have marks of all kinds)
 """The grammar of real replies: thoughts, speakers, tags, JSON, XML, tables, answers, refusals and finish reasons, in the forms
 that models of many families write. Each form must give the same turns as the plainest one."""
 
@@ -45,7 +45,9 @@ THINKING = [
     "<|start|>assistant<|channel|>analysis<|message|>{d}<|end|><|start|>assistant<|channel|>commentary<|message|>{d}<|end|><|start|>assistant<|channel|>final<|message|>{a}<|return|>",
     "analysis {d}\n\nassistantcommentary {d} assistantfinal{a}", "<|channel>thought\n{d}<channel|>{a}", "<unused94>thought\n{d}<unused95>{a}",
     "Here is my thought process:\n{d}\n\nHere is my response:\n{a}", '<details type="reasoning" done="true">\n<summary>Thought</summary>\n{d}\n</details>\n{a}',
-    "<think time=\"3\">{d}</think>{a}", "<think>\n\n</think>\n\n{a}", "<THINKING>{d}</THINKING>\n{a}", "<thinking>{d}</thinking>\n{a}",
+    "<details><summary>Thoughts</summary>{d}</details>\n{a}", "<details>\n<summary>Thought for 5 seconds</summary>\n\n{d}\n\n</details>\n\n{a}", "<details open><summary><b>My reasoning</b></summary>{d}</details>{a}",
+    "<details class=\"x\"><summary>💭 Show thinking</summary>\n{d}</details>\n{a}", "<details><summary>Chain of thought</summary>{d}</details>\n{a}", "**Thinking:**\n{d}\n\n**Answer:**\n{a}", "### Reasoning\n{d}\n### Final answer\n{a}",
+    "**Thought process**\n{d}\n\n**Final response**\n{a}", "## Draft\n{d}\n\n## Final version:\n{a}", "**My analysis**:\n{d}\n**The conversation**:\n{a}", "<think time=\"3\">{d}</think>{a}", "<think>\n\n</think>\n\n{a}", "<THINKING>{d}</THINKING>\n{a}", "<thinking>{d}</thinking>\n{a}",
 ]
 MARKED = ["{a}<|im_end|>", "{a}<|eot_id|>", "{a}</s>", "<s>{a}</s>", "{a}<end_of_turn>", "{a}<|endoftext|>", "<|im_start|>assistant\n{a}<|im_end|>",
           "<|start_header_id|>assistant<|end_header_id|>\n\n{a}<|eot_id|>", "<start_of_turn>model\n{a}<end_of_turn>", "{a}<｜end▁of▁sentence｜>",
@@ -64,7 +66,7 @@ def test_an_answer_after_thoughts_is_the_answer(frame: str) -> None:
     assert label_of(frame.format(d="It could be positive or negative.", a="neutral"), ["positive", "negative", "neutral"]) == "neutral"
 
 
-@pytest.mark.parametrize("opening", ["<think>", "<reasoning>\n", "[THINK]", "◁think▷", "<|START_THINKING|>", "<|channel|>analysis<|message|>", "analysisWe "])
+@pytest.mark.parametrize("opening", ["<think>", "<reasoning>\n", "<details><summary>Thoughts</summary>\n", "[THINK]", "◁think▷", "<|START_THINKING|>", "<|channel|>analysis<|message|>", "analysisWe "])
 def test_a_thought_that_never_ends_is_a_truncated_reply(opening: str) -> None:
     assert [x.status for x in read(f"{opening}{DRAFT}")] == ["truncated"]
     assert [x.status for x in read(f"{PLAIN}\n{opening}{DRAFT}")][-1] == "truncated" or opening.startswith("analysis")
@@ -74,6 +76,11 @@ def test_line_numbers_are_those_of_the_reply() -> None:
     assert [x.line for x in read(f"<think>\n{DRAFT}\n</think>\n\n{PLAIN}")] == [7, 8]
     assert [x.line for x in read("A: So. [joy]\n<think>\nNo.\n</think>\nB: No. [fear]")] == [0, 4]
     assert without_thoughts("a\r\nb\rc") == "a\nb\nc"
+
+
+def test_what_is_folded_away_is_no_thought_unless_it_says_so() -> None:
+    assert kept(f"<details><summary>The conversation</summary>\n\n{PLAIN}\n</details>") == TURNS
+    assert kept(f"**Thinking:**\n{PLAIN}") == TURNS, "a heading that nothing ends"
 
 
 def test_a_direction_is_no_thought() -> None:
@@ -94,6 +101,10 @@ SPEAKERS = [
     ("[A]", "[B]"), ("[A:]", "[B:]"), ("#1 A:", "#2 B:"), ("[1] A:", "[2] B:"), ("- A:", "- B:"), ("> A:", "> B:"), ("Mr. Smith:", "Mrs. Jones:"), ("the clerk:", "the customer:"),
     ("Speaker A (Ann):", "Speaker B (Bob):"), ("Анна:", "Борис:"), ("小明：", "小红："), ("_A_:", "_B_:"), ("### A:", "### B:"), ("【A】：", "【B】："),
     ("A:\t", "B:\t"), ("A  :", "B  :"), ("Interviewer:", "Guest:"), ("Turn 1 (A):", "Turn 2 (B):"), ("A)", "B)"), ("A;", "B;"), ("A>>", "B>>"), ("Utterance 1 - Speaker A:", "Utterance 2 - Speaker B:"),
+    ("Speaker A -", "Speaker B -"), ("Speaker 1 —", "Speaker 2 —"), ("Speaker 1 –", "Speaker 2 –"), ("**Speaker 1** -", "**Speaker 2** -"), ("Person A |", "Person B |"), ("Sprecher 1 -", "Sprecher 2 -"), ("说话人1 -", "说话人2 -"),
+    ("Speaker 1.", "Speaker 2."), ("Person 1)", "Person 2)"), ("S1.", "S2."), ("S1 -", "S2 -"), ("P1 —", "P2 —"), ("SPEAKER_1 -", "SPEAKER_2 -"), ('"A":', '"B":'), ("“A”:", "“B”:"), ("'A':", "'B':"), ("„A“:", "„B“:"), ("«A» :", "«B» :"),
+    ('"Ann":', '"Bob":'), ('"Speaker 1":', '"Speaker 2":'), ("`A`:", "`B`:"), ("वक्ता 1:", "वक्ता 2:"), ("वक्ता 1 -", "वक्ता 2 -"), ("राहुल:", "प्रिया:"), ("বক্তা ১:", "বক্তা ২:"), ("மீனா:", "கண்ணன்:"), ("ผู้พูด 1:", "ผู้พูด 2:"),
+    ("[नीता]:", "[मोहन]:"), ("วิชัย：", "สมศรี："), ("المُتحدِّث 1:", "المُتحدِّث 2:"), ("Nguyễn:", "Trần:"), ("Ève\u0301:", "Bore\u0301:"),
 ]
 
 
@@ -104,7 +115,8 @@ def test_two_speakers_in_any_form(first: str, second: str) -> None:
 
 
 @pytest.mark.parametrize("words", ["Listen: I am serious.", "Note: we close at six.", "The truth is: I left.", "Two things: tea and cake.", "One more thing: no.",
-                                   "Question: who did it?", "Remember: no lights.", "no name: here", "Breaking news: we won!", "What I want: peace."])
+                                   "Question: who did it?", "Remember: no lights.", "no name: here", "Breaking news: we won!", "What I want: peace.", '"Never": that was the word.', "Players - they cheat.", "Voices; I hear voices.",
+                                   "The person I - no."])
 def test_words_before_a_colon_stay_words(words: str) -> None:
     assert kept(f"{words} [anger]") == [("", words, "anger")]
     assert kept(f"A: {words} [anger]\nB: So. [joy]")[0] == ("A", words, "anger")
@@ -122,7 +134,8 @@ def test_single_lines_lose_their_speakers() -> None:
 
 TAGS = ["[{e}]", "[{E}]", "({e})", "<{e}>", "{{{e}}}", "*{e}*", "**[{e}]**", "［{e}］", "〔{e}〕", "【{e}】", "（{e}）", "[{e} 😊]", "[😊 {e}]", "[{e}: 0.9]", "[{e} (0.7)]", "[{e}, 90%]", "[{e} 4/5]",
         "[emotion: {e}]", "[Emotion = {e}]", "(feeling {e})", "({e} tone)", "(in a tone of {e})", "[very {e}]", "- {e}", "— {e}", "| {e}", "→ {e}", "#{e}", "[#{e}]", "Emotion: {e}",
-        "[“{e}”]", "[`{e}`]", "[label={e}]", "[{e}].", "[{e}] ({e})", "<emotion>{e}</emotion>", "(emotion: {e})", "[{e}!]", "[ {e} ]", "[{e}/{e}]", "[[{e}]]", "[{e} - high]", "[emotion: {e}, intensity: 0.8]"]
+        "[“{e}”]", "[`{e}`]", "[label={e}]", "[{e}].", "[{e}] ({e})", "<emotion>{e}</emotion>", "(emotion: {e})", "[{e}!]", "[ {e} ]", "[{e}/{e}]", "[[{e}]]", "[{e} - high]", "[emotion: {e}, intensity: 0.8]",
+        "`{e}`", "``{e}``", "**{e}**", "***{e}***", "__{e}__", "_{e}_", "`{e}`.", "- `{e}`", "— *{e}*", "– **{e}**", "| **{e}**", "→ _{E}_", "-> [{e}]", "=> [{e}]", "→ [{e}]", "--> ({e})", "➜ [{e}]", "- [{e}]", "— [{e}]", "-> `{e}`", "~> **[{e}]**"]
 
 
 @pytest.mark.parametrize("tag", TAGS)
@@ -132,10 +145,33 @@ def test_tags_in_any_form(tag: str) -> None:
     assert kept(f"A: I got the job! {form('joy')}\nB: You did not. {form('surprise')}") == TURNS
 
 
-@pytest.mark.parametrize("front", ["A [{e}]:", "A ({e}):", "**A** [{e}]:", "A, {e}:", "[{e}] A:", "({e}) A:", "A: [{e}]", "A: ({e})", "A - {e}:", "A （{e}）：", "[A | {e}]", "[A, {e}]:", "A / {e}:"])
+@pytest.mark.parametrize("front", ["A [{e}]:", "A ({e}):", "**A** [{e}]:", "A, {e}:", "[{e}] A:", "({e}) A:", "A: [{e}]", "A: ({e})", "A - {e}:", "A （{e}）：", "[A | {e}]", "[A, {e}]:", "A / {e}:", "{e} | A:", "**{e}** | A:", "{e} -> A:", "{e} → **A:**",
+                                   "{e} - A:", "{e} — Speaker A:", "[{e}] -> A:", "[{e}] | A:", "[{e}] - A:", "`{e}` | A:"])
 def test_tags_before_the_words(front: str) -> None:
     text = f"{front.format(e='joy')} I got the job!\n{front.format(e='surprise').replace('A', 'B')} You did not."
     assert kept(text) == TURNS
+
+
+def test_a_stressed_word_is_no_tag() -> None:
+    assert kept("A: All she felt was **joy** [sadness]\nB: So `joy`. [fear]\nA: Oh! *Joy* [joy]") == [("A", "All she felt was joy", "sadness"), ("B", "So joy.", "fear"), ("A", "Oh!", "joy")]
+    for text in ("She felt **joy**", "All I feel: **joy**", "All I feel is — **joy**", "A: Oh! **So happy**", "A: Is it _fear_"):
+        assert [x.status for x in read(text)] == ["no_label"], text
+    assert [(x.text, x.status) for x in read("A: I will -> [joy]\nB: But I — [fear]")] == [("I will", "kept"), ("But I —", "kept")]
+
+
+@pytest.mark.parametrize("text", ["A: I got the job! [joy] B: You did not. [surprise]", "**A:** I got the job! [joy] **B:** You did not. [surprise]", "A: I got the job! (joy), B: You did not. (surprise)",
+                                  "[A]: I got the job! [joy] [B]: You did not. [surprise]", "Speaker 1: I got the job! [joy] Speaker 2: You did not. [surprise]", "1. A: I got the job! [joy] 2. B: You did not. [surprise]",
+                                  "A: I got the job! [joy] | B: You did not. [surprise]", "A: I got the job! [joy] / B: You did not. [surprise]", "A： I got the job!【joy】 B： You did not.【surprise】", '["A: I got the job! [joy] B: You did not. [surprise]"]'])
+def test_two_turns_on_one_line(text: str) -> None:
+    lines = read(text)
+    assert [(x.speaker, x.text, x.label, x.status) for x in lines] == [(*turn, "kept") for turn in TURNS] and [x.line for x in lines] == [0, 1]
+
+
+def test_only_a_speaker_begins_another_turn() -> None:
+    assert kept("Ann: So. [joy] Bob: No. [fear]\nBob: Yes. [joy]") == [("A", "So.", "joy"), ("B", "No.", "fear"), ("B", "Yes.", "joy")]
+    assert [x.status for x in read("A: So. [joy] Note: no. [fear]\nB: No. [fear] A: Yes.")] == ["two_labels", "kept", "no_label"]
+    assert kept("A: [joy] Bob: come here!\nBob: No. [fear]")[0] == ("A", "Bob: come here!", "joy")
+    assert [x.line for x in read("A: So. [joy] B: No. [fear] A: Oh. [joy]\nB: Yes. [joy]\n\n\nA: Bye. [joy]")] == [0, 1, 2, 3, 4]
 
 
 def test_adverbs_and_directions_behind_a_name() -> None:
@@ -198,6 +234,10 @@ JSONS = [
     json.dumps([A | {"speaker": "Speaker 1"}, B | {"speaker": "Speaker 2"}]), json.dumps([{"speaker": 1, **{k: v for k, v in A.items() if k != "speaker"}}, {"speaker": 2, **{k: v for k, v in B.items() if k != "speaker"}}]),
     json.dumps([{"emotion": "joy", "lines": [{"speaker": "A", "text": "I got the job!"}]}, {"emotion": "surprise", "lines": [{"speaker": "B", "text": "You did not."}]}]), "`" + json.dumps([A, B]) + "`", "<json>\n" + json.dumps([A, B]) + "\n</json>",
     json.dumps([{"speaker": "A", "text": "I got the job! [joy]"}, {"speaker": "B", "text": "You did not. [surprise]"}]), f"1. {json.dumps(A)}\n2. {json.dumps(B)}",
+    *(json.dumps(columns) for columns in (
+        {k: [A[k], B[k]] for k in A}, {"dialogue": {k: [A[k], B[k]] for k in A}}, {k: {"0": A[k], "1": B[k]} for k in A}, {"speakers": ["A", "B"], "utterances": [A["text"], B["text"]], "emotions": ["joy", "surprise"]},
+        {"text": ["A: I got the job!", "B: You did not."], "emotion": ["joy", "surprise"]}, {"speaker": ["A", "B"], "text": ["I got the job! [joy]", "You did not. [surprise]"]}, {"id": [1, 2], "speaker": [1, 2], "line": [A["text"], B["text"]], "label": ["Joy", "surprised"]},
+        {"speakers": ["B", "A"], "lines": ["A: I got the job! [joy]", "B: You did not. [surprise]"]})), str({k: [A[k], B[k]] for k in A}),
 ]
 
 
@@ -241,6 +281,13 @@ def test_nothing_of_json_is_half_read() -> None:
     assert [x.status for x in read('["A: So. [joy]", "B: No. [fe')] == ["kept", "truncated"]
     assert [x.status for x in read(json.dumps([A | {"emotion": ["joy", "fear"]}, B | {"emotion": None}, {"text": "So.", "emotion": "excited"}]))] == ["two_labels", "no_label", "unknown_label"]
     assert [x.status for x in read('{"lines": []}')] in (["no_label"], ["no_text"])
+
+
+@pytest.mark.parametrize("columns", [{"speaker": ["A", "B"], "text": ["So.", "No.", "Oh."], "emotion": ["joy", "fear", "joy"]}, {"speaker": ["A", "B", "A"], "text": ["So.", "No.", "Oh."], "emotion": ["joy", "fear"]},
+                                     {"text": ["So.", "No.", "Oh."], "emotion": ["joy", "joy"]}, {"speaker": ["A", "B", "A"], "text": ["So.", "No.", "Oh."], "emotion": ["joy"]},
+                                     {"text": {"0": "So.", "1": "No.", "2": "Oh."}, "emotion": {"0": "joy", "1": "fear", "3": "joy"}}])
+def test_columns_of_unequal_lengths_are_counted(columns: dict[str, object]) -> None:
+    assert [(x.text, x.status) for x in read(json.dumps(columns))] == [(text, "no_label") for text in ("So.", "No.", "Oh.")]
 
 
 def test_other_strategies_read_the_same_forms() -> None:

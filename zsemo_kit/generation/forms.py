@@ -32,10 +32,15 @@ _CHANNEL = re.compile(  # all channels but the last of a harmony reply, with or 
     r"<\|channel\|>\s*(?!final\b)\w+.*?(?:<\|end\|>|(?=<\|start\|>|<\|channel\|>)|(?P<open>\Z))"
     r"|\A(?=\s*(?:assistant\s*)?(?:analysis|commentary)).*assistant\s*final\s*:?"
     r"|\A\s*analysis(?=[A-Z]).*(?P<bare>)\Z", re.S)
+_HEADED = r"[ \t]{{0,3}}(?:#{{1,6}}[ \t]{{1,3}}|\*\*)\**{}[ \t]?:?\**:?[ \t]{{0,9}}$"  # a heading on a line of its own
 _TOLD = re.compile(
     r"\A\s*\**(?:here is my thought process|here are my reasoning steps)\b.*?"
     r"(?:\bhere is my response:?\**|\[BEGIN FINAL RESPONSE\])"
-    r"|<details type=[\"']reasoning[\"'][^>\n]{0,100}>.*?(?:</details>|\Z)", re.S | re.I)
+    r"|<details(?: type=[\"']reasoning[\"'][^>\n]{0,100}>|[^>\n]{0,100}>\s{0,9}<summary>(?:(?!</summary>)[^\n]){0,30}?"
+    rf"\b(?:{_THINK}|chain of thought)\b(?:(?!</summary>)[^\n]){{0,60}}</summary>)"
+    r".*?(?:</details>|(?P<open>\Z))"
+    rf"|\A\s*{_HEADED.format(rf'(?:my )?(?:{_THINK}|draft|plan)(?: process)?')}.*?"
+    rf"^{_HEADED.format('(?:my |the )?(?:final )?(?:answer|response|output|dialogue|conversation|version)')}", re.S | re.I | re.M)
 
 # %% ../../nbs/generation/12_forms.ipynb #29564eae
 _FROM = r"(?:<\|im_start\|>|<start_of_turn>|<\|start_header_id\|>|<\|start\|>)"
@@ -82,6 +87,11 @@ def _thoughts(text: str) -> tuple[list[_Span], bool]:
     return ([*spans, (begin, len(text))] if begin is not None and endless else spans), endless
 
 
+def _told(text: str) -> tuple[list[_Span], bool]:
+    found = list(_TOLD.finditer(text))
+    return [m.span() for m in found], bool(found) and found[-1]["open"] is not None
+
+
 def _channels(text: str) -> tuple[list[_Span], bool]:
     found = list(_CHANNEL.finditer(text))
     return [m.span() for m in found], bool(found) and "" in (found[-1]["open"], found[-1]["bare"])
@@ -92,9 +102,8 @@ def split_thoughts(
 ) -> tuple[str, int | None]:  # the answer, in as many lines; the line of a thought that never ends, None without one
     "What a reply says, apart from what was thought on the way and from marks of the model's template."
     text, cut = re.sub(r"\r\n?", "\n", text), None
-    for mark in (_FOREIGN, _TOLD):
-        text = _blank(text, [m.span() for m in mark.finditer(text)])
-    for find in (_channels, _thoughts):
+    text = _blank(text, [m.span() for m in _FOREIGN.finditer(text)])
+    for find in (_told, _channels, _thoughts):
         spans, endless = find(text)
         cut = text.count("\n", 0, spans[-1][0]) if endless else cut
         text = _blank(text, spans)
@@ -236,12 +245,46 @@ def _groups(value: Any, words: _Words) -> bool:
     held = value.items() if isinstance(value, dict) else ()
     return any(isinstance(v, list | dict) or (isinstance(v, str) and _emotion(str(k), words)) for k, v in held)
 
+# %% ../../nbs/generation/12_forms.ipynb #3eaa2816
+_Column = dict[str, str]  # cell by the number of its row
+
+
+def _column(value: Any) -> _Column:
+    "The cells of a list, or of a map by number; none where there is more in it than cells."
+    cells = {str(i): v for i, v in enumerate(value)} if isinstance(value, list) else value
+    if not isinstance(cells, dict) or not all(str(k).isdigit() and not isinstance(v, dict | list) for k, v in cells.items()):
+        return {}
+    return {str(k): _plainly(v) for k, v in cells.items()}
+
+
+def _columns(value: dict[Any, Any]) -> dict[str, _Column]:
+    "The columns of a JSON object that holds one list a field: of texts and of speakers or labels; else none."
+    named = {str(k): kind_of(str(k)) or kind_of(re.sub(r"s$", "", str(k))) for k in value}
+    made = {named[str(k)]: cells for k, v in value.items() if named[str(k)] and (cells := _column(v))}
+    texts, speakers, labels = (made.get(kind, {}) for kind in ("text", "speaker", "label"))
+    if not speakers and len(labels) == 1:  # the one label of all that is below it
+        return {}
+    if any(text.startswith(name) for text in texts.values() for name in speakers.values() if name):
+        made.pop("speaker")  # who takes part: the texts say themselves who speaks
+    return made if texts and len(made) > 1 else {}
+
+
+def _column_rows(columns: Mapping[str, _Column]) -> Iterator[_Entry]:
+    "The entries of columns; where their lengths differ, nobody knows what belongs together, and no text has a label."
+    even = len({frozenset(cells) for cells in columns.values()}) == 1
+    speakers, labels = columns.get("speaker", {}), columns.get("label", {})
+    for i, text in columns["text"].items():
+        yield (text, speakers.get(i), labels.get(i)) if even else (text, None, "")
+
 # %% ../../nbs/generation/12_forms.ipynb #69bf713e
 _COUNTER = re.compile(r"^\W*(?:(?:turn|line|utterance|sentence|exchange|zeile|satz)?[\s_#-]{0,3}\d{1,4}|[a-z]+s)\W*$", re.I)
 
 
 def _object(value: dict[Any, Any], words: _Words, speaker: str | None, label: str | None) -> Iterator[_Entry]:
     "The entries of a JSON object, in the name of whom and of what it stands in."
+    if columns := _columns(value):
+        yield from _column_rows(columns)
+        return
     text, own, tag = (_field(value, kind) for kind in ("text", "speaker", "label"))
     inner = {str(k): v for k, v in value.items() if v and isinstance(v, list | dict)
              and (kind_of(str(k)) in ("", "text") or _groups(v, words))}

@@ -15,7 +15,7 @@ from .cards import Card
 from .forms import Piece, fields_of, kind_of, pieces_of, without_thoughts
 from .prompts import NO_SCENARIO, SECOND_LABELS
 from .store import Reply, ending
-from .tags import EMOTION_WORDS, TWO, is_emotion, spellings, tag_of
+from .tags import EMOTION_WORDS, LETTERS, TWO, is_emotion, spellings, tag_of
 
 # %% ../../nbs/generation/12_lines.ipynb #e6834d4a
 STATUSES: dict[str, str] = {
@@ -49,9 +49,19 @@ _ASIDE = re.compile(  # *sighs*, standing alone between sentences
 )
 
 # %% ../../nbs/generation/12_lines.ipynb #83edde07
-def _unmarked(line: str) -> str:
-    "A line without Markdown."
+_IN_MARKS = re.compile(  # a word in backticks, or in bold or italics behind the end of a sentence, a bar or an arrow
+    rf"(?:(?<=[^{LETTERS}\s,:;|*_\u2013—-])\s{{0,3}}(?:[-\u2013—|~=/:]{{1,2}}|→|[-=]>)?\s{{0,3}}|\s(?:→|[-=]>|\|)\s{{0,3}}|(?P<any>\s(?:[-\u2013—~=/]{{1,2}}\s)?))"
+    rf"(?P<mark>(?(any)`{{1,3}}|(?:`{{1,3}}|\*{{1,3}}|_{{1,3}})))(?P<tag>[{LETTERS} ]{{1,40}})(?P=mark)[.!]?$")
+
+
+def _unmarked(line: str, words: Mapping[str, str]) -> str:
+    "A line without Markdown; a label in marks at its end is a tag where there is no other."
     bare = _BULLET.sub("", line.strip())
+    last = _IN_MARKS.search(bare[-80:]) if re.search(r"[`*_][.!]?$", bare[-2:]) else None
+    if last and last["tag"].casefold() in words:
+        before, mark = bare[: len(bare) - len(last[0])], last["mark"]
+        others = [m[0] for m in _BRACKETS.finditer(before)] + before.split(mark)[1::2]
+        bare = bare if any(is_emotion(other) or tag_of(other, words) for other in others) else f"{before} [{last['tag']}]"
     return re.sub(r"\*\*|__|`+|~~", "", bare).strip()
 
 # %% ../../nbs/generation/12_lines.ipynb #7714f5e7
@@ -72,11 +82,19 @@ def _tidy(text: str) -> str:
 # %% ../../nbs/generation/12_lines.ipynb #8d71c95d
 _BEHIND = re.compile(
     r"(?:(?<=[^\w\s,])\s{0,3}(?:[-\u2013—|~=/#:,]{1,2}|→|[-=]>)\s{0,3}|\s(?:→|[-=]>|\|)\s{0,3}"
-    r"|(?<!\w)(?:emotion|label|mood|feeling|tone)\s?[:=]\s?)(?P<tag>[^\W\d_][\w ]{0,30})[.!]?$", re.I)
+    r"|(?<!\w)(?:emotion|label|mood|feeling|tone)\s?[:=]\s?)(?P<tag>[^\W\d_][" + LETTERS + r" ]{0,30})[.!]?$", re.I)
+_BEFORE = re.compile(
+    rf"^(?P<tag>[^\W\d_][{LETTERS} ]{{0,30}}?)\s?"
+    rf"(?:(?:\||→|[-=]>)|\s[-\u2013—/](?=\s[^\W_][{LETTERS} .]{{0,20}}[:：]))\s{{0,3}}(?=\S)")
+_JOINT = re.compile(  # what led from the words to the tag, or from the tag to the words
+    r"^(?:[-=~]{1,2}>|[→⇒➜➔➡]\ufe0f?|[-\u2013—:|](?=\s))\s*|\s?(?:[-=~]{1,2}>|[→⇒➜➔➡]\ufe0f?)$|(?<=[.!?…”\"\u2019])\s?[-\u2013—=:~|]$")
 
 
 def _bracketed(line: str, words: Mapping[str, str]) -> str:
-    "A line whose label stands behind a dash, with the label in brackets; any other line as it is."
+    "A line whose label stands behind a dash or before a bar, with the label in brackets; any other line as it is."
+    first = _BEFORE.match(line)
+    if first and first["tag"].casefold() in words:
+        return f"[{first['tag']}] {line[first.end() :]}"
     head, tail = line[:-60], line[-60:].rstrip(" *_")
     found = _BEHIND.search(tail)
     return f"{head}{tail[: found.start()]} [{found['tag']}]" if found and tag_of(found["tag"], words) else line
@@ -84,7 +102,7 @@ def _bracketed(line: str, words: Mapping[str, str]) -> str:
 # %% ../../nbs/generation/12_lines.ipynb #07565834
 def _tagged(line: str, words: Mapping[str, str]) -> tuple[str, str, str]:
     "Words, label and status of a line that should have one tag."
-    line = re.sub(r"([\])}>］〕）]\**)\s*[.,;]\s*$", r"\1", line)  # a full stop behind the tag
+    line = re.sub(r"([\])}>］〕）]\**[\"”]?)\s*[.,;]\s*$", r"\1", line)  # a full stop behind the tag
     asides = [m[1] for m in _ASIDE.finditer(line)]
     line = _ASIDE.sub(lambda m: f"[{m[1]}]" if tag_of(m[1], words) else " ", line)
     found = [next(g for g in m.groups() if g) for m in _BRACKETS.finditer(line)]
@@ -98,7 +116,7 @@ def _tagged(line: str, words: Mapping[str, str]) -> tuple[str, str, str]:
     if TWO in tags or len(set(tags)) > 1 or (tags and strange):
         return text, "", "two_labels"
     if tags:
-        return text, tags[0], "kept"
+        return _JOINT.sub("", text), tags[0], "kept"
     wrong = strange or square
     return (text, wrong[-1], "unknown_label") if wrong else (text, asides[-1] if asides else "", "no_label")
 
@@ -106,15 +124,19 @@ def _tagged(line: str, words: Mapping[str, str]) -> tuple[str, str, str]:
 _WHO = (
     r"speaker|person|character|actor|voice|participant|interlocutor|player|role|sprecher(?:in)?|stimme|locuteur|locutrice|"
     r"personne|hablante|interlocutora?|persona|parlante|falante|pessoa|spreker|persoon|mówca|rozmówca|osoba|спикер|говорящий|собеседник|диктор|"
-    r"说话人|发言人|讲话者|講者|角色|话者|話者|話し手|スピーカー|화자"
+    r"说话人|发言人|讲话者|講者|角色|话者|話者|話し手|スピーカー|화자|"
+    r"वक्ता|व्यक्ति|पात्र|বক্তা|பேச்சாளர்|వక్త|ผู้พูด|المتحدث|متحدث|דובר|konu\u015fmac\u0131|người nói|ομιλητής|pembicara"
 )
-_PERSON = re.compile(rf"^(?:{_WHO})[\s_#-]{{0,3}}(\d{{1,2}}|[a-z]|one|two|three|four|[一二三四五甲乙丙丁])$", re.I)
+_NUMBER = r"\d{1,2}|[a-z]|one|two|three|four|[一二三四五甲乙丙丁]"
+_PERSON = re.compile(rf"^(?:{_WHO})[\s_#-]{{0,3}}({_NUMBER})$", re.I)
+_NUMBERED = rf"[SP]\d{{1,2}}|(?i:{_WHO})(?:[\s_#-]{{1,3}}(?i:{_NUMBER})|\d{{1,2}}|[A-Z])"
 _TURN = re.compile(
     r"^(?:turn|line|utterance|exchange|zeile|zug|tour|turno|tura)\s?[#_]?\d{1,3}\s?(?:[-\u2013—|.:：),]|(?=[\[(]))\s*"
     r"|^#\d{1,3}[.:)]?\s+", re.I)
 _CLOCK = r"(?:\d{1,2}:)?\d{1,2}:\d{2}(?:[.,]\d{1,3})?"
 _TIME = re.compile(rf"[\[(<]\s?{_CLOCK}(?:\s?(?:-->|[-\u2013—])\s?[\d:.,]{{4,12}})?\s?[\])>]|^{_CLOCK}\s[-|]?\s?")
 _FRONT = re.compile(r"^[\[(<{（［【]([^\[\](){}<>（）［］【】]{1,40}?)[:：]?[\])>}）］】]\s*([:：\u2013—-]?)\s*")
+_QUOTED = re.compile(r"^[\"'“„«]([^\"'“”„«»:\n]{1,40})[\"'”“»]\s?([:：])(?!\s*[a-z])\s*")
 
 # %% ../../nbs/generation/12_lines.ipynb #d3df34de
 def _lower(card: Card) -> set[str]:
@@ -135,20 +157,20 @@ def _is_speaker(name: str, card: Card) -> bool:
 def _headed(line: str, card: Card, words: Mapping[str, str]) -> str:
     "A line without time and number of the turn, with a speaker in brackets as `SPEAKER: words`."
     line = _TURN.sub("", _TIME.sub("", line).lstrip())
-    front = _FRONT.match(line)
+    front = _FRONT.match(line) or _QUOTED.match(line)
     name = " ".join(front[1].split()) if front else ""
-    both = re.match(r"^([\w ]{1,30}?)\s?[|,/;-]\s?([\w ]{2,30})$", name)
+    both = re.match(rf"^([{LETTERS} ]{{1,30}}?)\s?[|,/;-]\s?([{LETTERS} ]{{2,30}})$", name)
     if front and both and _is_speaker(both[1], card) and tag_of(both[2], words):
         return f"{both[1]} [{both[2]}]: {line[front.end() :]}"
     if not front or tag_of(name, words) or is_emotion(name):
         return line
-    named = _is_speaker(name, card) or (front[2] and re.match(r"[^\W\d_a-z]", name))
+    named = _is_speaker(name, card) or (front[2] and _may_name(name) and re.match(r"[^\W\d_a-z]", name))
     return f"{name}: {line[front.end() :]}" if named else line
 
 # %% ../../nbs/generation/12_lines.ipynb #10f266d2
 _SPEAKER = re.compile(
-    r"^(?P<name>[^\W_][\w .'\u2019&/#-]{0,30}?)\s*(?:(?:,|\s[-\u2013—/|])\s?(?P<aside>[^\W\d_][\w' -]{0,30}?)\s*"
-    r"|(?:->|→|=>)[\w .'-]{1,30})?[:：]\s*(?P<said>.*)$", re.S)
+    rf"^(?P<name>[^\W_][{LETTERS} .'\u2019&/#-]{{0,30}}?)\s*(?:(?:,|\s[-\u2013—/|])\s?"
+    rf"(?P<aside>[^\W\d_][{LETTERS}' -]{{0,30}}?)\s*|(?:->|→|=>)[{LETTERS} .'-]{{1,30}})?[:：]\s*(?P<said>.*)$", re.S)
 _SPOKEN = """
     listen look note wait well okay ok yes no yeah oh ah hey hi hello please remember question answer fact warning news update
     reminder correction result reason plan rule first second third finally ps also and but so because then now today tomorrow
@@ -158,15 +180,19 @@ _SPOKEN = """
 _WORDS = frozenset(_SPOKEN.split())  # what stands before a colon and is nobody's name
 
 
+def _may_name(name: str) -> bool:
+    return len(name.split()) <= 3 and name.casefold() not in _WORDS
+
+
 def _prefix(text: str, card: Card) -> tuple[str, str, str]:
     "What may be a speaker, what follows the name, and the words behind the colon; empty but for the words if there is none."
     codes = "|".join(map(re.escape, card.speakers)) or "(?!)"
-    dash = re.match(rf"^({codes})\s*(?:[-\u2013—|;]|[.)]|>{{1,2}})\s+(.*)$", text, re.S)
-    if dash and not re.match(r"^[^\W\d_][\w' -]{0,30}[:：]", dash[2]):
+    dash = re.match(rf"^({codes}|{_NUMBERED})\s*(?:[-\u2013—|;]|[.)]|>{{1,2}})\s+(.*)$", text, re.S)
+    if dash and not re.match(rf"^[^\W\d_][{LETTERS}' -]{{0,30}}[:：]", dash[2]):
         return dash[1], "", _unquoted(dash[2].strip())
     found = _SPEAKER.match(text)
-    name = _person(found["name"].strip()) if found else ""
-    if not found or len(found["name"].split()) > 3 or (name.casefold() in _WORDS and not _is_speaker(name, card)):
+    name = found["name"].strip() if found else ""
+    if not found or not (_may_name(name) or _is_speaker(name, card)):
         return "", "", text
     return name, found["aside"] or "", _unquoted(found["said"].strip())
 
@@ -177,18 +203,18 @@ def _like_a_name(name: str) -> bool:
 
 def _speakers(texts: Sequence[str], tagged: Sequence[str], card: Card) -> set[str]:
     "The prefixes that are speakers, in lower case, among all lines of a reply and those that have a tag."
-    said = [found["name"].strip() for text in texts if (found := _SPEAKER.match(text))]
-    names = Counter(_prefix(text, card)[0].casefold() for text in texts)
+    said = [name for text in texts if (name := _prefix(text, card)[0])]
+    names = Counter(_person(name).casefold() for name in said)
     own = any(_is_speaker(name, card) for name in said)
     every = not own and len(tagged) > 1 and all(_prefix(text, card)[0] for text in tagged)
     plain = {_person(n).casefold() for n in said if _is_speaker(n, card) or _like_a_name(n)}
-    return {n for n, times in names.items() if n and (n in plain or n in _lower(card) or times > 1 or every)}
+    return {n for n, times in names.items() if n in plain or times > 1 or every}
 
 # %% ../../nbs/generation/12_lines.ipynb #309eddb6
 def _split_speaker(text: str, card: Card, known: set[str]) -> tuple[str, str, str]:
     "Speaker as written, what follows the name, and the words."
     name, aside, said = _prefix(text, card)
-    return (name, aside, said) if name.casefold() in known else ("", "", text)
+    return (_person(name), aside, said) if _person(name).casefold() in known else ("", "", text)
 
 # %% ../../nbs/generation/12_lines.ipynb #3ebad108
 def _codes(names: Iterable[str], card: Card) -> dict[str, str]:
@@ -258,7 +284,7 @@ _KEYED = re.compile(r"^([^\W\d_][\w ]{0,20}?)(?:\s?[:=：]|\s[-\u2013—]\s)\s*(
 
 def _role(raw: str, card: Card, words: Mapping[str, str]) -> tuple[str, str]:
     "What a line is: speaker, label or text by its field, with the value; else \"\" and the line."
-    line = _headed(_unmarked(raw), card, words)
+    line = _headed(_unmarked(raw, words), card, words)
     text, label, status = _tagged(line[:200], words)
     if len(line) < 100 and not re.search(r"\w", text) and (status in ("kept", "two_labels") or is_emotion(label)):
         return "label", label or line
@@ -282,7 +308,7 @@ def _gathered(pieces: Sequence[Piece], card: Card, words: Mapping[str, str]) -> 
     fields = {kind for kind, _ in roles}
     for piece, (kind, value) in zip(pieces, roles, strict=True):
         last = made[-1] if made else None
-        untagged = last and last.label is None and _tagged(_unmarked(last.raw), words)[2] == "no_label"
+        untagged = last and last.label is None and _tagged(_unmarked(last.raw, words), words)[2] == "no_label"
         if kind == "label" and last and untagged and not waiting:
             made[-1] = replace(last, label=value)
         elif kind in ("speaker", "label"):
@@ -296,6 +322,45 @@ def _gathered(pieces: Sequence[Piece], card: Card, words: Mapping[str, str]) -> 
             waiting = {}
     return sorted([*made, *(p for p, _ in waiting.values())], key=lambda p: p.line)
 
+# %% ../../nbs/generation/12_lines.ipynb #804bded9
+_NEXT = re.compile(
+    rf"[*_\s.,;|/]{{1,6}}(?=[*_\[(<]{{0,4}}(?:\d{{1,3}}[.)]\s)?[*_\[(<]{{0,4}}"
+    rf"(?P<name>[^\W_][{LETTERS} .'\u2019#-]{{0,30}})[*_\])>]{{0,4}}\s?[:：])")
+
+
+def _followed(line: str) -> Iterator[tuple[re.Match[str], re.Match[str]]]:
+    "What stands in brackets with something like a speaker behind it, and that."
+    found = ((tag, _NEXT.match(line, tag.end())) for tag in _BRACKETS.finditer(line))
+    return ((tag, behind) for tag, behind in found if behind)
+
+
+def _turns(line: str, card: Card, words: Mapping[str, str], names: set[str]) -> list[tuple[int, int]]:
+    "Where the turns of a line begin and end: at a tag, with a speaker behind it."
+    made, begin = list[tuple[int, int]](), 0
+    for tag, behind in _followed(line):
+        name = behind["name"].strip()
+        said = re.split("[:：]", line[begin : min(tag.start(), begin + 200)], maxsplit=1)[-1]
+        known = _is_speaker(name, card) or _person(name).casefold() in names
+        if known and re.search(r"\w", said) and (tag_of(tag[0], words) or is_emotion(tag[0])):
+            made.append((begin, tag.end()))
+            begin = behind.end()
+    return [*made, (begin, len(line))]
+
+# %% ../../nbs/generation/12_lines.ipynb #72456e77
+def _one_turn_each(pieces: Sequence[Piece], card: Card, words: Mapping[str, str]) -> list[Piece]:
+    "Pieces with the turns that share a line as pieces of their own, each with a number of its own."
+    shared = [piece.speaker is None and piece.label is None and any(_followed(piece.raw)) for piece in pieces]
+    if not any(shared):
+        return list(pieces)
+    heads = [_prefix(_headed(_unmarked(piece.raw[:200], words), card, words), card)[0] for piece in pieces]
+    names, made = {_person(name).casefold() for name in heads if name}, list[Piece]()
+    for piece, several in zip(pieces, shared, strict=True):
+        whole = (0, len(piece.raw))
+        for begin, end in _turns(piece.raw, card, words, names) if several else [whole]:
+            line = max([piece.line, *(last.line + 1 for last in made[-1:])])
+            made.append(replace(piece, line=line, raw=piece.raw[begin:end].strip(), cut=piece.cut and end == whole[1]))
+    return made
+
 # %% ../../nbs/generation/12_lines.ipynb #4b6bb858
 def _label_status(label: str, card: Card) -> str:
     if label in card.labels:
@@ -305,7 +370,7 @@ def _label_status(label: str, card: Card) -> str:
 # %% ../../nbs/generation/12_lines.ipynb #303e340c
 def _conversation_line(piece: Piece, card: Card, words: Mapping[str, str]) -> Line:
     "A turn without its speaker: words, tag. The speaker's name, if it is in the words, is still there."
-    text, label, status = _tagged(_headed(_unmarked(piece.raw), card, words), words)
+    text, label, status = _tagged(_headed(_unmarked(piece.raw, words), card, words), words)
     if status != "no_label" or piece.speaker is None:
         text = _headed(text, card, words)
     if piece.label is not None:  # the label has a field of its own
@@ -316,7 +381,7 @@ def _conversation_line(piece: Piece, card: Card, words: Mapping[str, str]) -> Li
 # %% ../../nbs/generation/12_lines.ipynb #62b3667b
 def _conversation(pieces: Sequence[Piece], card: Card) -> list[Line]:
     words = spellings(card.labels)
-    pieces = _gathered(pieces, card, words)
+    pieces = _gathered(_one_turn_each(pieces, card, words), card, words)
     lines = [_conversation_line(piece, card, words) for piece in pieces]
     bare = [line for line, piece in zip(lines, pieces, strict=True)
             if piece.speaker is None and not (line.status == "no_label" and _CHATTER.match(line.text))]
@@ -351,7 +416,7 @@ def _with_code(line: Line, codes: Mapping[str, str], card: Card) -> Line:
 def _single_lines(pieces: Sequence[Piece], card: Card, label: str) -> list[Line]:
     "Lines that need no tag: utterances of one emotion, or sentences (label \"\")."
     words, lines = spellings(card.labels), []
-    bare = [_tagged(_headed(_unmarked(piece.raw), card, words), words) for piece in pieces]
+    bare = [_tagged(_headed(_unmarked(piece.raw, words), card, words), words) for piece in pieces]
     known = _speakers_of_single([text for text, _, _ in bare], card)
     for place, (piece, (text, tag, status)) in enumerate(zip(pieces, bare, strict=True)):
         edge = place < 2 or place >= len(pieces) - 2
@@ -368,9 +433,8 @@ def _single_lines(pieces: Sequence[Piece], card: Card, label: str) -> list[Line]
 def _speakers_of_single(texts: Sequence[str], card: Card) -> set[str]:
     "Prefixes that single lines should not have: those that can be nothing else, or all where nearly every line has a name."
     names = [_prefix(text, card)[0] for text in texts]
-    said = [found["name"].strip() for text in texts if (found := _SPEAKER.match(text))]
-    sure = {_person(n).casefold() for n in said if _is_speaker(n, card) or re.fullmatch(r"[A-Z]\d?|\d{1,2}", n)}
-    like = [name.casefold() for name in names if name and _like_a_name(name)]
+    sure = {_person(n).casefold() for n in names if _is_speaker(n, card) or re.fullmatch(r"[A-Z]\d?|\d{1,2}", n)}
+    like = [_person(name).casefold() for name in names if name and _like_a_name(name)]
     return sure | (set(like) if len(like) > 2 and len(like) >= 0.8 * len(texts) else set())
 
 # %% ../../nbs/generation/12_lines.ipynb #d8dcb867
@@ -378,7 +442,7 @@ def _contrast_lines(pieces: Sequence[Piece], card: Card) -> list[Line]:
     "Lines as `emotion: words`, or grouped under a heading that names the emotion."
     words, heading, lines = spellings(card.labels), "", []
     for piece in pieces:
-        bare = _unmarked(piece.raw)
+        bare = _unmarked(piece.raw, words)
         prefix, _, rest = re.sub("：", ":", bare, count=1).partition(":")
         label = tag_of(piece.label, words) if piece.label else tag_of(prefix, words) if len(prefix.split()) <= 3 else None
         if piece.label is None and (named := label if not rest.strip() else _heading(bare, words)) and named != TWO:
@@ -473,9 +537,10 @@ def _named(text: str, words: Mapping[str, str]) -> set[str]:
     "The labels that a text names; \"\" stands for one that it denies."
     longest = sorted(words, key=len, reverse=True)
     names = "|".join(re.escape(w).replace(r"\ ", r"\s+") for w in longest)
+    apart = rf"(?<![{LETTERS}-])(?:{names})(?![{LETTERS}-])"
     found: set[str] = set()
     for clause in _CLAUSE.split(text) if not any(_CLAUSE.search(w) for w in words) else [text]:
-        named = {words[" ".join(m.split())] for m in re.findall(rf"(?<![\w-])(?:{names})(?![\w-])", clause)}
+        named = {words[" ".join(m.split())] for m in re.findall(apart, clause)}
         denied = any(_NEGATION.search(clause) for _ in named) and not any(_NEGATION.search(w) for w in words)
         found |= {""} if denied else named
     return found
