@@ -513,7 +513,9 @@ def fetch(
     _say(f"fetched to {_near(fetching.fetch(name, chosen or Path()))}")
 
 
-_CACHED = {"features": "features.sqlite*", "stages": "stages", "speech": "speech", "edited": "edited", "voices": "voices", "weights": "weights"}
+_CACHED = {  # part: what it matches in the cache's folder
+    "features": "features.sqlite*", **{part: part for part in ("stages", "speech", "edited", "voices", "weights")},
+}
 
 
 @app.command(epilog="Examples: zsemo cache · zsemo cache stages speech --clear")
