@@ -183,10 +183,10 @@ def test_unknown_cards(call: Call, tmp_path: Path) -> None:
     ("utterance,emotion,text\na,happy,hi\nb,glee,ho\n", ("mine.csv, line 3", "'glee'", "happy")),
     ("utterance,emotion,text\na,happy,hi\nb,sad,ho,hum\n", ("mine.csv, line 3", "4 fields", "expected 3")),
     ("utterance,text\na,hi\n", ("mine.csv", "'emotion'", "utterance, text")),
-    ("utterance,emotion,text\na,happy,hi\na,sad,ho\n", ("mine", "row 1", "'a'")),
+    ("utterance,emotion,text\na,happy,hi\na,sad,ho\n", ("mine.csv, line 3", "'utterance'", "'a'")),
     ("utterance,emotion,text,start\na,happy,hi,soon\n", ("mine.csv, line 2", "'soon'", "number")),
     ("utterance,emotion,audio\na,happy,../../secret.wav\n", ("mine.csv, line 2", "secret.wav")),
-    ("", ("mine.csv", "'utterance'")),
+    ("", ("mine.csv", "empty")),
 ])
 def test_unreadable_corpora(call: Call, tmp_path: Path, text: str, parts: tuple[str, ...]) -> None:
     (tmp_path / "mine.csv").write_text(text)

@@ -171,7 +171,7 @@ def overridden(
         raise InputError(f"study {study.name!r} has no run with {', '.join(assignments)}", mend="see all with --dry-run")
     return replace(chosen, publish=False) if assignments else study  # a part is not the study as published
 
-
+# %% ../nbs/51_cli.ipynb #c7361efa
 def _only(study: "Study", name: str, wanted: list[Any], default: Any) -> "Study":
     grids = [{**g, name: [v for v in g[name] if v in wanted]} if name in g else g for g in study.grid]
     return replace(study, grid=[g for g in grids if g.get(name, default in wanted)])
@@ -310,7 +310,7 @@ def _report(study: "Study", folder: Path, root: Path, ids: list[str]) -> "Report
     )
     return replace(made, files=(*made.files, *_published(study, made, root / "figures"))) if study.publish else made
 
-
+# %% ../nbs/51_cli.ipynb #2f491081
 def _published(study: "Study", made: "Report", folder: Path) -> list[Path]:
     from zsemo_kit.analysis.publish import publish
     from zsemo_kit.corpora.table import InputError
@@ -412,7 +412,7 @@ def figures(
     if failed:
         raise SystemExit(1)
 
-
+# %% ../nbs/51_cli.ipynb #4128194e
 def _drawn_from(study: "Study", root: Path, out: Path, workers: int | None) -> tuple[list[str], list[str]]:
     "Finished runs of a study, of any version of the code, and which runs failed; without workers nothing is run."
     from zsemo_kit.analysis.publish import standing
@@ -462,7 +462,7 @@ def corpora(as_json: Json = False) -> None:
     _say(f"\n{told_root()}")
     _say(f"cards with recorded replies, always here: {', '.join(cards())}")
 
-
+# %% ../nbs/51_cli.ipynb #862ad09b
 @app.command(epilog="Example: zsemo doctor meld · zsemo doctor meld /data/MELD.Raw")
 def doctor(
     name: Annotated[str, typer.Argument(help="A corpus, e.g. meld, or a path to a CSV or a saved corpus.")],
@@ -493,7 +493,7 @@ def _cut_audio(name: str, folder: Path | None) -> None:
         _say(f"{row.utterance}: {row.problem}")
     _say(f"{cut:,} WAV files cut in {_near(place)}; {len(problems):,} utterances without sound")
 
-
+# %% ../nbs/51_cli.ipynb #b6cc60fd
 @app.command(epilog="Examples: zsemo fetch meld --folder ~/corpora · zsemo fetch meld --audio")
 def fetch(
     name: Annotated[str, typer.Argument(help="A corpus that may be downloaded; for the others, where to ask is printed.")],
@@ -541,7 +541,7 @@ def cache(
         _say(f"{part:<10} {len(files):>7,} files {sizes[part] / 1e6:>10,.1f} MB{'  deleted' if clear and files else ''}")
     _say(f"in {default_cache()}")
 
-
+# %% ../nbs/51_cli.ipynb #935b97d9
 def _files_of(folder: Path, pattern: str) -> list[Path]:
     found = [path for start in folder.glob(pattern) for path in (start, *start.rglob("*"))]
     return [path for path in found if path.is_file()]
@@ -980,7 +980,7 @@ def _longest(speech: "SpeechLLM | None", limit: float | None) -> float:
         return 30.0 if limit is None else limit
     return speech.config.seconds if limit is None else min(limit, speech.config.seconds)
 
-
+# %% ../nbs/51_cli.ipynb #8e61f83e
 def _listed(
     scp: Path, limit: float, long: str, transcripts: str, progress: bool,
 ) -> tuple["Corpus", "pd.DataFrame", "pd.DataFrame"]:

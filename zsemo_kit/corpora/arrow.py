@@ -53,7 +53,7 @@ def _sound_name(value: Mapping[str, Any], row: int) -> str:
     stem = re.sub(r"[^\w.-]+", "_", name) or f"row{row}"
     return stem if PurePosixPath(stem).suffix else stem + suffix
 
-
+# %% ../../nbs/corpora/01_arrow.ipynb #e1a4ded2
 def _sounds(values: Sequence[Any], folder: Path) -> list[Any]:
     "Sound that lies in the file, unpacked; a path where there is one."
     paths: list[Any] = []

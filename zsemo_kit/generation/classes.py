@@ -98,7 +98,7 @@ def chosen_labels(
                          mend=f"leave it out of labels, or set labels={COMMON}")
     return wanted
 
-
+# %% ../../nbs/generation/16_classes.ipynb #a06e1935
 def of_labels(
     corpus: Corpus,  # in some label space
     labels: Sequence[str],  # classes of the study
