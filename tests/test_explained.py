@@ -18,7 +18,7 @@ from zsemo_kit.analysis.report import Report, report
 from zsemo_kit.analysis.results import gather, table
 from zsemo_kit.analysis.scores import scores
 from zsemo_kit.corpora.table import InputError
-from zsemo_kit.synthesis.annotation import LEVELS, answer_text
+from zsemo_kit.synthesis.annotation import LEVELS, write_answer
 from zsemo_kit.synthesis.counterfactual import EDITS
 
 LABELS = ["happy", "sad", "angry"]
@@ -38,7 +38,7 @@ def voices(n: int = 90, levels: int = 3) -> pd.DataFrame:
 def answered(heard: pd.DataFrame, seed: int, kind: str = "EGPSVT", right: float = 0.7) -> pd.DataFrame:
     rng, truth = np.random.default_rng(seed), np.resize(LABELS, len(heard))
     guess = np.where(rng.random(len(heard)) < right, truth, rng.choice(LABELS, len(heard)))
-    said = [answer_text(g, row, kind) for g, row in zip(guess, heard.to_dict("records"), strict=True)]
+    said = [write_answer(g, row, kind) for g, row in zip(guess, heard.to_dict("records"), strict=True)]
     p = {f"p_{label}": np.where(guess == label, 0.7, 0.15) for label in LABELS}
     return heard[["utterance", "dialogue", "speaker"]].assign(
         truth=truth, answer=said, guess=guess, confidence=0.7, parsed=rng.random(len(heard)) < 0.9, **p)  # fmt: skip

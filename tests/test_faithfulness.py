@@ -26,7 +26,7 @@ from zsemo_kit.analysis.faithfulness import (
 from zsemo_kit.analysis.faithfulness_figures import plot_attributes, plot_counterfactuals, plot_reliability, plot_reliance
 from zsemo_kit.analysis.scores import uar
 from zsemo_kit.corpora.table import InputError
-from zsemo_kit.synthesis.annotation import LEVELS, answer_text
+from zsemo_kit.synthesis.annotation import LEVELS, write_answer
 from zsemo_kit.synthesis.counterfactual import EDITS
 from zsemo_kit.synthesis.listen import wer
 
@@ -46,7 +46,7 @@ def answered(evidence: pd.DataFrame, teller: Teller = dict, seed: int = 0, kind:
     rng = np.random.default_rng(seed)
     truth = rng.choice(EMOTIONS, len(evidence))
     guess = np.where(rng.random(len(evidence)) < 0.6, truth, rng.choice(EMOTIONS, len(evidence)))
-    told = [answer_text(g, teller(dict(r)), kind) for g, r in zip(guess, evidence.to_dict("records"), strict=True)]
+    told = [write_answer(g, teller(dict(r)), kind) for g, r in zip(guess, evidence.to_dict("records"), strict=True)]
     return evidence[["utterance", "speaker"]].assign(truth=truth, guess=guess, answer=told, parsed=True, confidence=0.5)
 
 
@@ -113,7 +113,7 @@ def test_a_story_fitted_to_the_emotion_does_not_beat_its_floor() -> None:
     usual = dict(zip(EMOTIONS, LEVELS[3][1], strict=True))
     evidence["volume"] = np.where(rng.random(400) < 0.8, pd.Series(loud).map(usual), "normal")
     answers = answered(evidence).assign(guess=loud, truth=loud)
-    answers["answer"] = [answer_text(e, {"volume": usual[e]}, "EV") for e in loud]
+    answers["answer"] = [write_answer(e, {"volume": usual[e]}, "EV") for e in loud]
     row = attribute_accuracy(answers, evidence, n_boot=50).set_index("attribute").loc["volume"]
     assert row["accuracy"] > row["floor"] + 0.2 and row["accuracy"] <= row["by_emotion"] + 1e-9
 

@@ -13,7 +13,7 @@ from zsemo_kit.analysis.probes import CONDITIONS, conditions_of, probed, under
 from zsemo_kit.corpora.audio import RATE, save_audio
 from zsemo_kit.corpora.table import Corpus, InputError
 from zsemo_kit.synthesis.annotation import ATTRIBUTES, Annotator
-from zsemo_kit.synthesis.counterfactual import EDITS, edited
+from zsemo_kit.synthesis.counterfactual import EDITS, edit_corpus
 from zsemo_kit.training.sequences import READS, SpeechLLMConfig, prompt_text
 from zsemo_kit.training.speechllm import SpeechLLM, tiny_llm
 from zsemo_kit.training.upstreams import SpeechEncoder
@@ -256,7 +256,7 @@ def test_evidence_is_what_was_measured(
     store, measures = model.encoder.cache.folder, list(ATTRIBUTES.values())
     for name in EDITS:
         few = replace(corpus, table=corpus.table[corpus.table["utterance"].isin(evidence[name]["utterance"])])
-        again = model.annotator.annotate(edited(few, name, cache=store), cache=store).table
+        again = model.annotator.annotate(edit_corpus(few, name, cache=store), cache=store).table
         assert list(again["utterance"]) == list(evidence[name]["utterance"])
         assert np.allclose(evidence[name][measures].astype(float), again[measures].astype(float), equal_nan=True)
         assert evidence[name][CUES].to_numpy().tolist() == again[CUES].to_numpy().tolist()

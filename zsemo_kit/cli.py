@@ -697,10 +697,10 @@ def _to_label(corpus: str, transcripts: str, progress: bool) -> "Corpus":
     from zsemo_kit.generation.sources import open_corpus
     chosen = open_corpus(corpus, "all", second_reading="none") if corpus.endswith("_synthetic") else read(corpus)
     if transcripts != "own":
-        from zsemo_kit.synthesis.listen import open_listener, transcribed
+        from zsemo_kit.synthesis.listen import open_listener, transcribe_corpus
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # what could not be heard is told at the end
-            return transcribed(chosen.where({"split": list(PARTS)}), open_listener(transcripts), progress=progress)
+            return transcribe_corpus(chosen.where({"split": list(PARTS)}), open_listener(transcripts), progress=progress)
     if not chosen.table["text"].ne("").any():
         mend = "have it transcribed: --transcripts pocketsphinx, or a Whisper model by name"
         raise InputError(f"{corpus} has no text", mend=mend)
@@ -1001,10 +1001,10 @@ def _listed(
     if not len(corpus):
         raise InputError(f"nobody speaks in {scp}", found=f"{len(mute)} recordings without a stretch of speech")
     if transcripts:
-        from zsemo_kit.synthesis.listen import open_listener, transcribed
+        from zsemo_kit.synthesis.listen import open_listener, transcribe_corpus
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # what could not be heard is a note of its utterance
-            corpus = transcribed(corpus, open_listener(transcripts), progress=progress)
+            corpus = transcribe_corpus(corpus, open_listener(transcripts), progress=progress)
     return corpus, problems, notes
 
 # %% ../nbs/51_cli.ipynb #228ac1a5

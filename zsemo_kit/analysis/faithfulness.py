@@ -17,7 +17,7 @@ from .compare import Comparison, compare_all, paired, verdicts
 from .scores import aligned, clusters, interval, over_seeds, uar, weights
 from ..corpora.folds import normal_text
 from ..corpora.table import InputError
-from ..synthesis.annotation import ATTRIBUTES, LEVELS, claims_of
+from ..synthesis.annotation import ATTRIBUTES, LEVELS, extract_claims
 from ..synthesis.counterfactual import CONTROL, Edit
 from ..synthesis.listen import edits as word_edits
 
@@ -80,7 +80,7 @@ def claimed(
     "What each answer claims, in the words of the annotation."
     rows = _pooled(answers, "answer", "speaker")
     ids = [c for c in ("run", "utterance", "speaker", "dialogue", "truth", "guess") if c in rows]
-    found = [claims_of(str(text)) for text in rows["answer"].fillna("")]
+    found = [extract_claims(str(text)) for text in rows["answer"].fillna("")]
     return rows[ids].assign(**{name: [claims.get(name, "") for claims in found] for name in ("emotion", *HELD, "text")})
 
 # %% ../../nbs/analysis/46_faithfulness.ipynb #70d5ffd5

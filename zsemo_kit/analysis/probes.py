@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..corpora.table import Corpus, InputError
 from ..synthesis.annotation import ATTRIBUTES
-from ..synthesis.counterfactual import EDITS, edited
+from ..synthesis.counterfactual import EDITS, edit_corpus
 from ..training.speechllm import SpeechLLM
 
 # %% ../../nbs/analysis/46_probes.ipynb #3b30b4ac
@@ -88,6 +88,7 @@ def probed(
         few = replace(known, table=known.table.iloc[chosen])
         answers["original"] = answers["full"][answers["full"]["utterance"].isin(few.table["utterance"])]
         for name in EDITS:
-            other = model.annotator.annotate(edited(few, name, cache=store, progress=progress), cache=store, progress=progress)
+            sound = edit_corpus(few, name, cache=store, progress=progress)
+            other = model.annotator.annotate(sound, cache=store, progress=progress)
             answers[name], evidence[name] = model.answer(other, progress=progress), other.table
     return answers, evidence

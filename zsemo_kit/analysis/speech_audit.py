@@ -20,7 +20,7 @@ from .compare import holm
 from .scores import interval, scores, weights
 from ..corpora.folds import normal_text
 from ..corpora.table import EMOTIONS, Corpus, InputError
-from ..synthesis.listen import edits, normalised
+from ..synthesis.listen import count_edits, normalise_words
 
 # %% ../../nbs/analysis/42_speech_audit.ipynb #29ad556b
 UNITS: dict[str, str] = {  # measure to unit, in the order of tables and figures
@@ -409,11 +409,11 @@ def intelligibility(
         raise InputError("a table of transcripts", expected="utterance and text", found=", ".join(map(str, transcripts.columns)))
     failed = transcripts["problem"].fillna("").ne("") if "problem" in transcripts else pd.Series(False, transcripts.index)
     texts = transcripts[~failed].drop_duplicates("utterance").set_index("utterance")["text"].fillna("").astype(str)
-    rows = corpus.table[corpus.table["emotion"].ne("") & corpus.table["text"].map(normalised).ne("")]
+    rows = corpus.table[corpus.table["emotion"].ne("") & corpus.table["text"].map(normalise_words).ne("")]
     heard = rows["utterance"].isin(texts.index)
     if not heard.any():
         raise InputError(f"no utterance of {corpus.name!r} has both text and transcript", mend="transcribe this corpus")
-    counted = edits(rows["text"].tolist(), texts.reindex(rows["utterance"], fill_value="").tolist()).set_index(rows.index)
+    counted = count_edits(rows["text"].tolist(), texts.reindex(rows["utterance"], fill_value="").tolist()).set_index(rows.index)
     wrong = counted[["substitutions", "deletions", "insertions"]].sum(axis=1)
     rows = rows.assign(errors=wrong, words=counted["words"], heard=heard)
     made = [(e, *_wer(rows[(rows["emotion"] == e) | (e == "all")], n_boot, seed)) for e in [*_order(rows["emotion"]), "all"]]

@@ -25,9 +25,9 @@ import torch
 
 from ..corpora.cache import default_cache, writable
 from ..corpora.table import InputError
-from .casting import Engine, Voice, gender_by_pitch, named_voices, only_voices, typical_pitch
-from .espeak import phonemes
-from .languages import language_name, language_tag, nearest, no_voice
+from .casting import Engine, Voice, guess_gender, parse_voices, select_voices, estimate_pitch
+from .espeak import phonemize
+from .languages import language_name, language_tag, match_language, missing_voice
 
 # %% ../../nbs/synthesis/18_coqui.ipynb #567c01a5
 VCTK_VITS = "tts_models/en/vctk/vits"  # the default: 109 speakers of English
@@ -159,7 +159,7 @@ def _use_own_phonemizer() -> None:
             super().__init__(names.get(language, language), keep_puncs=keep_puncs, **more)
 
         def _phonemize(self, text: str, separator: str = "") -> str:
-            return re.sub(r"\(.+?\)", "", phonemes(text, self.language, "_")).replace("_", separator)
+            return re.sub(r"\(.+?\)", "", phonemize(text, self.language, "_")).replace("_", separator)
 
         name = staticmethod(lambda: "espeak")
         is_available = classmethod(lambda cls: True)
@@ -243,7 +243,7 @@ class Coqui(Engine):
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._tts.to(self.device)
         self._language = language or ("" if local else model.split("/")[1])
-        self._wanted = named_voices(voices)
+        self._wanted = parse_voices(voices)
         self._clones = _recordings(recordings) if recordings else []
         if self._clones and not self._model.config.supports_cloning:
             raise InputError(f"the model {model} cannot clone voices", mend="take XTTS or YourTTS, or leave the recordings out")
@@ -270,16 +270,17 @@ class Coqui(Engine):
     ) -> tuple[Voice, ...]:  # the model's speakers, or the recordings
         "The voices; their genders are measured once, and kept."
         known, tag = self._languages(), language_tag(language)
-        spoken = nearest(language, known)
+        spoken = match_language(language, known)
         if known and not spoken:
-            raise no_voice(f"the model {self.model}", language, known)
+            raise missing_voice(f"the model {self.model}", language, known)
         if not known:
             told = f"the model {self.model} does not tell its language; that it speaks {language_name(tag)} is taken on trust"
             warnings.warn(told, stacklevel=2)
         accent = spoken if self._tts.is_multi_lingual else ""
         named = [(p.stem, str(p)) for p in self._clones] or [(n, n) for n in self._names()] or [("voice", "")]
         named = [(n, variant) for n, variant in named if n in self._wanted] or named  # none is measured that is not wanted
-        return only_voices(self._with_genders([Voice(n, tag, "unknown", variant, accent) for n, variant in named]), self._wanted)
+        voices = [Voice(n, tag, "unknown", variant, accent) for n, variant in named]
+        return select_voices(self._with_genders(voices), self._wanted)
 
     def _names(self) -> list[str]:
         return [n for n in self._tts.speakers or [] if n.isprintable()]  # VCTK-VITS lists one "ED\n"
@@ -288,7 +289,7 @@ class Coqui(Engine):
         told = _remembered(self._folder / "genders.json")
         file = writable(default_cache(), "voices") / f"{self.fingerprint}.json"
         known = _remembered(file) | told
-        new = {v.id: gender_by_pitch(self._pitch(v)) for v in voices if v.id not in known}
+        new = {v.id: guess_gender(self._pitch(v)) for v in voices if v.id not in known}
         if new:
             _remember(file, known | new)
         known |= new
@@ -296,7 +297,7 @@ class Coqui(Engine):
 
     def _pitch(self, voice: Voice) -> float:
         with contextlib.suppress(InputError):
-            return typical_pitch(self.say(_SENTENCE, voice))
+            return estimate_pitch(self.say(_SENTENCE, voice))
         return float("nan")
 
     def say(

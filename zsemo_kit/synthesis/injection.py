@@ -20,9 +20,9 @@ from ..corpora.audio import RATE, levelled, trimmed
 from ..corpora.files import read_yaml
 from ..corpora.readers import read
 from ..corpora.table import EMOTIONS, Corpus, InputError
-from .acoustics import kept_numbers
+from .acoustics import compute_cached
 from zsemo_kit.synthesis.resynthesis import (
-    BOUNDS, Manner, Speaker, effort_gains, envelope, octave_levels, pitch_track, praat_sound, resynthesised,
+    BOUNDS, Manner, Speaker, effort_gains, measure_envelope, measure_octaves, track_pitch, to_praat, resynthesise,
 )
 
 # %% ../../nbs/synthesis/22_injection.ipynb #53018391
@@ -154,7 +154,7 @@ def inject(
     speaker: Speaker | None = None,  # who says it; the voice as it is if None
 ) -> np.ndarray:  # (samples,) float32, peaks at most .97, duration and pitch within human bounds
     "Says an utterance with an emotion."
-    return resynthesised(samples, profile.draw(emotion, rng, strength), rng, speaker)
+    return resynthesise(samples, profile.draw(emotion, rng, strength), rng, speaker)
 
 # %% ../../nbs/synthesis/22_injection.ipynb #8dd3d120
 _MEASURED = ("pitch", "range", "slope", "seconds", "pause", "dynamics", *(f"octave_{i}" for i in range(7)))
@@ -166,16 +166,16 @@ def _reading(
 ) -> np.ndarray:  # numbers named by `_MEASURED`; NaN where there is too little voice
     "What a manner can set, measured."
     samples = levelled(trimmed(samples))
-    times, hertz = pitch_track(praat_sound(samples))
+    times, hertz = track_pitch(to_praat(samples))
     if len(times) < 10:
         return np.full(len(_MEASURED), np.nan)
     tones = 12 * np.log2(hertz)
     place = (times - times[0]) / max(0.2, times[-1] - times[0]) - 0.5
-    fast, slow = (20 * np.log10(envelope(samples, hz)[:: RATE // 100]) for hz in (15.0, 4.0))
+    fast, slow = (20 * np.log10(measure_envelope(samples, hz)[:: RATE // 100]) for hz in (15.0, 4.0))
     active = fast > fast.max() - _LOUDEST
     numbers = (np.median(tones), np.log(max(0.3, tones.std())), np.polyfit(place, tones, 1)[0], np.log(active.sum() / 100),
                (~active).sum() / 100, np.log(max(1.0, slow[active].std())))
-    return np.array([*numbers, *octave_levels(samples)])
+    return np.array([*numbers, *measure_octaves(samples)])
 
 # %% ../../nbs/synthesis/22_injection.ipynb #aff989d8
 _EFFORTS = np.linspace(-1, 3, 41)
@@ -201,7 +201,7 @@ def _shift(difference: pd.Series) -> dict[str, float]:
 # %% ../../nbs/synthesis/22_injection.ipynb #47368288
 def _readings(corpus: Corpus, cache: Path | str | None, progress: bool) -> pd.DataFrame:
     "`_MEASURED` of every utterance, from the cache where it has them; NaN where a file is missing or cannot be measured."
-    numbers, _ = kept_numbers(corpus, _reading, len(_MEASURED), "reading 2", cache=cache, progress=progress)
+    numbers, _ = compute_cached(corpus, _reading, len(_MEASURED), "reading 2", cache=cache, progress=progress)
     return pd.DataFrame(numbers.astype(np.float32), columns=list(_MEASURED), index=corpus.table.index)
 
 # %% ../../nbs/synthesis/22_injection.ipynb #cd988965

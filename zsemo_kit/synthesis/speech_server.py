@@ -22,8 +22,8 @@ import openai
 from ..corpora.table import InputError
 from ..corpora.proxies import client_options, proxy_of
 from ..generation.servers import OPENAI_URL, api_key, check_url, hopeless, no_reply, shown, split_query
-from .casting import Engine, EngineError, Voice, named_voices
-from .languages import language_tag, nearest, no_voice
+from .casting import Engine, EngineError, Voice, parse_voices
+from .languages import language_tag, match_language, missing_voice
 
 # %% ../../nbs/synthesis/19_speech_server.ipynb #608cbf5a
 _LIMIT = 4096  # characters of a text, by OpenAI's reference
@@ -167,7 +167,7 @@ class SpeechServer(Engine):
             raise InputError("bad timeout or max_retries", expected="seconds above 0, and 0 or more", found=found)
         self.model, self.base_url = model, check_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
         self.timeout, self.max_retries, self._format = timeout, max_retries, response_format
-        named = named_voices(voices)
+        named = parse_voices(voices)
         self._known: tuple[Voice, ...] = tuple(Voice(n, "", g or _described(n)[0], n) for n, g in named.items())
         self._more = {"instructions": instructions} if instructions else {}
         api_key(self.base_url)  # a missing key is told now, not at the first text
@@ -200,11 +200,11 @@ class SpeechServer(Engine):
         if not self._known:
             self._known = self._own() if self.base_url.rstrip("/") == OPENAI_URL else self._asked_for_voices()
         codes = [v.language for v in self._known if v.language]
-        code = nearest(language, codes)
+        code = match_language(language, codes)
         of_it = {c for c in codes if c == code or (c.split("-")[0] == code.split("-")[0] and "-" not in language_tag(language))}
         fit = [v for v in self._known if not v.language or v.language in of_it]
         if not fit:
-            raise no_voice(f"the server at {shown(self.base_url)}", language, codes)
+            raise missing_voice(f"the server at {shown(self.base_url)}", language, codes)
         return tuple(replace(v, language=language_tag(language)) for v in fit)
 
     def _own(self) -> tuple[Voice, ...]:

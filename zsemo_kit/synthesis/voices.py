@@ -13,7 +13,7 @@ from typing import Any
 
 from ..corpora.table import InputError
 from .casting import Engine, EngineError, Voice, cast  # all of these are also to be had from here
-from .spoken import spoken_text, unspeakable
+from .spoken import make_speakable, why_unspeakable
 
 # %% ../../nbs/synthesis/20_voices.ipynb #66e1708d
 _MODULES = {"espeak": ("espeak", "Espeak"), "coqui": ("coqui", "Coqui"), "openai": ("speech_server", "SpeechServer")}

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..corpora.audio import audio_digest
 from ..corpora.cache import file_digest
 from ..corpora.table import Corpus, InputError
-from ..synthesis.annotation import Annotator, answer_text
+from ..synthesis.annotation import Annotator, write_answer
 from .config import FitConfig
 from .connectors import SHAPES, QFormer
 from .encoders import Frames, bucketed
@@ -253,7 +253,7 @@ def _captions(
 ) -> Data:
     "Sounds and captions: who speaks and how."
     model, how = lessons.model, lessons.model.sequencer
-    ids = [[how.end, *how.ids(answer_text("", {str(k): v for k, v in r.items()}, "EGPSV"))][: model.config.words]
+    ids = [[how.end, *how.ids(write_answer("", {str(k): v for k, v in r.items()}, "EGPSV"))][: model.config.words]
            for r in lessons.corpus.table.to_dict("records")]
 
     def batch(units: Any) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from ..corpora.cache import FeatureCache, default_cache
 from ..corpora.record import json_text
 from ..corpora.table import Corpus, InputError
-from ..synthesis.annotation import ATTRIBUTES, Annotator, claims_of
+from ..synthesis.annotation import ATTRIBUTES, Annotator, extract_claims
 from .connectors import Connector, open_connector
 from .encoders import Frames, bucketed, fingerprint, model_folder, pick_device, quiet
 from .fit import lasting, written
@@ -454,7 +454,7 @@ def _table(
     "What was answered, row by row; an answer that names no label has no guess."
     t = corpus.table
     likely = [model.labels[i] for i in p.argmax(1)] if len(p) else []
-    named = [claims_of(s).get("emotion", "") for s in said] if free else likely
+    named = [extract_claims(s).get("emotion", "") for s in said] if free else likely
     guess = [g if g in model.labels else "" for g in named]
     place = {label: i for i, label in enumerate(model.labels)}
     sure = [float(p[i, place[g]]) if g else float("nan") for i, g in enumerate(guess)]
