@@ -19,7 +19,8 @@ from zsemo_kit.corpora.cues import CUES
 from zsemo_kit.corpora.table import Corpus, InputError
 from zsemo_kit.synthesis import acoustics
 from zsemo_kit.synthesis.acoustics import (
-    EGEMAPS, MEASURES, SPOKEN, Thresholds, measure_cues, extract_egemaps, to_words, compute_cached, measure, measure_corpus, find_nuclei, write_sentence, write_sentences,
+    EGEMAPS, MEASURES, SPOKEN, Thresholds, compute_cached, extract_egemaps, find_nuclei, measure, measure_corpus,
+    measure_cues, to_words, write_sentence, write_sentences,
 )
 
 opensmile = pytest.importorskip("opensmile")

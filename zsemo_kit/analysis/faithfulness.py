@@ -19,7 +19,7 @@ from ..corpora.folds import normal_text
 from ..corpora.table import InputError
 from ..synthesis.annotation import ATTRIBUTES, LEVELS, extract_claims
 from ..synthesis.counterfactual import CONTROL, Edit
-from ..synthesis.listen import edits as word_edits
+from ..synthesis.listen import count_edits
 
 # %% ../../nbs/analysis/46_faithfulness.ipynb #54c4ecc6
 HELD = ("gender", *ATTRIBUTES)  # attributes that are held against a measurement: gender, pitch, speed, volume
@@ -166,7 +166,7 @@ def _heard(
     if not said:
         return dict.fromkeys(("wer", "wer_low", "wer_high", "wer_floor"), float("nan"))
     wrong = ["substitutions", "deletions", "insertions"]
-    own, always = (word_edits(said, heard) for heard in (some["text"].tolist(), [pd.Series(said).mode()[0]] * len(said)))
+    own, always = (count_edits(said, heard) for heard in (some["text"].tolist(), [pd.Series(said).mode()[0]] * len(said)))
     value, low, high = _ratio(own[wrong].sum(axis=1), own["words"], clusters(some, "speaker"), n_boot, seed)
     floor = float(always[wrong].to_numpy().sum() / always["words"].sum())
     return {"wer": value, "wer_low": low, "wer_high": high, "wer_floor": floor}
