@@ -22,7 +22,7 @@ from zsemo_kit.corpora.table import EMOTIONS, Corpus, InputError
 from zsemo_kit.generation.chat import Chat
 from zsemo_kit.generation.prompts import Prompt
 from zsemo_kit.generation.store import Reply, ReplyStore
-from zsemo_kit.synthesis.acoustics import MEASURES, to_words, measure_corpus
+from zsemo_kit.synthesis.acoustics import MEASURES, measure_corpus, to_words
 from zsemo_kit.synthesis.annotation import (
     ANSWER_PARTS, ANSWER_TYPES, ATTRIBUTES, ATTRIBUTE_UNITS, CONTRADICTORY, EXPLANATION_STATUSES, GENDER_LIMIT, LEVELS,
     Annotator, add_explanations, build_explanation_prompt, check_answer_type, extract_claims, fit_gender_limit, trace_claims,

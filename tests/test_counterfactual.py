@@ -17,7 +17,7 @@ from zsemo_kit.synthesis import counterfactual
 from zsemo_kit.synthesis.acoustics import measure
 from zsemo_kit.synthesis.annotation import ATTRIBUTES
 from zsemo_kit.synthesis.conditions import measure_speech_level
-from zsemo_kit.synthesis.counterfactual import CONTROL, EDITS, Edit, edit_sound, edit_corpus, limit_peaks
+from zsemo_kit.synthesis.counterfactual import CONTROL, EDITS, Edit, edit_corpus, edit_sound, limit_peaks
 
 pytest.importorskip("parselmouth")
 

@@ -16,10 +16,9 @@ from zsemo_kit.cli import main
 from zsemo_kit.corpora.audio import RATE, load_audio
 from zsemo_kit.corpora.table import Corpus, InputError
 from zsemo_kit.generation.sources import open_corpus
-from zsemo_kit.synthesis.casting import Engine, EngineError, Voice
+from zsemo_kit.synthesis.voices import Engine, EngineError, Voice, open_engine
 from zsemo_kit.synthesis.sources import Speech, open_speech
 from zsemo_kit.synthesis.speak import resolve_languages, speak
-from zsemo_kit.synthesis.voices import open_engine
 
 
 class Hum(Engine):

@@ -21,12 +21,11 @@ from hypothesis import strategies as st
 
 from zsemo_kit.corpora.table import InputError
 from zsemo_kit.generation.dialogues import recorded
-from zsemo_kit.synthesis.casting import EngineError, Voice, cast, guess_gender, estimate_pitch
+from zsemo_kit.synthesis.voices import ENGINES, EngineError, Voice, cast, estimate_pitch, guess_gender, open_engine
 from zsemo_kit.synthesis.espeak import Espeak, _data, _languages, phonemize
 from zsemo_kit.synthesis.languages import language_tag
 from zsemo_kit.synthesis.speech_server import OPENAI_VOICES, SpeechServer
 from zsemo_kit.synthesis.spoken import make_speakable, why_unspeakable
-from zsemo_kit.synthesis.voices import ENGINES, open_engine
 
 # ---------------------------------------------------------------- spoken text
 

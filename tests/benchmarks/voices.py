@@ -7,7 +7,8 @@ import time
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from zsemo_kit.generation.dialogues import recorded
-from zsemo_kit.synthesis.voices import cast, open_engine, make_speakable
+from zsemo_kit.synthesis.spoken import make_speakable
+from zsemo_kit.synthesis.voices import cast, open_engine
 
 CARDS = {"meld": "en", "emodb": "de", "nemo": "pl"}
 

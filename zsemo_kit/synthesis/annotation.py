@@ -31,7 +31,7 @@ from ..generation.lines import _is_refusal, _unquoted, spellings
 from ..generation.prompts import NO_SCENARIO, Prompt
 from ..generation.silver import PARTS, _wanted
 from ..generation.store import Reply, ending
-from .acoustics import QUANTILES, WORDS, Thresholds, _as_thresholds, to_words, measure_corpus, write_sentence
+from .acoustics import QUANTILES, WORDS, Thresholds, _as_thresholds, measure_corpus, to_words, write_sentence
 
 # %% ../../nbs/synthesis/27_annotation.ipynb #feffc04d
 ATTRIBUTES: dict[str, str] = {"pitch": "pitch_mean", "speed": "articulation_rate", "volume": "intensity_mean"}

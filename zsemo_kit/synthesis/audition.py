@@ -21,11 +21,10 @@ from ..corpora.table import Corpus, InputError
 from ..generation.cards import cards
 from ..generation.sources import open_corpus
 from .acoustics import measure
-from .casting import Voice
+from .voices import Voice, open_engine
 from .injection import Profile, inject, load_profile
 from .speak import resolve_languages
 from .spoken import make_speakable, why_unspeakable
-from .voices import open_engine
 
 # %% ../../nbs/synthesis/29_audition.ipynb #ea16fab7
 _SEEN = {  # measure: how a reader knows it

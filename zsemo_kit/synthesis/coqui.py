@@ -25,7 +25,7 @@ import torch
 
 from ..corpora.cache import default_cache, writable
 from ..corpora.table import InputError
-from .casting import Engine, Voice, guess_gender, parse_voices, select_voices, estimate_pitch
+from .voices import Engine, Voice, estimate_pitch, guess_gender, parse_voices, select_voices
 from .espeak import phonemize
 from .languages import language_name, language_tag, match_language, missing_voice
 

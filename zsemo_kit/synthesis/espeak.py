@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..corpora.table import InputError
-from .casting import Engine, Voice, parse_voices, select_voices
+from .voices import Engine, Voice, parse_voices, select_voices
 from .languages import language_tag, match_language, missing_voice
 
 # %% ../../nbs/synthesis/18_espeak.ipynb #c3d7fad8

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from ..corpora.audio import RATE, in_order, load_audio, save_audio
 from ..corpora.table import Corpus, InputError
 from ..generation.cards import cards, load_card
-from .casting import Engine, EngineError, Voice, cast
+from .voices import Engine, EngineError, Voice, cast
 from .conditions import find_conditions, randomise_recording
 from .injection import Profile, inject, load_profile
 from .languages import guess_language, language_name, language_tag, same_language

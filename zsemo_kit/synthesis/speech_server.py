@@ -22,7 +22,7 @@ import openai
 from ..corpora.table import InputError
 from ..corpora.proxies import client_options, proxy_of
 from ..generation.servers import OPENAI_URL, api_key, check_url, hopeless, no_reply, shown, split_query
-from .casting import Engine, EngineError, Voice, parse_voices
+from .voices import Engine, EngineError, Voice, parse_voices
 from .languages import language_tag, match_language, missing_voice
 
 # %% ../../nbs/synthesis/19_speech_server.ipynb #608cbf5a

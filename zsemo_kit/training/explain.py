@@ -24,7 +24,7 @@ from ..corpora.files import AUDIO, as_on_disk, local_path
 from ..corpora.readers import read
 from ..corpora.stretches import stretches
 from ..corpora.table import Corpus, InputError, escapes
-from ..synthesis.annotation import ATTRIBUTES, Annotator, Claim, write_answer, extract_claims, trace_claims, add_explanations
+from ..synthesis.annotation import ATTRIBUTES, Annotator, Claim, add_explanations, extract_claims, trace_claims, write_answer
 
 # %% ../../nbs/training/35_explain.ipynb #6487fd48
 if TYPE_CHECKING:

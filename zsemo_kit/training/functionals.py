@@ -10,7 +10,7 @@ import numpy as np
 
 from ..corpora.audio import own_terms
 from ..corpora.table import InputError
-from ..synthesis.acoustics import measure_cues, extract_egemaps
+from ..synthesis.acoustics import extract_egemaps, measure_cues
 
 # %% ../../nbs/training/30_functionals.ipynb #bfff2157
 def functionals(

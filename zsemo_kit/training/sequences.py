@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..corpora.table import InputError
 from ..synthesis.acoustics import write_sentence
-from ..synthesis.annotation import ATTRIBUTES, write_answer, check_answer_type
+from ..synthesis.annotation import ATTRIBUTES, check_answer_type, write_answer
 from .connectors import SHAPES
 
 # %% ../../nbs/training/34_sequences.ipynb #e8bc7b73
