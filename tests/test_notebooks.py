@@ -144,6 +144,42 @@ def test_exported_cells_are_small(path: Path) -> None:
     assert sizes[len(sizes) // 2] <= 25, f"median exported cell has {sizes[len(sizes) // 2]} lines"
 
 
+SHOWN = ("synthesis",)  # folders whose notebooks must be seen or heard
+TO_BE_SHOWN = [p for p in MODULES if p.parent.name in SHOWN]
+MOST_IN_A_ROW = 4  # definitions before an example with something to see
+
+
+def is_example(cell: nbformat.NotebookNode) -> bool:
+    return cell.cell_type == "code" and "#| export" not in cell.source and bool(cell.outputs)
+
+
+@pytest.mark.parametrize("path", TO_BE_SHOWN, ids=name)
+def test_something_is_seen_or_heard(path: Path) -> None:
+    outputs = [o.get("data", {}) for cell in code_cells(path) for o in cell.outputs]
+    assert any(kind.startswith("image/") for data in outputs for kind in data) or any(
+        re.search(r"<(audio|svg|img)\b", data.get("text/html", "")) for data in outputs
+    ), f"{name(path)} shows no picture and no player"
+
+
+@pytest.mark.parametrize("path", TO_BE_SHOWN, ids=name)
+def test_few_definitions_stand_in_a_row(path: Path) -> None:
+    waiting: list[str] = []
+    for cell in code_cells(path):
+        if is_example(cell):
+            waiting = []
+        elif "#| export" in cell.source:
+            waiting += [n.name for n in ast.parse(body(cell)).body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+        assert len(waiting) <= MOST_IN_A_ROW, f"nothing to see after {', '.join(waiting)}"
+
+
+@pytest.mark.parametrize("path", TO_BE_SHOWN, ids=name)
+def test_examples_are_short_and_assert_apart(path: Path) -> None:
+    examples = [cell for cell in code_cells(path) if is_example(cell)]
+    mixed = [c.source.splitlines()[0] for c in examples if re.search(r"^\s*(assert|test_eq|test_close|test_fail)\b", c.source, re.M)]
+    assert not mixed, f"checks belong in the next cell: {mixed}"
+    assert sorted(len(c.source.splitlines()) for c in examples)[len(examples) // 2] <= 5, "examples are of five lines or fewer"
+
+
 ORDER = ["corpora", "generation", "synthesis", "training", "analysis"]
 
 
