@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from zsemo_kit.corpora.audio import RATE, levelled, save_audio
 from zsemo_kit.corpora.table import Corpus, InputError
 from zsemo_kit.generation.cards import cards, load_card
+from zsemo_kit.synthesis.acoustics import to_praat, track_pitch
 from zsemo_kit.synthesis.injection import fit_profile, inject, load_profile, open_profile
 from zsemo_kit.synthesis.resynthesis import (
     BOUNDS,
@@ -23,8 +24,6 @@ from zsemo_kit.synthesis.resynthesis import (
     Speaker,
     effort_level,
     measure_octaves,
-    track_pitch,
-    to_praat,
     resynthesise,
 )
 from zsemo_kit.synthesis.sources import refuse_target

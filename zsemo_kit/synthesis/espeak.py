@@ -85,12 +85,8 @@ def _library() -> Iterator[tuple[ctypes.CDLL, int]]:
             yield lib, rate
         finally:
             lib.espeak_Terminate()
-            _unload(lib._handle)
-
-
-def _unload(handle: int) -> None:
-    names = vars(_ctypes)  # another name on Windows
-    (names.get("dlclose") or names["FreeLibrary"])(handle)
+            names = vars(_ctypes)  # another name on Windows
+            (names.get("dlclose") or names["FreeLibrary"])(lib._handle)
 
 # %% ../../nbs/synthesis/18_espeak.ipynb #d3e9f6cb
 def _set_voice(lib: ctypes.CDLL, name: str) -> None:
@@ -184,7 +180,10 @@ class Espeak(Engine):
         self,
         language: str,  # any language of espeak-ng, as a corpus writes it: de, pt-BR, Mandarin
     ) -> tuple[Voice, ...]:  # half women, half men
-        "72 voices a language: 24 variants, each three times with other level, liveliness, rate and accent."
+        """List 72 voices: 24 variants, each three times with other level, liveliness, rate and accent.
+
+        Raises InputError for a language that espeak-ng lacks.
+        """
         known = _languages(_data())
         code = match_language(language, known)
         if not code:
@@ -202,13 +201,13 @@ class Espeak(Engine):
         text: str,  # what is to be said, taken literally: no SSML, no commands
         voice: Voice,  # one of `voices`
     ) -> np.ndarray:  # float32 (samples,), mono, 16 kHz, full scale 1
-        "Speak a text; the same text and voice give the same samples."
+        "Speak a text; the same text and voice give the same samples. Raises InputError where there is nothing to say."
         import soxr
         if not any(c.isalnum() for c in text):
             raise InputError("nothing to say", expected="a letter or digit", found=repr(text[:40]))
         samples, rate = _spoken(text, voice)
         if not len(samples):
-            raise InputError(f"espeak gave no sound for {text[:40]!r}", mend="see spoken_text and unspeakable")
+            raise InputError(f"espeak gave no sound for {text[:40]!r}", mend="see make_speakable and why_unspeakable")
         speech = soxr.resample(samples.astype(np.float32) / 32768, rate, 16_000)
         return (speech / max(1.0, float(np.abs(speech).max()))).astype(np.float32)  # the filter may overshoot by a hair
 
@@ -218,7 +217,7 @@ def phonemize(
     language: str = "en-us",  # espeak's name of the language or accent
     separator: str = "",  # one character between phonemes, or none
 ) -> str:  # International Phonetic Alphabet, clauses joined by a space
-    "What espeak makes of a text before it speaks."
+    "Turn a text into the phonemes that espeak speaks."
     mode = 0x02 | (ord(separator) << 8 if separator else 0)
     buffer = ctypes.create_string_buffer(_plain(text))
     place, found = ctypes.c_void_p(ctypes.addressof(buffer)), []

@@ -20,9 +20,9 @@ from ..corpora.audio import RATE, levelled, trimmed
 from ..corpora.files import read_yaml
 from ..corpora.readers import read
 from ..corpora.table import EMOTIONS, Corpus, InputError
-from .acoustics import compute_cached
+from .acoustics import compute_cached, to_praat, track_pitch
 from zsemo_kit.synthesis.resynthesis import (
-    BOUNDS, Manner, Speaker, effort_gains, measure_envelope, measure_octaves, track_pitch, to_praat, resynthesise,
+    BOUNDS, Manner, Speaker, effort_gains, measure_envelope, measure_octaves, resynthesise,
 )
 
 # %% ../../nbs/synthesis/22_injection.ipynb #53018391

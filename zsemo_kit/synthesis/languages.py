@@ -37,17 +37,12 @@ def _folded(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
 
 
-def _names_in(locale: str) -> dict[str, str]:
-    "Names of languages in one of them, with their tags."
-    return {_folded(name): tag.replace("_", "-") for tag, name in Locale.parse(locale).languages.items()}
-
-
 @functools.cache
 def _names() -> dict[str, str]:
-    "Names in the languages of many corpora's papers; English ones win."
+    "Names in the languages of many corpora's papers, with their tags; English ones win."
     found: dict[str, str] = {}
     for locale in ("ja", "zh", "tr", "nl", "pl", "ru", "pt", "it", "es", "fr", "de", "en"):
-        found |= _names_in(locale)
+        found |= {_folded(name): tag.replace("_", "-") for tag, name in Locale.parse(locale).languages.items()}
     return found | _ALSO_CALLED
 
 
@@ -58,10 +53,8 @@ def _own_names() -> dict[str, str]:
     return {_folded(name): tag for tag, name in found if name}
 
 # %% ../../nbs/synthesis/17_languages.ipynb #682a804d
-def _joined(parts: list[str]) -> str:
-    "A tag in its usual capitals: zh-Hans-CN."
-    rest = [p.title() if len(p) == 4 and p.isalpha() else p.upper() if len(p) == 2 else p for p in parts[1:]]
-    return "-".join([parts[0], *rest])
+def _aliases() -> dict[str, str]:
+    return {code: tag for code, tag in get_global("language_aliases").items() if " " not in tag}
 
 
 def _of_code(code: str) -> str:
@@ -75,12 +68,8 @@ def _of_code(code: str) -> str:
     likely = "" if known else get_global("likely_subtags").get(f"und_{parts[0].upper()}", "")  # the code of a country
     if likely:
         return likely.split("_")[0]
-    first = _aliases().get(parts[0], parts[0]).replace("_", "-").split("-")
-    return _joined([*first, *parts[1:]])
-
-
-def _aliases() -> dict[str, str]:
-    return {code: tag for code, tag in get_global("language_aliases").items() if " " not in tag}
+    first, *rest = [*_aliases().get(parts[0], parts[0]).replace("_", "-").split("-"), *parts[1:]]
+    return "-".join([first, *(p.title() if len(p) == 4 and p.isalpha() else p.upper() if len(p) == 2 else p for p in rest)])
 
 # %% ../../nbs/synthesis/17_languages.ipynb #9724643f
 def _of_name(name: str) -> str:
@@ -100,7 +89,7 @@ def _of_name(name: str) -> str:
 def language_tag(
     name: str,  # as a corpus writes it: a code of any ISO 639 part, a tag, or a name
 ) -> str:  # BCP 47, as short as it can be: de, pt-BR, zh; empty if the name says that it is not known
-    "One tag for each language, however it is written."
+    "Give each language one tag, however it is written; raises InputError for a word that names none."
     folded = _folded(name)
     if folded in _NOT_TOLD or _MANY.fullmatch(folded):
         return ""
@@ -117,7 +106,7 @@ def language_tag(
 def language_name(
     tag: str,  # as `language_tag` gives it
 ) -> str:  # English name and tag, for a sentence: German (de)
-    "A language in words."
+    "Name a language in English."
     names = Locale("en").languages
     name = names.get(tag.replace("-", "_")) or names.get(tag.split("-")[0])
     return f"{name} ({tag})" if name else tag
@@ -145,7 +134,7 @@ def match_language(
     language: str,  # as a corpus writes it
     known: Iterable[str],  # codes of an engine
 ) -> str:  # one of them; empty if the engine does not speak the language
-    "Which of an engine's codes speaks a language."
+    "Find which of an engine's codes speaks a language."
     codes, wanted = list(known), language_tag(language)
     same = {code.lower().replace("_", "-"): code for code in reversed(codes)}
     tags = {_tag_of(code): code for code in reversed(codes)}
@@ -184,7 +173,7 @@ _LETTERS = 20_000  # of a corpus: far more than a guess needs
 def guess_language(
     texts: Iterable[str],  # lines of one language
 ) -> tuple[str, float]:  # its tag and how likely it is; empty and 0 if there are no words
-    "What language words are in: a guess."
+    "Guess the language that words are in."
     together = " ".join(t for t in texts if isinstance(t, str))[:_LETTERS]
     if not any(c.isalpha() for c in together):
         return "", 0.0

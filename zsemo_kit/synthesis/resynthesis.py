@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['BOUNDS', 'OCTAVES', 'SPECTRA', 'NEUTRAL_LEVEL', 'Manner', 'effort_gains', 'effort_level', 'shape_spectrum',
-           'measure_octaves', 'Speaker', 'normalise_spectrum', 'to_praat', 'track_pitch', 'measure_envelope',
-           'resynthesise']
+           'measure_octaves', 'Speaker', 'normalise_spectrum', 'measure_envelope', 'resynthesise']
 
 # %% ../../nbs/synthesis/22_resynthesis.ipynb #45ef309e
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -19,6 +18,7 @@ from scipy.signal import butter, lfilter, sosfiltfilt
 
 from ..corpora.audio import RATE
 from ..corpora.table import InputError
+from .acoustics import to_praat, track_pitch
 
 # %% ../../nbs/synthesis/22_resynthesis.ipynb #f491594e
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ _LEVELS = np.array([62.35, 68.34, 74.85, 82.30])  # dB SPL of the same four, ove
 def effort_gains(
     effort: float,  # -1 soft to 3 shouted
 ) -> np.ndarray:  # (7,) dB for each of `OCTAVES`, 0 at normal effort
-    "What vocal effort does to the spectrum, level included."
+    "Look up what vocal effort does to the spectrum, level included (ANSI S3.5-1997)."
     gains = SPECTRA - SPECTRA[0]
     steps = np.concatenate([-gains[1:2], gains])
     return np.array([np.interp(effort, [-1, 0, 1, 2, 3], band) for band in steps.T])
@@ -74,7 +74,7 @@ def effort_gains(
 def effort_level(
     effort: float,  # -1 soft to 3 shouted
 ) -> float:  # dB relative to normal effort
-    "What vocal effort does to the level as a whole."
+    "Look up what vocal effort does to the level as a whole (ANSI S3.5-1997)."
     steps = np.concatenate([[2 * _LEVELS[0] - _LEVELS[1]], _LEVELS])
     return float(np.interp(effort, [-1, 0, 1, 2, 3], steps) - _LEVELS[0])
 
@@ -83,7 +83,7 @@ def shape_spectrum(
     samples: np.ndarray,  # (samples,) at 16 kHz
     gains: Sequence[float] | np.ndarray,  # (7,) dB for each of `OCTAVES`; straight lines between them on a log scale
 ) -> np.ndarray:  # (samples,) float32, nothing delayed
-    "Filters by a curve over octaves, with zero phase."
+    "Filter by a curve over octaves, with zero phase."
     size = next_fast_len(len(samples) + RATE // 10, real=True)
     hertz = np.fft.rfftfreq(size, 1 / RATE)
     curve = np.interp(np.log2(np.maximum(hertz, 50)), np.log2(OCTAVES), gains)
@@ -93,7 +93,7 @@ def shape_spectrum(
 def measure_octaves(
     samples: np.ndarray,  # (samples,) at 16 kHz, at least a tenth of a second
 ) -> np.ndarray:  # (7,) dB per hertz, up to a constant; the last band ends where the recording does
-    "Mean power density in the octaves around `OCTAVES`."
+    "Measure the mean power density in the octaves around `OCTAVES`."
     power = np.abs(rfft(samples)) ** 2
     hertz = np.fft.rfftfreq(len(samples), 1 / RATE)
     edges = [(hz / 2**0.5, min(hz * 2**0.5, RATE / 2)) for hz in OCTAVES]
@@ -115,7 +115,7 @@ class Speaker:
         gender: str,  # male, female, or anything else for either
         rng: np.random.Generator,  # of the dialogue and speaker, so that all their utterances get the same
     ) -> "Speaker":
-        "A person at random."
+        "Draw a person."
         median = {"male": 118.0, "female": 205.0}.get(gender) or (118.0, 205.0)[int(rng.integers(2))]
         pitch = median * 2 ** (float(np.clip(rng.normal(0, 2.2), -5, 5)) / 12)
         return cls(pitch, float(rng.uniform(2.2, 3.3)), float(np.exp(rng.normal(0, 0.05))))
@@ -126,7 +126,7 @@ def normalise_spectrum(
     share: float = 1.0,  # of the way
     most: float = 12.0,  # dB, largest gain in any octave
 ) -> np.ndarray:  # (samples,) float32
-    "Brings the long-term spectrum to that of normal vocal effort (ANSI S3.5-1997)."
+    "Bring the long-term spectrum to that of normal vocal effort (ANSI S3.5-1997)."
     gap = SPECTRA[0] - measure_octaves(samples)
     gap -= gap[1:5].mean()
     gap[0] = gap[1]  # below 250 Hz lies the fundamental, which is nobody's business here
@@ -137,31 +137,6 @@ _LOWEST, _HIGHEST = 60.0, 550.0  # Hz: what the resynthesis may ask of a voice
 _STEP = 0.01  # seconds from one pitch value to the next
 
 
-def to_praat(
-    samples: np.ndarray,  # (samples,) at 16 kHz
-) -> Any:  # parselmouth Sound
-    "A sound as Praat takes it."
-    try:
-        return import_module("parselmouth").Sound(samples.astype(np.float64), RATE)
-    except ImportError as e:
-        raise InputError("prosody needs Praat", expected="the package praat-parselmouth (GPL-3)",
-                         mend="pip install 'zsemo_kit[praat]'") from e
-
-
-def track_pitch(
-    sound: Any,  # parselmouth Sound
-) -> tuple[np.ndarray, np.ndarray]:  # times in seconds and pitch in Hz of the voiced frames
-    "Praat's pitch, its range taken from a first pass: fewer octave errors (Hirst, 2007)."
-    first = sound.to_pitch(_STEP, 60, 600)
-    hertz = first.selected_array["frequency"]
-    if (hertz > 0).sum() < 5:
-        return np.empty(0), np.empty(0)
-    low, high = np.quantile(hertz[hertz > 0], (0.25, 0.75))
-    pitch = sound.to_pitch(_STEP, max(50.0, 0.75 * low), min(700.0, 2.5 * high))
-    hertz = pitch.selected_array["frequency"]
-    return pitch.xs()[hertz > 0], hertz[hertz > 0]
-
-# %% ../../nbs/synthesis/22_resynthesis.ipynb #d7ffacde
 def _contour(
     times: np.ndarray,  # seconds, voiced frames
     hertz: np.ndarray,  # pitch of the reading
@@ -217,7 +192,7 @@ def measure_envelope(
     samples: np.ndarray,  # (samples,) at 16 kHz
     hertz: float,  # how fast it may move
 ) -> np.ndarray:  # (samples,) root mean square around each sample, above 0
-    "Level over time."
+    "Measure the level over time."
     if len(samples) < 64:
         return np.full(len(samples), max(1e-5, float(np.sqrt((samples**2).mean()))) if len(samples) else 1e-5)
     smooth = sosfiltfilt(butter(2, hertz, fs=RATE, output="sos"), samples.astype(np.float64) ** 2)
@@ -288,15 +263,16 @@ def resynthesise(
     rng: np.random.Generator,  # of everything irregular: the same state gives the same sound
     speaker: Speaker | None = None,  # who says it; the reading's own voice if None
 ) -> np.ndarray:  # (samples,) float32 at 16 kHz, peaks at most .97
-    """Says an utterance in another manner.
+    """Say an utterance in another manner, by overlap-add (Moulines and Charpentier, 1990).
 
-    Pitch stays within 60 to 550 Hz and every number within `BOUNDS`. InputError for less than a tenth of a second.
+    Pitch stays within 60 to 550 Hz and every number within `BOUNDS`.
+    Raises InputError for silence, for less than a tenth of a second, and where praat-parselmouth is not installed.
     """
     if len(samples) < RATE // 10 or not np.isfinite(samples).all() or not np.abs(samples).max() > 1e-4:
         raise InputError("nothing to resynthesise", expected="at least .1 s of sound",
                          found=f"{len(samples) / RATE:.2f} s" if len(samples) < RATE // 10 else "silence or bad samples")
     manner = manner.bounded()
-    sound = to_praat(_as_speaker(samples, speaker))
+    sound = to_praat(normalise_spectrum(samples, speaker.spectrum) if speaker and speaker.spectrum else samples)
     times, hertz = track_pitch(sound)
     formants = manner.formants * (speaker.formants if speaker else 1.0)
     if len(times) and abs(formants - 1) > 0.004:
@@ -307,10 +283,3 @@ def resynthesise(
     said = _moved(_retimed(sound, manner, contour, rng), manner, rng)
     said = _paused(shape_spectrum(said, effort_gains(manner.effort)), manner.pauses, rng)
     return _at_level(_breathy(said, manner.breath, rng) if manner.breath > -59 else said, manner.effort)
-
-
-def _as_speaker(
-    samples: np.ndarray,  # (samples,)
-    speaker: Speaker | None,  # whose spectrum it gets
-) -> np.ndarray:  # (samples,)
-    return normalise_spectrum(samples, speaker.spectrum) if speaker and speaker.spectrum else samples

@@ -13,6 +13,20 @@ import unicodedata
 from ..corpora.table import InputError
 
 # %% ../../nbs/synthesis/17_spoken.ipynb #67a4a092
+_UNSAID = {"Cc", "Cf", "Cs", "Co", "Cn", "So", "Sk", "Me"}
+_SPEAKABLE = {"°"}
+_INSTEAD = {
+    "'": "\u2018\u2019\u201a\u02bc\u00b4\u2032`",
+    '"': "\u201c\u201d\u201e\u00ab\u00bb\u2033",
+    "-": "\u2010\u2011\u2212",
+    "--": "\u2012\u2013\u2014\u2015",
+    "/": "\u2044",
+    "...": "\u2026",
+    "": "\ufe0f",
+}
+_PLAIN = str.maketrans({c: plain for plain, signs in _INSTEAD.items() for c in signs})
+
+# %% ../../nbs/synthesis/17_spoken.ipynb #f6b5db71
 _C1 = {i: bytes([i]).decode("cp1252", "ignore") for i in range(0x80, 0xA0)}
 _LOW = "".join(bytes([i]).decode("cp1252", "ignore") or chr(i) for i in range(0x80, 0xC0))
 _MOJIBAKE = re.compile(f"[ÂÃ][{re.escape(_LOW)}]|â[{re.escape(_LOW)}]{{2}}")
@@ -31,20 +45,6 @@ def _encoding(text: str) -> str:
     text = _MOJIBAKE.sub(_repaired, html.unescape(text)).translate(_C1)
     kept = "".join(c if c in _SPEAKABLE or unicodedata.category(c) not in _UNSAID else " " if c.isspace() else "" for c in text)
     return unicodedata.normalize("NFKC", kept).translate(_PLAIN)
-
-# %% ../../nbs/synthesis/17_spoken.ipynb #f6b5db71
-_UNSAID = {"Cc", "Cf", "Cs", "Co", "Cn", "So", "Sk", "Me"}
-_SPEAKABLE = {"°"}
-_INSTEAD = {
-    "'": "\u2018\u2019\u201a\u02bc\u00b4\u2032`",
-    '"': "\u201c\u201d\u201e\u00ab\u00bb\u2033",
-    "-": "\u2010\u2011\u2212",
-    "--": "\u2012\u2013\u2014\u2015",
-    "/": "\u2044",
-    "...": "\u2026",
-    "": "\ufe0f",
-}
-_PLAIN = str.maketrans({c: plain for plain, signs in _INSTEAD.items() for c in signs})
 
 # %% ../../nbs/synthesis/17_spoken.ipynb #9b8e75ed
 _LINK = re.compile(r"\[([^\[\]]*)\]\((?:https?:|www\.)[^()\s]*\)")
@@ -181,7 +181,10 @@ def make_speakable(
     language: str = "en",  # tag of the text's language
     speaker: str = "",  # id of who says it: a name that may stand before the words
 ) -> str:  # what is to be said; empty if nothing is
-    "A line as it is said. Numbers and abbreviations stay: every engine here reads them in its own language."
+    """Write a line as it is said. Numbers and abbreviations stay: every engine here reads them in its own language.
+
+    Raises InputError for what is no text.
+    """
     if not isinstance(text, str):
         raise InputError("a text to be spoken must be text", found=repr(text))
     text = _script_lines(text)
@@ -211,7 +214,7 @@ def why_unspeakable(
     text: str,  # a line as it was written
     language: str = "",  # tag of its language; empty: any script will do
 ) -> str:  # the reason, or "" if it can be spoken
-    "Why a line cannot be spoken."
+    "Tell why a line cannot be spoken."
     if not text.strip():
         return "empty"
     said = make_speakable(text, language or "en")
