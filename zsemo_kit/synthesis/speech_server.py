@@ -196,7 +196,7 @@ class SpeechServer(Engine):
         self,
         language: str,  # as a corpus writes it: de, pt-BR
     ) -> tuple[Voice, ...]:  # those of the language, where their names or the server tell; else all
-        "The voices that were named, or that the server has."
+        "List the voices that were named, or that the server has; raises InputError for a language without any."
         if not self._known:
             self._known = self._own() if self.base_url.rstrip("/") == OPENAI_URL else self._asked_for_voices()
         codes = [v.language for v in self._known if v.language]
@@ -240,7 +240,7 @@ class SpeechServer(Engine):
         text: str,  # what is to be said
         voice: Voice,  # one of `voices`
     ) -> np.ndarray:  # float32 (samples,), mono, 16 kHz, full scale 1
-        "Speak a text. What ails this text is an InputError; what ails the server, the key or the voice, an EngineError."
+        "Speak a text; raises InputError for what ails this text, EngineError for what ails the server, the key or the voice."
         if not any(c.isalnum() for c in text):
             raise InputError("nothing to say", expected="a letter or digit", found=repr(text[:40]))
         if len(text) > _LIMIT:
