@@ -89,7 +89,7 @@ RECORDING_CONDITIONS: dict[str, Conditions] = {
 def find_conditions(
     name: str,  # one of CONDITIONS
 ) -> Conditions:  # its ranges
-    "Conditions by name; an unknown name is refused with the list of known ones."
+    "Find conditions by name; raises InputError for an unknown one, with the list of those there are."
     if name not in RECORDING_CONDITIONS:
         raise InputError(f"unknown recording conditions {name!r}", expected=f"one of {', '.join(RECORDING_CONDITIONS)}")
     return RECORDING_CONDITIONS[name]
@@ -124,7 +124,7 @@ def draw_conditions(
     rng: np.random.Generator,  # decides everything; it is moved on by the same amount whatever the ranges
     conditions: Conditions,  # ranges
 ) -> Drawn:  # the conditions of one utterance
-    "Draw conditions from the ranges, knowing nothing of the utterance."
+    "Draw the conditions of one utterance from the ranges, knowing nothing of the utterance."
     c, u, seed = conditions, rng.random(14), int(rng.integers(2**31))
     noise, room, band, codec = u[0] < c.noise, u[1] < c.room, u[2] < c.band, u[3] < c.codec
     kind = _one_of(c.codecs, u[11]) if codec else None
@@ -145,7 +145,7 @@ _PAUSE, _SILENCE = 25.0, -80.0  # dB under the loudest block; dB of full scale
 def measure_speech_level(
     samples: np.ndarray,  # shape (n,)
 ) -> float:  # dB of full scale; minus infinity for silence
-    "RMS of the blocks of 20 ms that are within 25 dB of the loudest."
+    "Measure the RMS of the blocks of 20 ms that are within 25 dB of the loudest."
     whole = len(samples) // _BLOCK * _BLOCK
     power = samples[:whole].reshape(-1, _BLOCK).var(axis=1, dtype=np.float64)
     if whole < len(samples):
@@ -183,7 +183,7 @@ def make_noise(
     n: int,  # length in samples
     rng: np.random.Generator,  # decides the noise
 ) -> np.ndarray:  # noise of RMS 1, shape (n,)
-    "Stationary noise of a colour."
+    "Make stationary noise of a colour; raises InputError for an unknown one."
     if colour not in NOISES:
         raise InputError(f"unknown noise {colour!r}", expected=f"one of {', '.join(NOISES)}")
     if colour == "hum":
@@ -212,22 +212,11 @@ def make_impulse_response(
     drr: float,  # dB, energy of the direct sound over that of all echoes
     rng: np.random.Generator,  # decides the echoes
 ) -> np.ndarray:  # direct sound of height 1, then the echoes, shape (n,)
-    "A synthetic room: exponentially decaying noise behind one impulse."
+    "Make a synthetic room: exponentially decaying noise behind one impulse."
     n, gap = max(int(rt60 * RATE), 2), min(int(rng.uniform(0.001, 0.005) * RATE), int(rt60 * RATE) // 4)
     echoes = rng.standard_normal(n) * 10 ** (-3.0 * np.arange(n) / (rt60 * RATE))
     energy = np.sum(echoes**2)
     return np.concatenate([[1.0], np.zeros(gap), echoes * np.sqrt(10 ** (-drr / 10) / energy)]).astype(np.float32)
-
-# %% ../../nbs/synthesis/24_conditions.ipynb #59f8cfa4
-def _response(
-    hertz: np.ndarray,  # frequencies, shape (k,)
-    low: float,  # Hz, 3 dB down
-    high: float,  # Hz, 3 dB down; half the rate means no limit
-    tilt: float,  # dB an octave
-) -> np.ndarray:  # gain at each frequency, shape (k,)
-    gain = 10 ** (tilt * np.log2(np.clip(hertz, 100.0, 8000.0) / 1000.0) / 20)
-    gain = gain / np.sqrt(1 + (low / np.maximum(hertz, 1e-3)) ** 4)
-    return gain if high >= RATE / 2 else gain / np.sqrt(1 + (hertz / high) ** 12)
 
 # %% ../../nbs/synthesis/24_conditions.ipynb #a8fa9067
 def apply_microphone(
@@ -236,9 +225,12 @@ def apply_microphone(
     high: float,  # Hz, 3 dB down, 36 dB an octave above; half the rate means no limit
     tilt: float = 0.0,  # dB an octave, about 1 kHz
 ) -> np.ndarray:  # shape (n,)
-    "The samples as a microphone with band limits and a tilt hears them."
+    "Apply a microphone with band limits and a tilt."
     size = next_fast_len(len(samples) + RATE // 8, real=True)  # room for what rings on, so that it does not wrap around
-    spectrum = rfft(samples, size) * _response(rfftfreq(size, 1 / RATE), low, high, tilt).astype(np.float32)
+    hertz = rfftfreq(size, 1 / RATE)
+    gain = 10 ** (tilt * np.log2(np.clip(hertz, 100.0, 8000.0) / 1000.0) / 20) / np.sqrt(1 + (low / np.maximum(hertz, 1e-3)) ** 4)
+    gain = gain if high >= RATE / 2 else gain / np.sqrt(1 + (hertz / high) ** 12)
+    spectrum = rfft(samples, size) * gain.astype(np.float32)
     return irfft(spectrum, size)[: len(samples)].astype(np.float32)
 
 # %% ../../nbs/synthesis/24_conditions.ipynb #8a68da4d
@@ -259,7 +251,7 @@ def apply_codec(
     codec: str,  # one of CODECS
     bits: int = 8,  # bits a sample, of the codec "bits"
 ) -> np.ndarray:  # shape (n,)
-    "The samples after a codec that loses something."
+    "Apply a codec that loses something; raises InputError for an unknown one."
     if codec not in CODECS:
         raise InputError(f"unknown codec {codec!r}", expected=f"one of {', '.join(CODECS)}")
     if codec == "bits":
@@ -279,7 +271,10 @@ def apply_conditions(
     samples: np.ndarray,  # speech within full scale at RATE, shape (n,)
     drawn: Drawn,  # conditions that `draw_conditions` gave
 ) -> np.ndarray:  # the speech under these conditions, within full scale, float32, shape (n,)
-    "Put one utterance under drawn conditions; silence stays silent, nothing drawn changes nothing."
+    """Put one utterance under drawn conditions; silence stays silent, nothing drawn changes nothing.
+
+    Raises InputError for samples that are not mono or not finite.
+    """
     heard = np.array(samples, np.float32)
     if heard.ndim != 1 or not np.isfinite(heard).all():
         raise InputError("recording conditions need finite mono samples", found=f"an array of shape {heard.shape}")
