@@ -57,7 +57,7 @@ _BOUNDS: dict[str, Range] = {  # what a range may hold
 }
 _COLOURS = {"noises": NOISES, "codecs": CODECS}
 
-# %% ../../nbs/synthesis/24_conditions.ipynb #41d5d938
+
 def _check(conditions: Conditions) -> None:
     for field in fields(conditions):
         name, value = field.name, getattr(conditions, field.name)
@@ -85,7 +85,7 @@ RECORDING_CONDITIONS: dict[str, Conditions] = {
     "codec": Conditions(level=None, noise=0.0, room=0.0, band=0.0),
 }
 
-# %% ../../nbs/synthesis/24_conditions.ipynb #3ff5cd4e
+
 def find_conditions(
     name: str,  # one of CONDITIONS
 ) -> Conditions:  # its ranges
@@ -109,7 +109,7 @@ class Drawn(TypedDict):
     bits: int | None  # of the codec "bits"
     seed: int  # of the noise and of the room's echoes
 
-# %% ../../nbs/synthesis/24_conditions.ipynb #64214a9f
+
 def _between(bounds: Range, share: float, log: bool = False) -> float:
     low, high = bounds
     value = low * (high / low) ** share if log else low + (high - low) * share
@@ -168,7 +168,7 @@ _SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "white": np.ones_like, "pink": _falls(-3.0103, 50.0), "brown": _falls(-6.0206, 50.0), "speech": _talk,
 }
 
-# %% ../../nbs/synthesis/24_conditions.ipynb #f1b940c8
+
 def _hum(n: int, rng: np.random.Generator) -> np.ndarray:
     "A mains tone with eleven overtones of random phase, the higher ones weaker by and large."
     tones = rng.choice([50.0, 60.0]) * np.arange(1, 13)
@@ -245,7 +245,7 @@ def _telephone(samples: np.ndarray) -> np.ndarray:
     narrow = resample_poly(apply_microphone(samples, 300.0, 3400.0), 1, 2)
     return resample_poly(_mulaw(np.clip(narrow, -1, 1)), 2, 1)[: len(samples)]
 
-# %% ../../nbs/synthesis/24_conditions.ipynb #88ad09a3
+
 def apply_codec(
     samples: np.ndarray,  # within full scale, shape (n,)
     codec: str,  # one of CODECS
@@ -266,7 +266,7 @@ def _at_level(samples: np.ndarray, level: float | None) -> np.ndarray:
     peak = float(np.abs(heard).max(initial=0.0))
     return heard * np.float32(_PEAK / peak) if peak > _PEAK else heard
 
-# %% ../../nbs/synthesis/24_conditions.ipynb #0d6ef404
+
 def apply_conditions(
     samples: np.ndarray,  # speech within full scale at RATE, shape (n,)
     drawn: Drawn,  # conditions that `draw_conditions` gave
@@ -293,7 +293,7 @@ def apply_conditions(
         heard = np.clip(apply_codec(heard, drawn["codec"], drawn["bits"] or 8), -1, 1)
     return np.asarray(heard, np.float32)
 
-# %% ../../nbs/synthesis/24_conditions.ipynb #e3de6c8a
+
 def randomise_recording(
     samples: np.ndarray,  # speech within full scale at RATE, shape (n,)
     rng: np.random.Generator,  # decides everything
