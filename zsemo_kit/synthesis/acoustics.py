@@ -513,7 +513,7 @@ def to_words(
     reference: Thresholds,  # what is low and high
     genders: Sequence[str],  # male, female or unknown, one a row
 ) -> pd.DataFrame:  # the measures that the reference knows, as words; "" where there is no number
-    "Put measures into words, by the quantiles of the speaker's gender in the reference; raises InputError for lengths that differ."
+    "Put measures into words, by the quantiles of the speaker's gender; raises InputError for lengths that differ."
     known = [str(c) for c in measures.select_dtypes("number") if c in reference.limits["all"]]
     if len(genders) != len(measures):
         raise InputError("genders do not fit the measures", expected=f"{len(measures)} of them", found=str(len(genders)))

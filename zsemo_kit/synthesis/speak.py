@@ -69,14 +69,18 @@ def _told_languages(corpus: Corpus) -> list[str]:
 # %% ../../nbs/synthesis/25_speak.ipynb #78031d2b
 _ENOUGH, _SURE = 0.5, 0.9  # probabilities of a guess: to be taken for a whole corpus, and to speak against what was told
 _SAMPLE = 400  # texts that a guess looks at, taken evenly from all
+_OFTEN = {  # what is most often written in a script
+    "CYRILLIC": "ru", "CJK": "zh", "ARABIC": "ar", "DEVANAGARI": "hi", "HEBREW": "he", "BENGALI": "bn", "ETHIOPIC": "am",
+    "GREEK": "el", "HIRAGANA": "ja", "KATAKANA": "ja", "HANGUL": "ko", "THAI": "th", "TAMIL": "ta",
+}
 
-# %% ../../nbs/synthesis/25_speak.ipynb #33c52ee2
+
 def _words_of(texts: Iterable[str]) -> list[str]:
     "Distinct texts as they are said, so that no address or tag has a say."
     distinct = list(dict.fromkeys(texts))
     return [said for t in distinct[:: max(1, len(distinct) // _SAMPLE)] if (said := make_speakable(t))]
 
-# %% ../../nbs/synthesis/25_speak.ipynb #8d2fe7aa
+
 def _guessed(corpus: Corpus, rows: Sequence[int]) -> tuple[str, str]:
     "A language for rows that do not tell theirs, and what has to be said of that."
     texts = _words_of(corpus.table["text"].iloc[list(rows)])
@@ -88,16 +92,18 @@ def _guessed(corpus: Corpus, rows: Sequence[int]) -> tuple[str, str]:
     return taken, (f"{corpus.name}: no language is told for {len(rows):,} of {len(corpus):,} utterances; {language_name(taken)} "
                    f"is taken, {why}; another is named with --language (language=), or in a column language")
 
-# %% ../../nbs/synthesis/25_speak.ipynb #2b9d7610
-_OFTEN = {  # what is most often written in a script
-    "CYRILLIC": "ru", "CJK": "zh", "ARABIC": "ar", "DEVANAGARI": "hi", "HEBREW": "he", "BENGALI": "bn", "ETHIOPIC": "am",
-    "GREEK": "el", "HIRAGANA": "ja", "KATAKANA": "ja", "HANGUL": "ko", "THAI": "th", "TAMIL": "ta",
-}
-
 # %% ../../nbs/synthesis/25_speak.ipynb #55487053
 _WORDS = 12  # letters: fewer tell nothing against what was told
 
-# %% ../../nbs/synthesis/25_speak.ipynb #42f30d3e
+
+@lru_cache(maxsize=100_000)
+def _stray(text: str, language: str) -> str:
+    "Another language that a text surely is of; empty if there is none."
+    said = make_speakable(text)
+    tag, sure = guess_language([said]) if sum(c.isalpha() for c in said) >= _WORDS else ("", 0.0)
+    return tag if tag and sure >= _SURE and not same_language(tag, language) else ""
+
+
 def _doubts(corpus: Corpus, languages: Sequence[str], told: Sequence[bool]) -> list[str]:
     "Where the words speak against a language: of all that was told to be of it, or of single texts where nothing was."
     doubts = []
@@ -118,22 +124,15 @@ def _doubts(corpus: Corpus, languages: Sequence[str], told: Sequence[bool]) -> l
                       f"{first!r} first; a column language tells them apart")
     return [f"{corpus.name}: {d}" for d in doubts]
 
-# %% ../../nbs/synthesis/25_speak.ipynb #f4982d59
-@lru_cache(maxsize=100_000)
-def _stray(text: str, language: str) -> str:
-    "Another language that a text surely is of; empty if there is none."
-    said = make_speakable(text)
-    tag, sure = guess_language([said]) if sum(c.isalpha() for c in said) >= _WORDS else ("", 0.0)
-    return tag if tag and sure >= _SURE and not same_language(tag, language) else ""
-
 # %% ../../nbs/synthesis/25_speak.ipynb #446c3d12
 def resolve_languages(
     corpus: Corpus,  # any corpus
     default: str = "",  # of rows of which neither a column nor a card tells it; empty: guessed from their words
 ) -> list[str]:  # tag of each row: de, pt-BR
-    """The language of each utterance: its own, its card's, else `default`, else a guess.
+    """Resolve the language of each utterance: its own, its card's, else `default`, else a guess.
 
-    A guess, and words that look another language, are warnings."""
+    A guess, and words that look another language, are warnings. Raises InputError for a column that names no language.
+    """
     languages, fill = _told_languages(corpus), language_tag(default) if default else ""
     untold = [i for i, language in enumerate(languages) if not language]
     told = [bool(language) or bool(fill) for language in languages]
@@ -176,7 +175,7 @@ def _taken(corpus: Corpus, engine: Engine, take: int, seed: int, languages: Sequ
         utterance=table.utterance + mark, dialogue=table.dialogue.where(table.dialogue == "", table.dialogue + mark),
     ), chosen
 
-# %% ../../nbs/synthesis/25_speak.ipynb #fd956acc
+
 def _key(*parts: object) -> str:
     return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
@@ -206,23 +205,22 @@ def _read_one(engine: Engine, task: _Task) -> float:
     return len(samples) / RATE
 
 
-def _tried_reading(engine: Engine, task: _Task) -> tuple[float | None, str]:
-    try:
-        return _read_one(engine, task), ""
-    except EngineError:  # every other text would fail in the same way
-        raise
-    except Exception as e:  # one text must not end the corpus
-        return None, " ".join(str(e).split()) or type(e).__name__
-
-
 def _read(engine: Engine, tasks: Sequence[_Task], jobs: int | None, progress: bool) -> Iterator[tuple[float | None, str]]:
-    "All readings, in order, in the way that suits the engine."
+    "Seconds, or the problem, of each reading, in order, in the way that suits the engine."
     if engine.parallel == "processes":
         yield from in_order(partial(_read_one, engine), tasks, jobs=jobs, progress=progress and bool(tasks), title="read")
         return
-    workers = (jobs or 8) if engine.parallel == "threads" else 1
-    with ThreadPoolExecutor(workers) as pool:
-        found = pool.map(partial(_tried_reading, engine), tasks)
+
+    def attempt(task: _Task) -> tuple[float | None, str]:
+        try:
+            return _read_one(engine, task), ""
+        except EngineError:  # every other text would fail in the same way
+            raise
+        except Exception as e:  # one text must not end the corpus
+            return None, " ".join(str(e).split()) or type(e).__name__
+
+    with ThreadPoolExecutor((jobs or 8) if engine.parallel == "threads" else 1) as pool:
+        found = pool.map(attempt, tasks)
         try:
             yield from tqdm(found, total=len(tasks), desc="read", unit="file", disable=not progress or not tasks)
         finally:
@@ -256,28 +254,32 @@ def _say_one(how: _How, line: _Line) -> float:
     save_audio(path, samples)
     return len(samples) / RATE
 
-# %% ../../nbs/synthesis/25_speak.ipynb #7d6e973f
+
 _VERSION = "line 2"  # of how an utterance is made from its reading: raise it when the same settings would sound different
 
 
-def _lines(
-    table: pd.DataFrame, said: Sequence[str], voices: Sequence[Voice], engine: Engine, how: _How, out: Path
-) -> pd.DataFrame:
-    "The files that belong to each row: `reading` and `file`, both empty where nothing can be said."
+def _plan(
+    corpus: Corpus, engine: Engine, how: _How, takes: int, languages: Sequence[str], out: Path
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[Any, str]]:
+    "The table of all takes; text, voice, person, reading and file of each row; the rows that cannot be said, and why."
+    pairs = [_taken(corpus, engine, take, how.seed, languages) for take in range(takes)]
+    table = pd.concat([t for t, _ in pairs], ignore_index=True)
     profile = _profile_mark(how.profile) if how.inject == "prosody" else ""
     manner = (how.inject, profile, how.strength, how.calibrate, how.conditions, how.seed)
-    rows = []
-    for row, text, voice in zip(table.itertuples(), said, voices, strict=True):
+    names, voices = [*corpus.table["speaker"]] * takes, [v for _, some in pairs for v in some]
+    rows, problems = [], {}
+    for row, name, voice in zip(table.itertuples(), names, voices, strict=True):
+        text = make_speakable(row.text, row.language, name)
+        if why := why_unspeakable(text, row.language):
+            problems[row.Index] = why
+        person = row.speaker if row.speaker.startswith(row.voice) else f"{row.dialogue} {row.speaker}"  # many are called A
         reading = _key("reading 1", engine.fingerprint, voice, text)
-        own = (row.utterance, row.emotion, _person(row), row.gender) if how.inject == "prosody" else ()
+        own = (row.utterance, row.emotion, person, row.gender) if how.inject == "prosody" else ()
         line = _key(_VERSION, reading, *manner, *own, row.utterance if how.conditions != "none" else "")
-        rows.append((out / "readings" / reading[:2] / f"{reading}.flac", out / "audio" / line[:2] / f"{line}.flac"))
-    return pd.DataFrame(rows, columns=["reading", "file"], index=table.index)
-
-
-def _person(row: Any) -> str:
-    "Who a row's speaker is: two dialogues may call different people A."
-    return row.speaker if row.speaker.startswith(row.voice) else f"{row.dialogue} {row.speaker}"
+        files = out / "readings" / reading[:2] / f"{reading}.flac", out / "audio" / line[:2] / f"{line}.flac"
+        rows.append((text, voice, person, *files))
+    plan = pd.DataFrame(rows, columns=["text", "voice", "person", "reading", "file"], index=table.index, dtype=object)
+    return table, plan, problems
 
 # %% ../../nbs/synthesis/25_speak.ipynb #81931ff4
 _HOPELESS = 10  # failures before any success: what they share is not a text
@@ -304,6 +306,19 @@ def _step(
             raise EngineError(f"the first {_HOPELESS} utterances all fail in one way, so no others are tried", found=problem)
     problems |= {row: failed[path] for row, path in files.items() if path in failed and row not in problems}
     return made
+
+
+def _make(
+    engine: Engine, how: _How, table: pd.DataFrame, plan: pd.DataFrame, problems: dict[Any, str], jobs: int | None, progress: bool
+) -> float:  # seconds of speech made
+    "Makes the readings that are needed and not there, then the utterances."
+    needed = problems | {i: "" for i, f in plan.file.items() if f.is_file()}
+    readings = list(zip(plan.text, plan.voice, plan.reading, strict=True))
+    _step(lambda some: _read(engine, some, jobs, progress), plan.reading, readings, needed)
+    problems |= {i: why for i, why in needed.items() if why}
+    lines = list(zip(plan.reading, plan.file, table.utterance, table.emotion, plan.person, table.gender, strict=True))
+    return _step(lambda some: in_order(partial(_say_one, how), some, jobs=jobs, progress=progress and bool(some), title="say"),
+                 plan.file, lines, problems)
 
 # %% ../../nbs/synthesis/25_speak.ipynb #4ae19775
 Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]  # calls the first with each of the second, as `map` does
@@ -333,28 +348,24 @@ def _elsewhere(engine: Engine, how: _How, shard: _Shard) -> tuple[dict[str, byte
                     seconds += _say_one(how, (out / reading, out / name, *line))  # type: ignore[arg-type]
         return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*.flac")}, seconds
 
-# %% ../../nbs/synthesis/25_speak.ipynb #80f23d0b
-def _shards(
-    table: pd.DataFrame, said: Sequence[str], voices: Sequence[Voice], files: pd.DataFrame, problems: dict[Any, str], out: Path,
-) -> list[_Shard]:
+
+def _shards(table: pd.DataFrame, plan: pd.DataFrame, problems: dict[Any, str], out: Path) -> list[_Shard]:
     "What is not there yet, all utterances of a reading in one shard."
     rows: dict[Path, dict[Path, Any]] = {}
-    first: dict[Path, tuple[str, Voice]] = {}
-    for row, text, voice, reading, file in zip(table.itertuples(), said, voices, files.reading, files.file, strict=True):
-        if row.Index not in problems and not file.is_file():
-            rows.setdefault(reading, {}).setdefault(file, row)
-            first[reading] = text, voice
+    for i, file in plan.file.items():
+        if i not in problems and not file.is_file():
+            rows.setdefault(plan.reading[i], {}).setdefault(file, i)
+    who = pd.concat([table[["utterance", "emotion"]], plan.person, table.gender], axis=1)
     shards = [_Shard()]
     for reading, lines in rows.items():
         if len(shards[-1].lines) >= _SHARD:
             shards.append(_Shard())
-        name = reading.relative_to(out).as_posix()
+        name, first = reading.relative_to(out).as_posix(), next(iter(lines.values()))
         if reading.is_file():
             shards[-1].sounds[name] = reading.read_bytes()
         else:
-            shards[-1].texts.append((*first[reading], name))
-        shards[-1].lines += [(name, f.relative_to(out).as_posix(), r.utterance, r.emotion, _person(r), r.gender)
-                             for f, r in lines.items()]
+            shards[-1].texts.append((plan.text[first], plan.voice[first], name))
+        shards[-1].lines += [(name, f.relative_to(out).as_posix(), *who.loc[i]) for f, i in lines.items()]
     return shards if shards[-1].lines else shards[:-1]
 
 
@@ -371,6 +382,13 @@ def _gather(out: Path, made: Iterator[tuple[dict[str, bytes], float]]) -> float:
     return total
 
 # %% ../../nbs/synthesis/25_speak.ipynb #31102c1f
+def _made_how(how: _How, engine: Engine) -> dict[str, Any]:
+    "What whoever is given the corpus must be told; one value for all rows."
+    profile, strength = (how.profile.name, how.strength) if how.inject != "none" else ("", 0.0)
+    return {"injection": how.inject, "profile": profile, "strength": strength,
+            "conditions": how.conditions, "speech_seed": how.seed, "voice_licence": engine.licence}
+
+
 def speak(
     corpus: Corpus,  # utterances of text, labelled or not; an unlabelled one is said neutrally
     engine: Engine,  # who reads: see `open_engine`
@@ -389,61 +407,26 @@ def speak(
     save: bool = True,  # write the table too, so that `Corpus.load(out)` opens the corpus; else `out` is a store of sounds
     progress: bool = True,  # show bars
 ) -> Spoken:  # its audio under `out`
-    """Speaks a corpus.
+    """Speak a corpus.
 
     The same arguments give the same samples, whatever was there before and in whatever order the rows come.
+    Raises InputError where nothing can be spoken, EngineError where the engine itself fails.
     """
     if inject not in ("none", "prosody") or takes < 1 or not 0 <= strength <= 2:
         raise InputError("cannot speak so", expected="inject none or prosody, takes of 1 or more, strength 0 to 2",
                          found=f"inject {inject}, takes {takes}, strength {strength:g}")
-    out, begin = Path(out).absolute(), time.perf_counter()
-    how = _How(inject, profile or load_profile(), strength, engine.name == "espeak" if calibrate is None else calibrate,
-               conditions, seed)
     find_conditions(conditions)
-    languages = resolve_languages(corpus, language)
-    pairs = [_taken(corpus, engine, take, seed, languages) for take in range(takes)]
-    table = pd.concat([t for t, _ in pairs], ignore_index=True)
-    voices = [v for _, some in pairs for v in some]
-    named = list(corpus.table["speaker"]) * takes
-    said = [make_speakable(*row) for row in zip(table.text, table.language, named, strict=True)]
-    lines = zip(table.index, said, table.language, strict=True)
-    problems = {i: why for i, text, code in lines if (why := why_unspeakable(text, code))}
-    files = _lines(table, said, voices, engine, how, out)
-    away = partial(_elsewhere, engine, how)
-    made = _gather(out, spread(away, _shards(table, said, voices, files, problems, out))) if spread else 0.0
-    made += _make(engine, how, table, said, voices, files, problems, jobs, progress)
-    audio = [f.relative_to(out).as_posix() if i not in problems else "" for i, f in files.file.items()]
-    table = table.assign(audio=audio, spoken=said, **_made_how(how, engine))
+    out, begin, calm = Path(out).absolute(), time.perf_counter(), engine.name == "espeak" if calibrate is None else calibrate
+    how = _How(inject, profile or load_profile(), strength, calm, conditions, seed)
+    table, plan, problems = _plan(corpus, engine, how, takes, resolve_languages(corpus, language), out)
+    shards = spread(partial(_elsewhere, engine, how), _shards(table, plan, problems, out)) if spread else iter(())
+    made = _gather(out, shards) + _make(engine, how, table, plan, problems, jobs, progress)
+    if len(problems) == len(table):
+        raise InputError(f"nothing of {corpus.name} could be spoken", found=next(iter(problems.values()), "no utterances"))
+    table = table.assign(audio=["" if i in problems else f.relative_to(out).as_posix() for i, f in plan.file.items()],
+                         spoken=plan.text.tolist(), **_made_how(how, engine))
     spoken = Corpus(corpus.name, table, out, corpus.space)
-    _tell(spoken, problems)
     if save:
         spoken.save(out)
     bad = table.loc[list(problems), ["utterance", "text"]].assign(problem=list(problems.values())).reset_index(drop=True)
     return Spoken(spoken, bad, made, time.perf_counter() - begin)
-
-# %% ../../nbs/synthesis/25_speak.ipynb #65845ec4
-def _made_how(how: _How, engine: Engine) -> dict[str, Any]:
-    "What whoever is given the corpus must be told; one value for all rows."
-    profile, strength = (how.profile.name, how.strength) if how.inject != "none" else ("", 0.0)
-    return {"injection": how.inject, "profile": profile, "strength": strength,
-            "conditions": how.conditions, "speech_seed": how.seed, "voice_licence": engine.licence}
-
-# %% ../../nbs/synthesis/25_speak.ipynb #eb99c4ae
-def _make(
-    engine: Engine, how: _How, table: pd.DataFrame, said: Sequence[str], voices: Sequence[Voice], files: pd.DataFrame,
-    problems: dict[Any, str], jobs: int | None, progress: bool,
-) -> float:
-    "Readings that are needed and not there, then utterances."
-    needed = {i: why for i, why in problems.items()} | {i: "" for i, f in files.file.items() if f.is_file()}
-    tasks = list(zip(said, voices, files.reading, strict=True))
-    _step(lambda some: _read(engine, some, jobs, progress), files.reading, tasks, needed)
-    problems |= {i: why for i, why in needed.items() if why}
-    people = [_person(row) for row in table.itertuples()]
-    lines = list(zip(files.reading, files.file, table.utterance, table.emotion, people, table.gender, strict=True))
-    return _step(lambda some: in_order(partial(_say_one, how), some, jobs=jobs, progress=progress and bool(some), title="say"),
-                 files.file, lines, problems)
-
-# %% ../../nbs/synthesis/25_speak.ipynb #74f897f9
-def _tell(spoken: Corpus, problems: dict[Any, str]) -> None:
-    if len(problems) == len(spoken):
-        raise InputError(f"nothing of {spoken.name} could be spoken", found=next(iter(problems.values()), "no utterances"))
