@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.generation.dialogues import recorded
 from zsemo_kit.synthesis.voices import ENGINES, EngineError, Voice, cast, estimate_pitch, guess_gender, open_engine
 from zsemo_kit.synthesis.espeak import Espeak, _data, _languages, phonemize

@@ -16,8 +16,8 @@ import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import butter, lfilter, sosfiltfilt
 
+from ..core.errors import InputError
 from ..corpora.audio import RATE
-from ..corpora.table import InputError
 from .acoustics import to_praat, track_pitch
 
 # %% ../../nbs/synthesis/22_resynthesis.ipynb #f491594e

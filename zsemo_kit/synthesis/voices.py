@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 
 # %% ../../nbs/synthesis/17_voices.ipynb #56301c86
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ def _pool(voices: Sequence[Voice], gender: str) -> list[int]:
         places = [i for i, v in enumerate(voices) if gender == "any" or v.gender == wanted]
         if places:
             return places
-    mend = "choose another engine or model, or give its voices genders"
-    raise InputError(f"no {gender} voice", expected="a voice of each gender of the corpus", mend=mend)
+    hint = "choose another engine or model, or give its voices genders"
+    raise InputError(f"no {gender} voice", expected="a voice of each gender of the corpus", hint=hint)
 
 # %% ../../nbs/synthesis/17_voices.ipynb #8b3c70dc
 def _deal(
