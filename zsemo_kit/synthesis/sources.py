@@ -20,7 +20,7 @@ from .voices import open_engine
 # %% ../../nbs/synthesis/26_sources.ipynb #10439f6f
 @dataclass(frozen=True)
 class Speech:
-    "How corpora of text are spoken."
+    "How corpora of text are spoken; raises InputError for fewer than one take."
 
     voice: str = "espeak"  # engine: espeak, coqui or openai
     model: str = ""  # the engine's model, by name or local folder
@@ -40,7 +40,7 @@ def refuse_target(
     profile: Profile,  # how emotions sound
     target: str,  # name of the corpus that scores
 ) -> None:
-    "Refuses a profile that was fitted on the target."
+    "Refuse a profile that was fitted on the target: raises InputError."
     if target in profile.corpora:
         raise InputError(f"the profile {profile.name!r} was fitted on the target {target!r}",
                          hint="fit it on other corpora, or take the documented one")
@@ -57,7 +57,7 @@ def open_speech(
     cache: Path | str | None = None,  # where speech is kept; `default_cache()` if None
     progress: bool = False,  # show bars
 ) -> Corpus:  # labelled utterances of the space, each with audio
-    "Opens a corpus of speech by name."
+    "Open a corpus of speech by name; raises InputError where there is no audio and nothing that can be spoken."
     parts = names_of(name)
     if parts != [name]:
         more = {"target": target, "strategy": strategy, "second_reading": second_reading, "cache": cache, "progress": progress}
