@@ -36,7 +36,7 @@ _KEPT = re.compile(r"(?<=\w)'(?=\w)")  # the apostrophe of don't belongs to a wo
 def normalise_words(
     text: str,  # reference or hypothesis
 ) -> str:  # words with single spaces between them
-    "Lower case, no punctuation, hyphens as spaces; apostrophes inside words and whole numbers are kept."
+    "Normalise words: lower case, no punctuation, hyphens as spaces; apostrophes inside words and whole numbers are kept."
     marked = _KEPT.sub("\ue000", _NUMBER.sub(lambda m: "\ue001\ue002\ue003"[".,:".index(m[0])], plain(text).lower()))
     bare = re.sub(r"[^\w\s\ue000-\ue003]|_", " ", marked)
     return " ".join(bare.translate({0xE000: "'", 0xE001: ".", 0xE002: ",", 0xE003: ":"}).split())
@@ -46,7 +46,10 @@ def count_edits(
     references: Sequence[str],  # what was said
     hypotheses: Sequence[str],  # what was heard, one a reference
 ) -> pd.DataFrame:  # one row a pair: words (of the reference), hits, substitutions, deletions, insertions, wer
-    "Edits of each utterance after `normalise_words`; an utterance without words in its reference has a `wer` of NaN."
+    """Count the edits of each utterance after `normalise_words`; without words in its reference its `wer` is NaN.
+
+    Raises InputError for lengths that differ, and where jiwer is not installed.
+    """
     try:
         import jiwer
     except ImportError as e:
@@ -77,7 +80,7 @@ def wer(
     reference: str | Sequence[str],  # what was said: one utterance or many
     hypothesis: str | Sequence[str],  # what was heard
 ) -> float:  # 0 is perfect; may exceed 1; NaN if the references hold no word
-    "Word error rate with edits pooled over utterances, so that long ones weigh more; `normalise_words` on both sides."
+    "Compute the word error rate with edits pooled over utterances, so that long ones weigh more; `normalise_words` on both sides."
     one = isinstance(reference, str)
     table = count_edits([str(reference)] if one else reference, [str(hypothesis)] if one else hypothesis)
     table = table[table.words > 0]
@@ -206,7 +209,7 @@ def _folder(
                          hint="save it with save_pretrained of transformers, tokenizer and feature extractor too")
     return folder
 
-# %% ../../nbs/synthesis/23_listen.ipynb #f1f1b41a
+# %% ../../nbs/synthesis/23_listen.ipynb #5e963d06
 @contextmanager
 def _quiet() -> Iterator[None]:  # while the context lasts
     "Hides the bars and reports that transformers prints for every model it opens: what matters is raised."
@@ -221,7 +224,7 @@ def _quiet() -> Iterator[None]:  # while the context lasts
         if bar:
             logging.enable_progress_bar()
 
-# %% ../../nbs/synthesis/23_listen.ipynb #5e963d06
+
 def _read(
     folder: Path,  # model in Hugging Face layout
 ) -> tuple[Any, Any, Any]:  # model in float32 and evaluation mode, feature extractor, tokenizer
@@ -268,6 +271,9 @@ def _pieces(
     return [*out, samples]
 
 # %% ../../nbs/synthesis/23_listen.ipynb #e05d4d1d
+_HELD = 600 * RATE  # samples in memory at once
+
+
 @dataclass(frozen=True, eq=False)
 class Recogniser:
     "Whisper or a CTC model of transformers; made by `open_listener`."
@@ -311,9 +317,6 @@ class Recogniser:
                 yield from _tried(self, waiting)
                 waiting = []
         yield from _tried(self, waiting)
-
-# %% ../../nbs/synthesis/23_listen.ipynb #dc152398
-_HELD = 600 * RATE  # samples in memory at once
 
 # %% ../../nbs/synthesis/23_listen.ipynb #f1702996
 def _decoded(
@@ -391,7 +394,7 @@ def open_listener(
     batch: int = 8,  # sounds at once
     cache: Path | str | None = None,  # folder that remembers hashes of weights; `default_cache()` if None
 ) -> Listener:  # ready to hear
-    "Opens a recogniser by name; InputError says what to do where that fails."
+    "Open a recogniser by name; raises InputError that says what to do where that fails."
     if name == "pocketsphinx":
         if language.lower() not in ("", "en", "english"):
             raise InputError(f"pocketsphinx does not know the language {language!r}", expected="English",
@@ -406,35 +409,6 @@ def open_listener(
     return Recogniser(name, mark, model.to(where), extractor, tokenizer, _settings(model, language), max(1, batch))
 
 # %% ../../nbs/synthesis/23_listen.ipynb #f3e23c34
-def transcribe(
-    corpus: Corpus,  # corpus with audio
-    listener: Listener,  # from `open_listener`
-    *,
-    cache: Path | str | None = None,  # folder where words are kept; `default_cache()` if None
-    jobs: int | None = None,  # processes, where the listener works in several
-    progress: bool = False,  # show a bar
-) -> pd.DataFrame:  # one row an utterance, in order: utterance, text ("" if it has a problem), problem ("" if none)
-    "What the listener hears in every utterance; a bad file is a row with its problem and ends nothing."
-    keys, problems = _keys(corpus, listener)
-    rows = [i for i, k in enumerate(keys) if k]
-    part = [k for k in keys if k]
-    store = FeatureCache(Path(cache or default_cache()))
-
-    def compute(places: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-        at = [rows[p] for p in places]
-        some = replace(corpus, table=corpus.table.iloc[at])
-        for j, text, problem in listener.texts(some, jobs) if at else ():
-            if problem:
-                problems[part[places[j]]] = problem
-            else:
-                yield places[j], _as_numbers(text or "")
-
-    store.fill(part, compute, progress=progress, unit="utterance")
-    texts = dict(zip(rows, map(_as_text, store.values(part, _known(compute, part, problems), 1)), strict=True))
-    return pd.DataFrame({"utterance": corpus.table["utterance"].to_numpy(), "text": [texts.get(i, "") for i in range(len(keys))],
-                         "problem": [problems.get(k or str(i).encode(), "") for i, k in enumerate(keys)]})
-
-# %% ../../nbs/synthesis/23_listen.ipynb #e30152b1
 def _keys(
     corpus: Corpus,  # corpus with audio
     listener: Listener,  # who hears it
@@ -451,16 +425,7 @@ def _keys(
             problems[str(i).encode()] = str(e).replace(f"{corpus.root}/", "")
     return keys, problems
 
-# %% ../../nbs/synthesis/23_listen.ipynb #c4926385
-def _known(
-    compute: Callable[[list[int]], Iterator[tuple[int, np.ndarray]]],  # hears rows
-    keys: list[bytes],  # of those rows
-    problems: dict[bytes, str],  # by key
-) -> Callable[[list[int]], Iterator[tuple[int, np.ndarray]]]:
-    "The same without the rows that are known to be problems: they are not tried twice."
-    return lambda places: compute([p for p in places if keys[p] not in problems])
 
-# %% ../../nbs/synthesis/23_listen.ipynb #bf3a01b4
 def _as_numbers(
     text: str,  # any text
 ) -> np.ndarray:  # (characters, 1) float32: code points, which are exact below 2 ** 24
@@ -474,6 +439,36 @@ def _as_text(
     "The text again."
     return "".join(map(chr, numbers[:, 0].astype(int)))
 
+# %% ../../nbs/synthesis/23_listen.ipynb #e30152b1
+def transcribe(
+    corpus: Corpus,  # corpus with audio
+    listener: Listener,  # from `open_listener`
+    *,
+    cache: Path | str | None = None,  # folder where words are kept; `default_cache()` if None
+    jobs: int | None = None,  # processes, where the listener works in several
+    progress: bool = False,  # show a bar
+) -> pd.DataFrame:  # one row an utterance, in order: utterance, text ("" if it has a problem), problem ("" if none)
+    "Transcribe every utterance; a bad file is a row with its problem and ends nothing."
+    keys, problems = _keys(corpus, listener)
+    rows = [i for i, k in enumerate(keys) if k]
+    part = [k for k in keys if k]
+    store = FeatureCache(Path(cache or default_cache()))
+
+    def compute(places: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+        at = [rows[p] for p in places]
+        some = replace(corpus, table=corpus.table.iloc[at])
+        for j, text, problem in listener.texts(some, jobs) if at else ():
+            if problem:
+                problems[part[places[j]]] = problem
+            else:
+                yield places[j], _as_numbers(text or "")
+
+    store.fill(part, compute, progress=progress, unit="utterance")
+    untried = lambda places: compute([p for p in places if part[p] not in problems])  # noqa: E731  a problem is not tried twice
+    texts = dict(zip(rows, map(_as_text, store.values(part, untried, 1)), strict=True))
+    return pd.DataFrame({"utterance": corpus.table["utterance"].to_numpy(), "text": [texts.get(i, "") for i in range(len(keys))],
+                         "problem": [problems.get(k or str(i).encode(), "") for i, k in enumerate(keys)]})
+
 # %% ../../nbs/synthesis/23_listen.ipynb #1999a7b3
 def transcribe_corpus(
     corpus: Corpus,  # corpus with audio
@@ -483,9 +478,9 @@ def transcribe_corpus(
     jobs: int | None = None,  # processes, where the listener works in several
     progress: bool = False,  # show a bar
 ) -> Corpus:  # the same rows; `text` is what is heard; extra columns text_reference, text_problem ("" where it was heard)
-    """The corpus in the listener's words; a warning counts the rows that could not be heard, InputError if none could.
+    """Put a corpus into the listener's words; a warning counts the rows that could not be heard.
 
-    A `history` is made anew of what is heard in the rows at hand: transcribe whole dialogues, and drop rows later.
+    Raises InputError if none could. A `history` is made anew of what is heard in the rows at hand: transcribe whole dialogues, and drop rows later.
     """
     heard = transcribe(corpus, listener, cache=cache, jobs=jobs, progress=progress)
     deaf = heard[heard["problem"] != ""]
