@@ -38,7 +38,7 @@ def compare_sounds(
     before: np.ndarray,  # (samples,) at 16 kHz
     after: np.ndarray,  # (samples,) at 16 kHz
 ) -> pd.DataFrame:  # rows: pitch, its movement, rate, level, length; columns before, after, change
-    "What was changed, measured in both sounds."
+    "Compare what is measured in two sounds."
     found = pd.DataFrame({"before": measure(before), "after": measure(after)}).loc[list(_SEEN)]
     return found.assign(change=found["after"] - found["before"]).rename(index=_SEEN).rename_axis("measured")
 

@@ -53,7 +53,7 @@ _REACH = 2 * (RATE // 200) + 1  # samples: 10 ms, odd, around a peak
 def limit_peaks(
     samples: np.ndarray,  # (samples,) of any level
 ) -> np.ndarray:  # (samples,) float32, peaks at most .97; unchanged where none is higher
-    "A look-ahead limiter: the gain falls before a peak and rises after it, without a corner."
+    "Limit the peaks, looking ahead: the gain falls before a peak and rises after it, without a corner."
     if not np.abs(samples).max(initial=0) > _PEAK:
         return samples.astype(np.float32)
     room = _PEAK / np.maximum(np.abs(samples), _PEAK)  # gain that each sample alone would need
@@ -68,7 +68,7 @@ def edit_sound(
     edit: Edit,  # what to change
     seed: int = 0,  # of what the resynthesis fills in where there is no voice
 ) -> tuple[np.ndarray, float]:  # (samples,) float32, peaks at most .97; dB of speech level that the limiter took
-    "An utterance with one change; InputError for silence or less than a tenth of a second."
+    "Change one thing of an utterance; raises InputError for silence or less than a tenth of a second."
     said = resynthesise(samples, edit.manner, np.random.default_rng(seed))
     was, now = measure_speech_level(samples), measure_speech_level(said)
     if not np.isfinite([was, now]).all():
@@ -81,34 +81,10 @@ def edit_sound(
 _VERSION = "edit 1"  # raise it when the same edit would sound different
 
 
-def edit_corpus(
-    corpus: Corpus,  # corpus with audio
-    edit: str,  # one of EDITS
-    *,
-    cache: Path | str | None = None,  # where sounds are kept; `default_cache()` if None
-    progress: bool = False,  # show a bar
-) -> Corpus:  # its audio under the cache, one file an utterance; extra columns edit, limited (dB that the limiter took)
-    """The same utterances with one thing changed.
-
-    What cannot be edited is left out with a warning; so is told where a limiter kept the level more than half a dB down.
-    InputError for an unknown edit, or where nothing can be edited.
-    """
-    if edit not in EDITS:
-        raise InputError(f"unknown edit {edit!r}", expected=f"one of {', '.join(EDITS)}")
-    folder = Path(cache or default_cache()).absolute()
-    keys, problems = _keys(corpus, EDITS[edit], FeatureCache(folder))
-    lost = _make(corpus, EDITS[edit], keys, problems, folder, progress)
-    audio = [_name(k) if k and not p else "" for k, p in zip(keys, problems, strict=True)]
-    table = corpus.table.assign(audio=audio, start=np.nan, end=np.nan, edit=edit, limited=lost)
-    made = replace(corpus, table=table[table["audio"] != ""], root=writable(folder, "edited"))
-    _tell(corpus, edit, made, problems)
-    return made
-
-
 def _name(key: bytes) -> str:
     return f"{key.hex()[:2]}/{key.hex()[:32]}.flac"
 
-# %% ../../nbs/synthesis/28_counterfactual.ipynb #a9ac76d4
+
 def _keys(
     corpus: Corpus,  # corpus with audio
     edit: Edit,  # what to change
@@ -131,7 +107,7 @@ def _make_one(samples: np.ndarray, given: tuple[Path, int], edit: Edit) -> float
     save_audio(path, made)
     return lost
 
-# %% ../../nbs/synthesis/28_counterfactual.ipynb #7578146a
+
 def _make(
     corpus: Corpus, edit: Edit, keys: Sequence[bytes], problems: list[str], folder: Path, progress: bool
 ) -> list[float]:  # dB that the limiter took, one a row
@@ -169,3 +145,27 @@ def _tell(corpus: Corpus, edit: str, made: Corpus, problems: Sequence[str]) -> N
     if len(short):
         warnings.warn(f"{corpus.name}, {edit}: the limiter kept {len(short):,} of {len(made):,} utterances "
                       f"{short.median():.1f} dB (median) below what was asked", stacklevel=3)
+
+
+def edit_corpus(
+    corpus: Corpus,  # corpus with audio
+    edit: str,  # one of EDITS
+    *,
+    cache: Path | str | None = None,  # where sounds are kept; `default_cache()` if None
+    progress: bool = False,  # show a bar
+) -> Corpus:  # its audio under the cache, one file an utterance; extra columns edit, limited (dB that the limiter took)
+    """Change one thing of every utterance.
+
+    What cannot be edited is left out with a warning; so is told where a limiter kept the level more than half a dB down.
+    Raises InputError for an unknown edit, or where nothing can be edited.
+    """
+    if edit not in EDITS:
+        raise InputError(f"unknown edit {edit!r}", expected=f"one of {', '.join(EDITS)}")
+    folder = Path(cache or default_cache()).absolute()
+    keys, problems = _keys(corpus, EDITS[edit], FeatureCache(folder))
+    lost = _make(corpus, EDITS[edit], keys, problems, folder, progress)
+    audio = [_name(k) if k and not p else "" for k, p in zip(keys, problems, strict=True)]
+    table = corpus.table.assign(audio=audio, start=np.nan, end=np.nan, edit=edit, limited=lost)
+    made = replace(corpus, table=table[table["audio"] != ""], root=writable(folder, "edited"))
+    _tell(corpus, edit, made, problems)
+    return made
