@@ -51,7 +51,7 @@ def fit_gender_limit(
     pitch: Sequence[float],  # mean pitch of each utterance in Hz, NaN where there is none
     genders: Sequence[str],  # male, female or unknown
 ) -> tuple[float, float]:  # limit in Hz, and its unweighted recall on these; NaN where too few are known
-    "The pitch above which a speaker is taken for a woman."
+    "Fit the pitch above which a speaker is taken for a woman."
     hertz, who = np.asarray(pitch, float), np.asarray(genders, object)
     women, men = (np.sort(hertz[(who == g) & np.isfinite(hertz)]) for g in ("female", "male"))
     if min(len(women), len(men)) < _LEAST:
@@ -79,56 +79,6 @@ def _heard(
 ) -> pd.Series:  # male, female or ""
     "Gender by pitch."
     return pd.Series(np.select([pitch > limit, pitch <= limit], ["female", "male"], ""), pitch.index, dtype="str")
-
-# %% ../../nbs/synthesis/27_annotation.ipynb #b5fd3809
-def _fitted(train: Corpus, levels: int, cache: Path | str | None, progress: bool) -> "Annotator":
-    "See `Annotator.fit`."
-    if levels not in LEVELS:
-        raise InputError(f"no words for {levels} levels", expected=f"one of {', '.join(map(str, LEVELS))}")
-    numbers = _measured(train, cache, progress)
-    lacking = [m for m in ATTRIBUTES.values() if numbers[m].isna().all()]
-    if lacking:
-        found = next(iter(numbers["problem"][numbers["problem"] != ""]), "no utterance")
-        raise InputError(f"the {lacking[0]} of {train.name} cannot be measured", expected="audio with speech", found=found)
-    limit, recall = fit_gender_limit(numbers["pitch_mean"].tolist(), train.table["gender"].tolist())
-    said = train.table["gender"]
-    who = said.where(said != "unknown", _heard(numbers["pitch_mean"], limit))
-    quantiles, words = LEVELS[levels]
-    fitted = Thresholds.fit(numbers.drop(columns="problem"), who.tolist(), quantiles=quantiles, words=words, reference=train.name)
-    return Annotator(fitted, limit, recall)
-
-# %% ../../nbs/synthesis/27_annotation.ipynb #8cd6bfef
-def _annotated(annotator: "Annotator", corpus: Corpus, gender: str, cache: Path | str | None, progress: bool) -> Corpus:
-    "See `Annotator.annotate`."
-    if gender not in ("corpus", "measured"):
-        raise InputError(f"unknown gender rule {gender!r}", expected="corpus or measured")
-    numbers = _measured(corpus, cache, progress)
-    heard = _heard(numbers["pitch_mean"], annotator.gender_limit)
-    said = corpus.table["gender"].ne("unknown") & (gender == "corpus")
-    who = corpus.table["gender"].where(said, heard).astype("str")
-    by = pd.Series(np.select([said, who != ""], ["corpus", "measured"], ""), who.index, dtype="str")
-    words = to_words(numbers.drop(columns="problem"), annotator.thresholds, who.tolist())
-    words = words.rename(columns={m: a for a, m in ATTRIBUTES.items()}).astype("str")
-    made = {"heard_gender": who, "gender_by": by, **{c: numbers[c] for c in ATTRIBUTES.values()},
-            **{a: words[a] for a in ATTRIBUTES}, "problem": numbers["problem"].astype("str")}
-    return replace(corpus, table=corpus.table.assign(**made))
-
-# %% ../../nbs/synthesis/27_annotation.ipynb #fa429280
-def _load(path: Path) -> "Annotator":
-    "See `Annotator.load`."
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        made = _as_thresholds(raw["thresholds"])
-        limit = float(raw["gender_limit"])
-        recall = math.nan if raw["gender_recall"] is None else float(raw["gender_recall"])
-        if raw["format"] != 1 or len(made.words) not in LEVELS or made.words != LEVELS[len(made.words)][1]:
-            raise ValueError("not the words of three or five levels")
-        if not limit > 0 or set(ATTRIBUTES.values()) - set(made.limits["all"]):
-            raise ValueError("limits of pitch, rate and level, and one between genders, are needed")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:  # an InputError is a ValueError
-        raise InputError(f"cannot read the annotator {path}", expected="a file that Annotator.save wrote",
-                         found=f"{type(e).__name__}: {e}") from e
-    return Annotator(made, limit, recall)
 
 # %% ../../nbs/synthesis/27_annotation.ipynb #d494c302
 @dataclass(frozen=True)
@@ -158,8 +108,23 @@ class Annotator:
         cache: Path | str | None = None,  # folder that keeps measures; `default_cache()` if None
         progress: bool = False,  # show a bar
     ) -> "Annotator":
-        "Thresholds of each gender with at least 20 measured utterances, else of all; unknown genders are measured."
-        return _fitted(train, levels, cache, progress)
+        """Fit thresholds of each gender with at least 20 measured utterances, else of all; unknown genders are measured.
+
+        Raises InputError for levels without words, and where a measure is missing of every utterance.
+        """
+        if levels not in LEVELS:
+            raise InputError(f"no words for {levels} levels", expected=f"one of {', '.join(map(str, LEVELS))}")
+        numbers = _measured(train, cache, progress)
+        lacking = [m for m in ATTRIBUTES.values() if numbers[m].isna().all()]
+        if lacking:
+            found = next(iter(numbers["problem"][numbers["problem"] != ""]), "no utterance")
+            raise InputError(f"the {lacking[0]} of {train.name} cannot be measured", expected="audio with speech", found=found)
+        said = train.table["gender"]
+        limit, recall = fit_gender_limit(numbers["pitch_mean"].tolist(), said.tolist())
+        who = said.where(said != "unknown", _heard(numbers["pitch_mean"], limit)).tolist()
+        quantiles, words = LEVELS[levels]
+        measured = numbers.drop(columns="problem")
+        return cls(Thresholds.fit(measured, who, quantiles=quantiles, words=words, reference=train.name), limit, recall)
 
     def annotate(
         self,
@@ -169,14 +134,26 @@ class Annotator:
         cache: Path | str | None = None,  # folder that keeps measures; `default_cache()` if None
         progress: bool = False,  # show a bar
     ) -> Corpus:  # the same rows; columns heard_gender, gender_by, measures, pitch, speed, volume, problem
-        "Measures and their words; what cannot be measured is NaN and \"\", and its problem is told."
-        return _annotated(self, corpus, gender, cache, progress)
+        """Add measures and their words; what cannot be measured is NaN and "", and its problem is told.
+
+        Raises InputError for an unknown gender rule.
+        """
+        if gender not in ("corpus", "measured"):
+            raise InputError(f"unknown gender rule {gender!r}", expected="corpus or measured")
+        numbers = _measured(corpus, cache, progress)
+        said = corpus.table["gender"].ne("unknown") & (gender == "corpus")
+        who = corpus.table["gender"].where(said, _heard(numbers["pitch_mean"], self.gender_limit)).astype("str")
+        by = pd.Series(np.select([said, who != ""], ["corpus", "measured"], ""), who.index, dtype="str")
+        words = to_words(numbers.drop(columns="problem"), self.thresholds, who.tolist()).astype("str")
+        made = {"heard_gender": who, "gender_by": by, **{c: numbers[c] for c in ATTRIBUTES.values()},
+                **{a: words[m] for a, m in ATTRIBUTES.items()}, "problem": numbers["problem"].astype("str")}
+        return replace(corpus, table=corpus.table.assign(**made))
 
     def save(
         self,
         file: Path | str,  # JSON file to write
     ) -> Path:  # the file
-        "Writes the annotator as JSON."
+        "Write the annotator as JSON."
         path = Path(file)
         recall = None if math.isnan(self.gender_recall) else self.gender_recall
         text = {"format": 1, "gender_limit": self.gender_limit, "gender_recall": recall, "thresholds": asdict(self.thresholds)}
@@ -188,8 +165,19 @@ class Annotator:
         cls,
         file: Path | str,  # a file that `save` wrote
     ) -> "Annotator":
-        "Reads an annotator, checked."
-        return _load(Path(file))
+        "Read an annotator; raises InputError for a file that holds none."
+        try:
+            raw = json.loads(Path(file).read_text(encoding="utf-8"))
+            made, limit = _as_thresholds(raw["thresholds"]), float(raw["gender_limit"])
+            recall = math.nan if raw["gender_recall"] is None else float(raw["gender_recall"])
+            if raw["format"] != 1 or len(made.words) not in LEVELS or made.words != LEVELS[len(made.words)][1]:
+                raise ValueError("not the words of three or five levels")
+            if not limit > 0 or set(ATTRIBUTES.values()) - set(made.limits["all"]):
+                raise ValueError("limits of pitch, rate and level, and one between genders, are needed")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:  # an InputError is a ValueError
+            raise InputError(f"cannot read the annotator {file}", expected="a file that Annotator.save wrote",
+                             found=f"{type(e).__name__}: {e}") from e
+        return cls(made, limit, recall)
 
 # %% ../../nbs/synthesis/27_annotation.ipynb #679039b0
 Row = Mapping[str, Any] | pd.Series  # of an annotated corpus
@@ -200,7 +188,7 @@ ANSWER_TYPES: tuple[str, ...] = ("E", "EG", "EP", "ES", "EV", "ET", "EGPSVT")  #
 def check_answer_type(
     kind: str,  # E, then any of the letters G, P, S, V, T
 ) -> str:  # the same in the order of `ANSWER_PARTS`
-    "Refuses an answer type that is none."
+    "Check an answer type; raises InputError for one that is none."
     if not kind.startswith("E") or len(set(kind)) < len(kind) or set(kind) - set(ANSWER_PARTS):
         raise InputError(f"unknown answer type {kind!r}", expected="E and any of G, P, S, V, T, such as EGPSVT")
     return "".join(letter for letter in ANSWER_PARTS if letter in kind)
@@ -222,13 +210,16 @@ def _quotable(
     words = " ".join(plain(text).replace('"', " ").split())  # an apostrophe in its place would join two words
     return words if any(c.isalnum() for c in normal_text(words)) else ""
 
-# %% ../../nbs/synthesis/27_annotation.ipynb #5fdf3578
+
 def write_answer(
     emotion: str,  # canonical; "" for a caption of the voice alone
     row: Row,  # of the utterance, from `Annotator.annotate`
     kind: str = "EGPSVT",  # which parts are said, see `check_answer_type`
 ) -> str:  # such as: happy: a woman says "it rains" with high pitch, normal speed and low volume.
-    "The answer in its one form; what is not known is left out, never called normal."
+    """Write the answer in its one form; what is not known is left out, never called normal.
+
+    Raises InputError for an unknown emotion or answer type.
+    """
     if emotion not in (*EMOTIONS, ""):
         raise InputError(f"no answer for the emotion {emotion!r}", expected=f"one of {', '.join(EMOTIONS)}, or empty")
     parts = {ANSWER_PARTS[letter] for letter in check_answer_type(kind)}
@@ -293,7 +284,7 @@ _BEFORE = re.compile(rf"a(?=[fi]*({_LISTED}))")  # high pitch; normal speed and 
 _BEHIND = re.compile(r"(n(?:[fw]*c[cfw]*n){0,5})[fg]*(?:b[ifwx]*)?(a)(?![fi]*n)")  # pitch and speed are high; volume low
 _DENIED = re.compile(r"x[ifowrabeg]{0,4}$")
 
-# %% ../../nbs/synthesis/27_annotation.ipynb #617fada6
+
 def _denied(letters: str, at: int) -> bool:
     "Whether a *not* reaches a word: at most four words on, and over no comma."
     return _DENIED.search(letters[max(0, at - 5) : at]) is not None
@@ -341,11 +332,11 @@ def _claims(text: str) -> Iterator[tuple[str, str]]:
     yield from _degrees(words, letters)
     yield from (("text", " ".join(q.split()).removesuffix(",")) for q in quotes)
 
-# %% ../../nbs/synthesis/27_annotation.ipynb #8a6e72b3
+
 def extract_claims(
     text: str,  # an answer, in the form of `write_answer` or in free prose
 ) -> dict[str, str]:  # emotion, gender, pitch, speed, volume and text, as far as they are claimed
-    "What is claimed: levels and genders in the words of an annotation, the quoted words as they are."
+    "Extract what is claimed: levels and genders in the words of an annotation, the quoted words as they are."
     said: dict[str, dict[str, str]] = {}
     for what, value in _claims(text):
         if value:
@@ -376,7 +367,7 @@ def _agrees(
     measured = _word(row, "heard_gender" if attribute == "gender" else attribute)
     return bool(measured) and (normal_text(word) == normal_text(measured) if attribute == "text" else word == measured)
 
-# %% ../../nbs/synthesis/27_annotation.ipynb #e01c415b
+
 def _evidence(attribute: str, row: Row, annotator: Annotator) -> tuple[str, float, str, tuple[float, ...]]:
     "Word, number, unit and limits of one attribute."
     if attribute == "text":
@@ -388,13 +379,13 @@ def _evidence(attribute: str, row: Row, annotator: Annotator) -> tuple[str, floa
     limits = annotator.thresholds.of(_word(row, "heard_gender"), ATTRIBUTES[attribute])
     return _word(row, attribute), float(row[ATTRIBUTES[attribute]]), ATTRIBUTE_UNITS[attribute], limits
 
-# %% ../../nbs/synthesis/27_annotation.ipynb #b10774a8
+
 def trace_claims(
     text: str,  # an answer or an explanation
     row: Row,  # of the utterance, from `Annotator.annotate`
     annotator: Annotator,  # that annotated it
 ) -> list[Claim]:  # in the order of `ANSWER_PARTS`
-    "Every claim of a sentence, held against its measurement."
+    "Trace every claim of a sentence to its measurement; raises InputError for a row that is not annotated."
     lacking = {"heard_gender", "gender_by", "text", *ATTRIBUTES, *ATTRIBUTES.values()} - set(row.keys())
     if lacking:
         raise InputError(f"this row has no {min(lacking)}", expected="one of an annotated corpus", hint="annotate it first")
@@ -428,7 +419,7 @@ def build_explanation_prompt(
     emotion: str,  # canonical; "" asks about the voice alone
     row: Row,  # of an annotated corpus
 ) -> Prompt:  # for `Chat.stream`; equal evidence gives equal prompts
-    "The request for one explanation; what was not measured is not mentioned."
+    "Build the request for one explanation; what was not measured is not mentioned."
     text = _quotable(_word(row, "text"))
     given = {"Speaker": _word(row, "heard_gender"), **{a.capitalize(): _word(row, a) for a in ATTRIBUTES},
              "Words": text and f'"{text}"', "Emotion": emotion}
@@ -473,11 +464,6 @@ def _answered(
             _show(bar, chat, kept, len(found) - kept)
     return found
 
-# %% ../../nbs/synthesis/27_annotation.ipynb #8c1e1d03
-def _is_evident(row: Row) -> bool:
-    "Whether there is anything to tell of an utterance."
-    return any(_word(row, c) for c in ("heard_gender", *ATTRIBUTES)) or bool(_quotable(_word(row, "text")))
-
 # %% ../../nbs/synthesis/27_annotation.ipynb #7838f421
 def _explained(
     annotated: Corpus,  # n utterances
@@ -500,16 +486,18 @@ def add_explanations(
     parts: Sequence[str] = PARTS,  # parts of the corpus that may be sent; test only if it is named here
     progress: bool = False,  # show a bar
 ) -> Corpus:  # the same rows; columns explanation, explanation_by, explanation_status, explanation_reply
-    """An explanation of each utterance that its measurements bear out; equal evidence is asked about once.
+    """Add an explanation of each utterance that its measurements bear out; equal evidence is asked about once.
 
-    What was answered is on disk, so the same call goes on where it was stopped.
+    What was answered is on disk, so the same call goes on where it was stopped. Raises InputError for a corpus
+    that is not annotated.
     """
     lacking = {"heard_gender", *ATTRIBUTES} - set(annotated.table)
     if lacking:
         raise InputError(f"{annotated.name} has no {min(lacking)}", expected="an annotated corpus", hint="annotate it first")
     rows = [{str(k): v for k, v in row.items()} for row in annotated.table.to_dict("records")]
-    first = ["not_asked" if chat and not sent else "" if chat and _is_evident(row) else "no_evidence" if chat else "template"
-             for row, sent in zip(rows, _wanted(annotated, parts), strict=True)]
+    evident = [any(_word(row, c) for c in ("heard_gender", *ATTRIBUTES)) or bool(_quotable(_word(row, "text"))) for row in rows]
+    first = ["template" if not chat else "not_asked" if not sent else "" if known else "no_evidence"
+             for known, sent in zip(evident, _wanted(annotated, parts), strict=True)]
     asks = [build_explanation_prompt(row["emotion"], row).messages[-1]["content"] for row in rows]
     asked = {ask: row for ask, row, status in zip(asks, rows, first, strict=True) if not status}
     found = _answered(asked, chat, progress) if chat else {}
