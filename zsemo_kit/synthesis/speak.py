@@ -270,6 +270,7 @@ def _plan(
     manner = (how.inject, profile, how.strength, how.calibrate, how.conditions, how.seed)
     names, voices = [*corpus.table["speaker"]] * takes, [v for _, some in pairs for v in some]
     rows, problems = [], {}
+    row: Any
     for row, name, voice in zip(table.itertuples(), names, voices, strict=True):
         text = make_speakable(row.text, row.language, name)
         if why := why_unspeakable(text, row.language):
@@ -354,9 +355,9 @@ def _elsewhere(engine: Engine, how: _How, shard: _Shard) -> tuple[dict[str, byte
 def _shards(table: pd.DataFrame, plan: pd.DataFrame, problems: dict[Any, str], out: Path) -> list[_Shard]:
     "What is not there yet, all utterances of a reading in one shard."
     rows: dict[Path, dict[Path, Any]] = {}
-    for i, file in plan.file.items():
+    for i, reading, file in zip(plan.index, plan.reading, plan.file, strict=True):
         if i not in problems and not file.is_file():
-            rows.setdefault(plan.reading[i], {}).setdefault(file, i)
+            rows.setdefault(reading, {}).setdefault(file, i)
     who = pd.concat([table[["utterance", "emotion"]], plan.person, table.gender], axis=1)
     shards = [_Shard()]
     for reading, lines in rows.items():
