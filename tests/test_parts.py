@@ -133,21 +133,38 @@ def test_common_never_looks_at_the_rows_of_a_documented_target() -> None:
     source, seven = corpus("mine", 6), "seven"
     source = Corpus("mine", source.table, space=seven)
     empty = Corpus("esd", source.table.assign(emotion="happy"), space=seven)  # its rows hold one class, its documents five
-    assert chosen_labels("common", seven, source, empty, "esd") == ("happy", "sad", "angry")
+    assert chosen_labels("common", seven, source, empty, "esd") == (("happy", "sad", "angry"), "documents")
     own = Corpus("other", source.table.assign(emotion=["happy", "angry"] * 15), space=seven)  # no other document than itself
-    assert chosen_labels("Common ", seven, source, own, "./other.csv") == ("happy", "angry")
+    assert chosen_labels("Common ", seven, source, own, "./other.csv") == (("happy", "angry"), "target")
     with pytest.raises(InputError, match=r"mine and esd have too few classes in common; .*found happy"):
         chosen_labels("common", seven, source, empty, "./esd")
+
+
+@pytest.mark.parametrize("labels, name, origin", [
+    ("", "./other.csv", "space"), (" ", "esd", "space"),
+    ("happy,sad", "./other.csv", "study"), (["sad", "happy"], "esd", "study"),
+    ("common", "esd", "documents"), ("COMMON", "crema_d+tess", "documents"), ("common", "meld_synthetic", "documents"),
+    ("common", "./other.csv", "target"), ("common", "esd+./other.csv", "target"), ("common", "./esd", "target"),
+])
+def test_where_the_classes_are_from(labels: str | list[str], name: str, origin: str) -> None:
+    source = corpus("mine", 6)
+    assert chosen_labels(labels, "four", source, corpus("other", 6), name)[1] == origin
+
+
+def test_opinions_have_no_table_of_labels() -> None:
+    rows = corpus("mine", 4).table.assign(emotion=["positive", "negative"] * 10)
+    opinions = Corpus("cmu_mosi", rows, space="polarity")
+    assert chosen_labels("common", "polarity", opinions, opinions, "cmu_mosi") == (("negative", "positive"), "target")
 
 
 def test_a_class_that_only_the_sources_own_test_part_has_is_not_taught() -> None:
     rows = corpus("source", 9, splits=("train", "dev", "test")).table
     rows = rows[(rows["emotion"] != "angry") | (rows["split"] == "test")]
     source = Corpus("source", rows, space="four")
-    assert chosen_labels("common", "four", source, corpus("x", 3), "ravdess") == ("happy", "sad")
+    assert chosen_labels("common", "four", source, corpus("x", 3), "ravdess") == (("happy", "sad"), "documents")
     with pytest.raises(InputError, match=r"no utterance of angry to learn from; .*labels=common"):
         chosen_labels("happy,angry", "four", source, corpus("x", 3))
-    assert chosen_labels("", "four", source, corpus("x", 3)) == ("neutral", "happy", "sad", "angry")
+    assert chosen_labels("", "four", source, corpus("x", 3)) == (("neutral", "happy", "sad", "angry"), "space")
 
 
 def test_both_sides_are_cut_to_the_classes_of_the_study() -> None:

@@ -79,24 +79,25 @@ def chosen_labels(
     source: Corpus,  # trains the model
     target: Corpus,  # scores it
     name: str = "",  # the target as the study names it; by default its own name
-) -> tuple[str, ...]:  # classes of the study, in the order of the space
+) -> tuple[tuple[str, ...], str]:  # classes in the order of the space, and where they are from: space, study, documents, target
     "Read a study's `labels` parameter; a class that the source cannot teach is refused."
     if isinstance(labels, str) and not labels.strip():
-        return space_labels(space)
+        return space_labels(space), "space"
     seen = source.table[source.table["split"] == "train"]
     taught = set((seen if len(seen) else source.table)["emotion"])
     if isinstance(labels, str) and labels.strip().lower() == COMMON:
-        asked = documented_labels(name or target.name, space) or tuple(target.table["emotion"].unique())
+        documented = documented_labels(name or target.name, space)
+        asked = documented or tuple(target.table["emotion"].unique())
         both = tuple(label for label in space_labels(space) if label in taught and label in asked)
         if len(both) < 2:
             raise InputError(f"{source.name} and {target.name} have too few classes in common",
                              expected=f"two or more of {', '.join(space_labels(space))}", found=", ".join(both) or "none")
-        return both
+        return both, "documents" if documented else "target"
     wanted = named_labels(labels, space)
     if untaught := [label for label in wanted if label not in taught]:
         raise InputError(f"{source.name} has no utterance of {', '.join(untaught)} to learn from",
                          mend=f"leave it out of labels, or set labels={COMMON}")
-    return wanted
+    return wanted, "study"
 
 # %% ../../nbs/generation/16_classes.ipynb #a06e1935
 def of_labels(
