@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit.corpora.files import mend_text, read_audiofolder, read_audformat, read_path, read_rows, read_table
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora.files import mend_text, read_audformat, read_audiofolder, read_path, read_rows, read_table
 from zsemo_kit.corpora.labels import in_space
 from zsemo_kit.corpora.readers import READERS, available, corpora_root, find, nearly, read, told_root
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 
 MELD_HEAD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
 PODCAST_HEAD = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set\n"
@@ -751,7 +752,8 @@ def test_a_table_that_was_saved_wrongly_is_one_line(tmp_path: Path, body: str) -
 
 @pytest.mark.parametrize(("clock", "seconds"), [
     ("00:16:16,059", 976.059), ("0:16:16", 976.0), ("00:16:16.5", 976.5), (" 00:00:01,000 ", 1.0), ("", None), (" ", None),
-    ("16:16,1", "lost"), ("976,059", "lost"), ("#########", "lost"), ("0,0113", "lost"), ("00:16", "lost"), ("12:16:16 AM", "lost"),
+    ("16:16,1", "lost"), ("976,059", "lost"), ("#########", "lost"), ("0,0113", "lost"), ("00:16", "lost"),
+    ("12:16:16 AM", "lost"),
 ])
 def test_times_that_a_spreadsheet_cut_short_are_counted(tmp_path: Path, clock: str, seconds: float | str | None) -> None:
     rows = [MELD_HEAD.strip().split(","), ["1", "Oh.", "Ann", "joy", "positive", "0", "0", "8", "21", clock, "00:16:21,731"]]
