@@ -11,10 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from zsemo_kit.cli import app
 from zsemo_kit.core.errors import InputError
@@ -114,6 +115,12 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def card(tmp_path: Path) -> Card:
     (tmp_path / "mine.yaml").write_text(CARD)
     return load_card(tmp_path / "mine.yaml")
+
+
+def generated(server: Server, folder: Path, *more: str, out: str = "got") -> Result:
+    "Two replies for the small card by the command; options that are given again count."
+    words = ["generate", str(folder / "mine.yaml"), "--strategy", "labels", "--n", "2", "--model", "m"]
+    return CliRunner().invoke(app, [*words, "--base-url", server.url, "--out", str(folder / out), *more])
 
 
 def ask(*texts: str, system: bool = True) -> list[Prompt]:
@@ -300,25 +307,33 @@ def test_a_value_is_the_users_to_mend(server: Server, store: ReplyStore, message
 )
 def test_the_last_failure_is_told(server: Server, tmp_path: Path, card: Card, status: int, said: Any, told: str) -> None:
     server.say = lambda body, n: (status, said)
-    command = [
-        "generate",
-        str(tmp_path / "mine.yaml"),
-        "--strategy",
-        "labels",
-        "--n",
-        "2",
-        "--model",
-        "m",
-        "--base-url",
-        server.url,
-    ]
-    done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "got")])
+    done = generated(server, tmp_path)
     assert isinstance(done.exception, InputError) and told in str(done.exception) and "2 failed" in str(done.exception)
     server.say = lambda body, n: (200, good()) if n % 2 else (status, said)
-    done = CliRunner().invoke(
-        app, [*command[:-4], "--n", "4", *command[-4:], "--concurrency", "1", "--out", str(tmp_path / "more")]
-    )
+    done = generated(server, tmp_path, "--n", "4", "--concurrency", "1", out="more")
     assert done.exit_code == 0 and told in done.output.replace("\n", " "), "also when some succeeded"
+
+
+@pytest.mark.parametrize(("text", "status"), [
+    ("Nothing of the kind.", "no_label"), ("A: Oh! [glee]", "unknown_label"), ("A: Oh! [joy] [anger]", "two_labels"),
+    ("I'm sorry, but I can't help with that.", "refused"), ("A: [joy]", "no_text"),
+])  # fmt: skip
+def test_a_run_without_a_line_for_the_corpus_leaves_its_record(
+    server: Server, tmp_path: Path, card: Card, text: str, status: str
+) -> None:
+    server.say = lambda body, n: (200, good(text))
+    for _ in range(2):  # the folder is no obstacle to the same command
+        done = generated(server, tmp_path)
+        assert "could be kept" in str(done.exception) and "got/lines.parquet" in str(done.exception)
+        assert set(pd.read_parquet(tmp_path / "got" / "lines.parquet")["status"]) == {status}
+        assert [p.name for p in (tmp_path / "got").iterdir()] == ["lines.parquet"]
+    server.say = lambda body, n: (200, good())
+    assert generated(server, tmp_path, "--n", "4").exit_code == 0  # in the folder of the failure
+    assert {"corpus.json", "lines.parquet"} < {p.name for p in (tmp_path / "got").iterdir()}
+    lines = pd.read_parquet(tmp_path / "got" / "lines.parquet")
+    server.say = lambda body, n: (200, good(text))
+    assert "lines.parquet" not in str(generated(server, tmp_path, "--temperature", "0.5").exception)
+    assert pd.read_parquet(tmp_path / "got" / "lines.parquet").equals(lines), "a corpus keeps its own record"
 
 
 def test_python_is_told_too(server: Server, store: ReplyStore, card: Card) -> None:
@@ -644,20 +659,6 @@ def test_a_key_that_cannot_be_one(server: Server, store: ReplyStore, monkeypatch
 
 
 def test_further_fields_by_command(server: Server, tmp_path: Path, card: Card) -> None:
-    command = [
-        "generate",
-        str(tmp_path / "mine.yaml"),
-        "--strategy",
-        "labels",
-        "--n",
-        "2",
-        "--model",
-        "m",
-        "--base-url",
-        server.url,
-        "--out",
-        str(tmp_path / "got"),
-    ]
     more = [
         "--request",
         "min_p=0.1",
@@ -667,16 +668,16 @@ def test_further_fields_by_command(server: Server, tmp_path: Path, card: Card) -
         "reasoning_effort=low",
     ]
     for options, sent in ((more, 2), (more, 2), ([], 4), (["--request", "min_p=0.2"], 6)):
-        done = CliRunner().invoke(app, [*command, *options])
+        done = generated(server, tmp_path, *options)
         assert done.exit_code == 0 and len(server.asked) == sent, "part of what a reply is stored under"
     assert (
         server.asked[0] | {"min_p": 0.1, "chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "low"}
         == server.asked[0]
     )
     for bad in ("model=x", "messages=[]", "stream=true", "min_p", "=1", "a..b=1"):
-        done = CliRunner().invoke(app, [*command, "--request", bad])
+        done = generated(server, tmp_path, "--request", bad)
         assert isinstance(done.exception, InputError)
-    done = CliRunner().invoke(app, [*command, "--temperature", "1", "--request", "temperature=0.5"])
+    done = generated(server, tmp_path, "--temperature", "1", "--request", "temperature=0.5")
     assert "is given twice" in str(done.exception)
     done = CliRunner().invoke(app, ["generate", "meld", "--recorded", "--request", "min_p=0.1", "--out", str(tmp_path / "no")])
     assert "--recorded asks no server" in str(done.exception)
