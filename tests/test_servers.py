@@ -25,7 +25,7 @@ from zsemo_kit.generation.chat import Chat
 from zsemo_kit.generation.dialogues import generate, generate_lines
 from zsemo_kit.generation.fields import Form
 from zsemo_kit.generation.prompts import Prompt
-from zsemo_kit.generation.servers import NoReplyError, hopeless, is_filtered, is_loading, sentence_in
+from zsemo_kit.generation.servers import NoReplyError, find_fatal, is_filtered, is_loading, find_sentence
 from zsemo_kit.generation.store import ReplyStore
 
 GOOD = "A: I got the job! [joy]\nB: You did not. [surprise]"
@@ -544,7 +544,7 @@ def test_a_no_to_all_is_told_at_once(server: Server, store: ReplyStore, status: 
     begun = time.monotonic()
     with pytest.raises(InputError, match=told) as caught:
         list(Chat("m", server.url, store, concurrency=1).stream(ask(*"abc")))
-    assert len(server.asked) == 1 and time.monotonic() - begun < 2 and sentence_in(said) in str(caught.value)
+    assert len(server.asked) == 1 and time.monotonic() - begun < 2 and find_sentence(said) in str(caught.value)
 
 
 def test_an_error_within_200_counts_as_what_it_is(server: Server, store: ReplyStore) -> None:
@@ -769,9 +769,9 @@ def test_any_answer_is_read_or_refused(answer: Any, status: int, as_text: bool) 
         assert read.text.encode() is not None and (read.text.strip() or read.finish != "stop")
     except NoReplyError as e:
         assert "\n" not in e.said and e.said.encode() is not None
-    said = NoReplyError("x", sentence_in(answer), status=status, body=answer)
+    said = NoReplyError("x", find_sentence(answer), status=status, body=answer)
     assert isinstance(is_filtered(said), bool) and isinstance(is_loading(said), bool)
-    ends = hopeless(said, "http://localhost/v1", "m")
+    ends = find_fatal(said, "http://localhost/v1", "m")
     assert ends is None or "\n" not in str(ends)
     form, body = Form(), dict(SENT_BODY)
     for _ in range(20):  # what is learned of a server comes to an end

@@ -328,7 +328,7 @@ def _silver_figures(made: "Report") -> tuple[dict[str, "Figure"], list[str]]:
 
     from zsemo_kit.analysis.figures import plot_disagreement
     from zsemo_kit.corpora.readers import find, read
-    from zsemo_kit.generation.silver import TASKS, human_labels, read_silver
+    from zsemo_kit.generation.silver import SILVER_TASKS, human_labels, read_silver
     rows = made.results if "silver" in made.results else made.results.assign(silver="none")
     pairs = rows.loc[~rows["silver"].isin(["none", ""]), ["source", "silver"]].drop_duplicates()
     drawn: dict[str, Figure] = {}
@@ -338,7 +338,7 @@ def _silver_figures(made: "Report") -> tuple[dict[str, "Figure"], list[str]]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # told where the labels are made
                 silver = read_silver(labels, corpus, "emotion").table["silver"].tolist()
-            drawn[f"silver_{source}"] = plot_disagreement(human_labels(corpus, "emotion"), silver, TASKS["emotion"].labels)
+            drawn[f"silver_{source}"] = plot_disagreement(human_labels(corpus, "emotion"), silver, SILVER_TASKS["emotion"].labels)
     return drawn, [f"silver_{source}" for source in pairs["source"] if f"silver_{source}" not in drawn]
 
 # %% ../nbs/51_cli.ipynb #d8751cf9
@@ -443,7 +443,7 @@ def corpora(as_json: Json = False) -> None:
     "List the corpora that the kit reads: what is found in ZSEMO_CORPORA, and where to ask for the rest."
     from zsemo_kit.corpora.fetch import sources
     from zsemo_kit.corpora.readers import available, find, nearly, told_root
-    from zsemo_kit.generation.cards import cards
+    from zsemo_kit.generation.cards import list_cards
     table = available()
     if as_json:
         _say(table.to_json(orient="records"))
@@ -460,7 +460,7 @@ def corpora(as_json: Json = False) -> None:
         folder = find(name)
         _say(f"{name:<14} {f'found: {folder.name}' if folder else 'not found':<24} {what}")
     _say(f"\n{told_root()}")
-    _say(f"cards with recorded replies, always here: {', '.join(cards())}")
+    _say(f"cards with recorded replies, always here: {', '.join(list_cards())}")
 
 # %% ../nbs/51_cli.ipynb #862ad09b
 @app.command(epilog="Example: zsemo doctor meld · zsemo doctor meld /data/MELD.Raw")
@@ -597,7 +597,7 @@ def generate(
 ) -> None:
     "Write a corpus from a card with a language model, or from the recorded replies; or label a corpus: --silver."
     from zsemo_kit.core.errors import InputError
-    from zsemo_kit.generation.fields import fields_of
+    from zsemo_kit.generation.fields import parse_fields
     json_mode = json_mode or json_schema
     asked = {"price": price, "max_cost": max_cost, "temperature": temperature, "max_tokens": max_tokens,
              "requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
@@ -605,7 +605,7 @@ def generate(
     _refuse_mixed(silver, recorded or second_reading or json_mode or bool(n or strategy), labels, model, task, transcripts)
     if recorded and (n or json_mode or request or model or base_url or any(v is not None for v in asked.values())):
         raise InputError("--recorded asks no server, and takes all the replies", hint="leave out --n, --model and the like")
-    server |= {**asked, "fields": fields_of(request or [])}
+    server |= {**asked, "fields": parse_fields(request or [])}
     if silver:
         _silver(card, task or ("emotion" if labels else "sentiment"), labels, transcripts, out, server, as_json)
         return
@@ -627,11 +627,11 @@ def generate(
 
 # %% ../nbs/51_cli.ipynb #4fb62a42
 def _from_records(card: "Card", strategy: str, second_reading: bool) -> tuple["pd.DataFrame", "Corpus", str]:
-    from zsemo_kit.generation.dialogues import recorded, recorded_lines
+    from zsemo_kit.generation.dialogues import open_recorded, read_recorded_lines
     from zsemo_kit.generation.sources import strategies_of
     names = strategies_of(strategy)
-    made = recorded(card.id, names, "keep" if second_reading else "none")
-    return recorded_lines(card.id, names), made, "recorded replies: nothing was sent"
+    made = open_recorded(card.id, names, "keep" if second_reading else "none")
+    return read_recorded_lines(card.id, names), made, "recorded replies: nothing was sent"
 
 
 def _from_server(
@@ -678,11 +678,11 @@ def _keep_record(rows: "pd.DataFrame", folder: Path) -> str:
 
 
 def _keep(lines: "pd.DataFrame", made: "Corpus", told: str, folder: Path, as_json: bool) -> None:
-    from zsemo_kit.generation.dialogues import funnel
+    from zsemo_kit.generation.dialogues import count_funnel
     (folder / _RECORD).unlink(missing_ok=True)  # of a run without a line for the corpus
     made.save(folder)
     lines.to_parquet(folder / _RECORD, index=False)  # every line with its status, dropped ones too
-    counts = funnel(lines)
+    counts = count_funnel(lines)
     if as_json:
         _say(json.dumps({"folder": _near(folder), "utterances": len(made), "funnel": counts.loc["all"].to_dict(), "told": told}))
         return
@@ -707,14 +707,14 @@ def _to_label(corpus: str, transcripts: str, progress: bool) -> "Corpus":
 
     from zsemo_kit.core.errors import InputError
     from zsemo_kit.corpora.readers import read
-    from zsemo_kit.generation.silver import PARTS
+    from zsemo_kit.generation.silver import SILVER_PARTS
     from zsemo_kit.generation.sources import open_corpus
     chosen = open_corpus(corpus, "all", second_reading="none") if corpus.endswith("_synthetic") else read(corpus)
     if transcripts != "own":
         from zsemo_kit.synthesis.listen import open_listener, transcribed
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # what could not be heard is told at the end
-            return transcribed(chosen.where({"split": list(PARTS)}), open_listener(transcripts), progress=progress)
+            return transcribed(chosen.where({"split": list(SILVER_PARTS)}), open_listener(transcripts), progress=progress)
     if not chosen.table["text"].ne("").any():
         hint = "have it transcribed: --transcripts pocketsphinx, or a Whisper model by name"
         raise InputError(f"{corpus} has no text", hint=hint)
@@ -751,7 +751,7 @@ def _keep_silver(made: "Corpus", own: list[str], told: str, folder: Path, as_jso
     import pandas as pd
 
     from zsemo_kit.core.errors import InputError
-    from zsemo_kit.generation.silver import SILVER_STATUSES, TASKS, agreement
+    from zsemo_kit.generation.silver import SILVER_STATUSES, SILVER_TASKS, measure_agreement
     table, silver = made.table, list(made.table["silver"])
     counts = pd.crosstab(table["silver_status"], table["split"].replace("", "(none)")).rename_axis(index="status", columns=None)
     counts = counts.reindex([s for s in SILVER_STATUSES if s in counts.index])
@@ -764,8 +764,8 @@ def _keep_silver(made: "Corpus", own: list[str], told: str, folder: Path, as_jso
         (folder / _RECORD).unlink(missing_ok=True)
     (made if in_place else replace(made, table=table.assign(audio=""))).save(folder)
     both = any(h and s for h, s in zip(own, silver, strict=True))
-    labels = TASKS[table["silver_task"].iloc[0]].labels
-    held = agreement(own, silver, labels) if both else None
+    labels = SILVER_TASKS[table["silver_task"].iloc[0]].labels
+    held = measure_agreement(own, silver, labels) if both else None
     if held:
         from zsemo_kit.analysis.figures import plot_disagreement, save_figure
         save_figure(plot_disagreement(own, silver, labels, note=f"{made.name}."), "merits_l", f"silver_{made.name}", folder)

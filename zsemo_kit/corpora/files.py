@@ -27,7 +27,7 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 
-from ..core.errors import InputError
+from ..core.errors import InputError, import_extra
 from ..core.files import read_yaml
 from .arrow import arrow_records
 from .database import database_rows
@@ -523,10 +523,7 @@ def _audformat_tables(folder: Path) -> list[Path]:
 
 def _audformat(folder: Path) -> Any:
     "The database, loaded from its plain files alone."
-    try:
-        import audformat
-    except ImportError as e:
-        raise InputError("the package audformat is missing", hint="pip install 'zsemo_kit[exchange]'") from e
+    audformat = import_extra("audformat", "exchange")
     files = [folder / "db.yaml", *_audformat_tables(folder)]
     try:
         with tempfile.TemporaryDirectory() as apart:
