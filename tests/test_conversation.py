@@ -19,11 +19,11 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from zsemo_kit.corpora.cues import CUES
 from zsemo_kit.corpora.table import Corpus, InputError, concat
 from zsemo_kit.training import conversation as module
-from zsemo_kit.training.config import FitConfig
 from zsemo_kit.training.conversation import Conversation, dialogues_of, fit_conversation
 from zsemo_kit.training.encoders import TextEncoder
 from zsemo_kit.training.fit import Model, fit, predictions
 from zsemo_kit.training.heads import MLPHead
+from zsemo_kit.training.recipes import Recipe, configure
 from zsemo_kit.training.upstreams import SpeechEncoder
 
 pytest.importorskip("parselmouth")
@@ -38,8 +38,8 @@ TINY = {"hidden": 8, "heads": 2, "epochs": 3, "batch": 4, "dropout": 0.1, "patie
 FAST = {"context": {"lr": 2e-2}, "fusion": {"lr": 2e-2}, "joint": {"lr": 1e-2}}
 
 
-def config(classifier: str, **more: object) -> FitConfig:
-    return FitConfig(classifier=classifier, **{**TINY, **FAST[classifier], **more})
+def config(classifier: str, **more: object) -> Recipe:
+    return configure(classifier, **{**TINY, **FAST[classifier], **more})
 
 
 def chatter(split: str, dialogues: int, turns: int, seed: int) -> Corpus:
@@ -130,9 +130,9 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def stack(encoder: TextEncoder, place: Path) -> Stack:
-    text = fit(TRAIN, DEV, LABELS, encoder, FitConfig(classifier="linear", epochs=15, lr=2e-2, batch=16), progress=False)
+    text = fit(TRAIN, DEV, LABELS, encoder, configure("linear", epochs=15, lr=2e-2, batch=16), progress=False)
     cues = SpeechEncoder.load("cues", cache=place / "cache")
-    chosen = FitConfig(classifier="mlp", epochs=15, lr=1e-2, batch=16, hidden=6, dropout=0.0, normalisation="source")
+    chosen = configure("mlp", epochs=15, lr=1e-2, batch=16, hidden=6, dropout=0.0, normalisation="source")
     speech = fit(TRAIN, DEV, LABELS, cues, chosen, progress=False)
     contexts = tuple(fit_conversation(TRAIN, DEV, LABELS, [m], config("context"), progress=False) for m in (text, speech))
     return Stack(encoder, text, speech, contexts, place / "cache")  # type: ignore[arg-type]
@@ -394,7 +394,7 @@ def test_a_collapse_to_one_class_is_told(kind: str, stack: Stack) -> None:
     train, dev = dull(TRAIN), dull(DEV)
     with pytest.warns(UserWarning, match=rf"\({kind}\) guesses one class only"):
         if kind == "finetune":
-            chosen = FitConfig(classifier=kind, lr=1e-3, epochs=3, balance="none")
+            chosen = configure(kind, lr=1e-3, epochs=3, balance="none")
             history = fit(train, dev, LABELS, stack.encoder, chosen, progress=False).history
         else:
             chosen = config(kind, balance="none", epochs=8)
@@ -533,7 +533,7 @@ def test_the_wrong_stage_below_is_one_clear_line(stack: Stack, stages: dict[str,
         for below in some:
             refused("does not stand on this", stack, kind, below)
     for other in ("linear", "mlp", "finetune"):
-        refused("no stage of a conversation", stack, "context", config=FitConfig(classifier=other))
+        refused("no stage of a conversation", stack, "context", config=configure(other))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -569,8 +569,9 @@ def test_a_class_that_dev_lacks_is_a_warning(stack: Stack) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_settings_that_do_not_fit_are_one_clear_line(kind: str, stack: Stack) -> None:
-    refused("for single utterances", stack, kind, balance="sampling")
-    refused("for single utterances", stack, kind, balance="shares", shares=dict.fromkeys(LABELS, 0.25))
+    for balance in ("sampling", "shares"):  # they are for single utterances
+        with pytest.raises(InputError, match="unknown balance; expected one of none, weights"):
+            configure(kind, balance=balance)
     refused("hidden is not usable", stack, kind, hidden=7, heads=1)
     refused("hidden is not usable", stack, kind, hidden=10, heads=4)
 
@@ -673,7 +674,7 @@ def test_a_relative_encoder_is_found_from_anywhere(
 
 def test_a_joint_stage_on_a_tuned_encoder_comes_back(stack: Stack, tmp_path: Path) -> None:
     "Pre-training on silver labels gives an encoder that lies nowhere but in its model."
-    tuned = fit(TRAIN, DEV, LABELS, stack.encoder, FitConfig(classifier="finetune", epochs=1, lr=1e-3), progress=False)
+    tuned = fit(TRAIN, DEV, LABELS, stack.encoder, configure("finetune", epochs=1, lr=1e-3), progress=False)
     stage = made(replace(stack, encoder=tuned.encoder), "joint", epochs=1)
     again = Conversation.load(stage.save(tmp_path / "stage"), cache=stack.cache, device="cpu")
     assert np.abs(again.predict(TARGET) - stage.predict(TARGET)).max() < 1e-6
