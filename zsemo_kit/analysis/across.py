@@ -8,14 +8,13 @@ __all__ = ['KINDS', 'BEST', 'kind_of', 'across', 'shown_across']
 # %% ../../nbs/analysis/45_across.ipynb #02045298
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from .results import pipes, predictions_of, varying
-from .scores import METRIC_NAMES, METRICS, counted, from_counts
-from ..corpora.table import InputError
+from .scores import METRICS, METRIC_NAMES, counted, from_counts
+from ..core.errors import InputError
 from ..generation.sources import names_of
 
 # %% ../../nbs/analysis/45_across.ipynb #c2ef7b54

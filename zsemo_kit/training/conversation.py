@@ -21,13 +21,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..corpora.record import json_text
-from ..corpora.table import Corpus, InputError
+from ..core.errors import InputError
+from ..core.files import atomic_folder, json_text
+from ..corpora.table import Corpus
 from ..corpora.turns import texts_of
 from ..generation.prompts import LINES
 from .dialogue_nets import ContextNet, FusionNet, JointNet
 from .encoders import TextEncoder, quiet
-from .fit import MODEL_FORMAT, Model, check_format, trainable, written
+from .fit import MODEL_FORMAT, Model, check_format, trainable
 from .heads import MLPHead, Share, Width
 from .loop import Data, Job, LoopRecipe, answers, probabilities, warn_of_collapse
 from .recipes import Between, configure, register
@@ -184,7 +185,9 @@ class Conversation:
         below: bool = True,  # write the stages below too; without them `load` has to be given them
     ) -> Path:  # the folder
         "Writes the stage; the folder appears when it is whole."
-        return written(Path(folder), _MANIFEST, lambda place: _write(self, place, below))
+        with atomic_folder(Path(folder), _MANIFEST) as staging:
+            _write(self, staging, below)
+        return Path(folder)
 
     @classmethod
     def load(
@@ -263,7 +266,7 @@ class FusionRecipe(StageRecipe):
     def check(self, below: Sequence[Any]) -> bool:
         fits = len(below) == 2 and all(isinstance(b, Conversation) and isinstance(b.net, ContextNet) for b in below)
         if fits and self.causal and not all(b.config.causal for b in below):
-            raise InputError("a causal fusion on contexts that read the future", mend="train the context stages with causal=True")
+            raise InputError("a causal fusion on contexts that read the future", hint="train the context stages with causal=True")
         return fits
 
     def build_net(self, below: Sequence[Any], widths: Sequence[int], classes: int) -> nn.Module:
@@ -375,7 +378,7 @@ def _job(
     for name, corpus in (("train", train), ("dev", dev)):
         data, turns = recipe.read(below, corpus, progress)
         if not turns.asked.any():
-            raise InputError(f"{name} has nothing to read (corpus {corpus.name!r})", mend="give it text or speech")
+            raise InputError(f"{name} has nothing to read (corpus {corpus.name!r})", hint="give it text or speech")
         if not turns.asked.all():  # what cannot be read may be all of a class
             check_labels(replace(corpus, table=corpus.table[turns.asked]), labels, name)
         parts.append((data, targets_of(corpus, labels, recipe.soft_labels and name == "train")[turns.asked]))
@@ -443,7 +446,7 @@ def _load(
         below = below or tuple(_load_below(n, folder / f"below_{i}", manifest["config"], cache, device) for i, n in names)
         _check_stage(config, below, labels)
         if [_mark_of(b) for b in below] != manifest["marks"]:
-            raise InputError(f"what is given as below is not the one that {folder} was trained on", mend="pass that one")
+            raise InputError(f"what is given as below is not the one that {folder} was trained on", hint="pass that one")
         net = config.build_net(below, manifest["widths"], len(labels))
         net.load_state_dict(load_file(folder / "net.safetensors"))
         history = pd.read_csv(folder / "history.csv")

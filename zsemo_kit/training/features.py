@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..corpora.cache import FeatureCache
-from ..corpora.table import Corpus, InputError
+from ..core.cache import FeatureCache
+from ..core.errors import InputError
+from ..corpora.table import Corpus
 from .encoders import Frames, TextEncoder
 from .upstreams import SpeechEncoder
 

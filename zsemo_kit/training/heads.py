@@ -14,10 +14,10 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 from .encoders import pooled
 from .loop import LoopRecipe
-from .recipes import Between, UtteranceRecipe, configure, register, settings_of
+from .recipes import Between, UtteranceRecipe, register
 
 # %% ../../nbs/training/32_heads.ipynb #a39af386
 def lengths_of(

@@ -22,9 +22,9 @@ from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 from .heads import LinearHead
-from .loop import Data, Job, best_of
+from .loop import Job, best_of
 from .recipes import UtteranceRecipe, register
 
 # %% ../../nbs/training/32_linear.ipynb #bdcf4191

@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, dataclass_t
 import pandas as pd
 from torch import nn
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 
 # %% ../../nbs/training/30_recipes.ipynb #9ef616f1
 READS = ("vector", "layers", "frames", "tokens", "dialogues")
@@ -109,7 +109,7 @@ class Recipe:
         own = _settings(type(self))
         _refuse_settings(type(self), [f.name for f in fields(self) if f.name not in own and getattr(self, f.name) != f.default])
         if self.balance == "shares" and not self.shares:
-            raise InputError("balance 'shares' needs the shares", mend="give shares={label: share}, from the card")
+            raise InputError("balance 'shares' needs the shares", hint="give shares={label: share}, from the card")
 
     @property
     def transductive(self) -> bool:
@@ -131,7 +131,7 @@ class Recipe:
         checkpoint: Any = None,  # where a training that takes long is kept meanwhile
     ) -> tuple[nn.Module, pd.DataFrame]:  # the trained network, and scores on dev of each epoch or strength
         "Trains the network."
-        raise InputError(f"the recipe {self.classifier!r} solves nothing", mend="derive it from HeadRecipe, whose loop trains it")
+        raise InputError(f"the recipe {self.classifier!r} solves nothing", hint="derive it from HeadRecipe, whose loop trains it")
 
 # %% ../../nbs/training/30_recipes.ipynb #9e0fad8f
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +154,7 @@ class UtteranceRecipe(Recipe):
         classes: int,  # labels
     ) -> nn.Module:  # takes `x`, and `mask` where it reads frames; its last layer is `out`
         "The network, with fresh weights."
-        raise InputError(f"the recipe {self.classifier!r} builds nothing", mend="give it build(self, layers, width, classes)")
+        raise InputError(f"the recipe {self.classifier!r} builds nothing", hint="give it build(self, layers, width, classes)")
 
 # %% ../../nbs/training/30_recipes.ipynb #483f141c
 _R = TypeVar("_R", bound=type[Recipe])
@@ -179,7 +179,7 @@ def _refuse_settings(
     if names:
         near = [m for n in names for m in get_close_matches(n, _settings(recipe), 1)]
         raise InputError(f"the classifier {recipe.classifier!r} takes no {', '.join(sorted(names))}",
-                         expected=", ".join(_settings(recipe)), mend=f"did you mean {near[0]}?" if near else "")
+                         expected=", ".join(_settings(recipe)), hint=f"did you mean {near[0]}?" if near else "")
 
 # %% ../../nbs/training/30_recipes.ipynb #8d3cc85b
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -238,7 +238,7 @@ def find_recipe(
         _discover()
     if not isinstance(classifier, str) or classifier not in _RECIPES:
         raise InputError("unknown classifier", expected=f"one of {', '.join(_RECIPES)}", found=repr(classifier),
-                         mend="run the cell that registers it, or install its package")
+                         hint="run the cell that registers it, or install its package")
     return _RECIPES[classifier]
 
 # %% ../../nbs/training/30_recipes.ipynb #560000fd

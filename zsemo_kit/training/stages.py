@@ -21,8 +21,10 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from ..corpora.cache import default_cache, writable
-from ..corpora.table import Corpus, InputError
+from ..core.cache import default_cache, writable
+from ..core.errors import InputError
+from ..core.files import atomic_file
+from ..corpora.table import Corpus
 from .recipes import Recipe
 
 # %% ../../nbs/training/31_stages.ipynb #defe6633
@@ -86,14 +88,11 @@ class Checkpoint:
 
     def write(self, state: dict[str, Any]) -> None:
         "The whole file or none; a full disk is a warning, since training can go on."
-        part = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(state, part)
-            part.replace(self.file)
-        except (OSError, RuntimeError) as e:  # torch's own file has no OSError
+            with atomic_file(self.file) as part:
+                torch.save(state, part)
+        except (InputError, RuntimeError) as e:  # torch's own file has no OSError
             warnings.warn(f"no checkpoint could be written ({str(e).splitlines()[0]})", stacklevel=3)
-            part.unlink(missing_ok=True)
 
     def drop(self) -> None:
         "Removes it."
@@ -134,7 +133,7 @@ class Stages:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
         except OSError as e:
-            raise InputError(f"cannot write to {self.folder.parent}", found=str(e), mend="set ZSEMO_CACHE to a folder") from e
+            raise InputError(f"cannot write to {self.folder.parent}", found=str(e), hint="set ZSEMO_CACHE to a folder") from e
         with FileLock(place.with_name(f"{name}.lock")):
             if place.exists():
                 try:
