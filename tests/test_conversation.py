@@ -19,7 +19,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.cues import CUES
 from zsemo_kit.corpora.table import Corpus, concat
-from zsemo_kit.training import conversation as module
+from zsemo_kit.training import loop
 from zsemo_kit.training.conversation import Conversation, dialogues_of, fit_conversation
 from zsemo_kit.training.encoders import TextEncoder
 from zsemo_kit.training.fit import Model, fit, predictions
@@ -285,9 +285,9 @@ def test_what_causal_stages_read_is_causal(stack: Stack, causal: dict[str, Conve
 @pytest.mark.parametrize("kind", KINDS)
 def test_exactly_the_stage_trains(kind: str, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, set[str]] = {}
-    real = module.optimise
+    real = loop.optimise
 
-    def watched(net: nn.Module, job: object) -> pd.DataFrame:
+    def watched(net: nn.Module, job: object, checkpoint: None) -> pd.DataFrame:
         before = {k: v.clone() for k, v in net.state_dict().items()}
         history = real(net, job)  # type: ignore[arg-type]
         seen["moved"] = {k for k, v in net.named_parameters() if not torch.equal(v, before[k])}
@@ -295,7 +295,7 @@ def test_exactly_the_stage_trains(kind: str, stack: Stack, monkeypatch: pytest.M
         seen["all"] = {k for k, _ in net.named_parameters()}
         return history
 
-    monkeypatch.setattr(module, "optimise", watched)
+    monkeypatch.setattr(loop, "optimise", watched)
     before = stack.bits()
     stage = made(stack, kind)
     assert seen["moved"] == seen["trains"]
@@ -320,7 +320,7 @@ def test_joint_speech_starts_afresh(stack: Stack) -> None:
     nn.init.constant_(head.weights, 2.0)
     head.weights.data[0] = -2.0
     before = {k: v.clone() for k, v in head.state_dict().items()}
-    net = module._net_of(config("joint"), (stack.encoder, replace(stack.speech, head=head)), [16, 6], 4)
+    net = config("joint").build_net((stack.encoder, replace(stack.speech, head=head)), [16, 6], 4)
     assert not torch.equal(net.body.projector.weight, before["projector.weight"])
     assert torch.equal(net.body.weights.softmax(0), torch.full((3,), 1 / 3))
     assert all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
