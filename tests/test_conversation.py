@@ -19,7 +19,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.cues import CUES
 from zsemo_kit.corpora.table import Corpus, concat
-from zsemo_kit.training import loop
+from zsemo_kit.training import conversation as module, loop
 from zsemo_kit.training.conversation import Conversation, dialogues_of, fit_conversation
 from zsemo_kit.training.encoders import TextEncoder
 from zsemo_kit.training.fit import Model, fit, predictions
