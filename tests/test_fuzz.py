@@ -382,7 +382,7 @@ def test_silver_tables(tmp_path_factory: pytest.TempPathFactory, data: bytes) ->
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text model, trained for a moment."""
-    from zsemo_kit.training.config import FitConfig
+    from zsemo_kit.training.recipes import configure
     from zsemo_kit.training.encoders import TextEncoder
     from zsemo_kit.training.fit import fit
     texts = {"happy": "What a lovely day", "sad": "It is all so grey", "neutral": "The bus is here", "angry": "Leave that alone"}
@@ -392,7 +392,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     encoder = TextEncoder.load(cache=folder / "cache", device="cpu")
     made = fit(corpus.where({"dialogue": ["d0", "d1", "d2"]}), corpus.where({"dialogue": ["d3"]}), tuple(texts), encoder,
-               FitConfig(epochs=1), progress=False)
+               configure(epochs=1), progress=False)
     return made.save(folder / "saved")
 
 
