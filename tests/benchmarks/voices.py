@@ -6,9 +6,9 @@ import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from zsemo_kit.generation.dialogues import recorded
-from zsemo_kit.synthesis.spoken import make_speakable
+from zsemo_kit.generation.dialogues import open_recorded
 from zsemo_kit.synthesis.voices import cast, open_engine
+from zsemo_kit.synthesis.spoken import make_speakable
 
 CARDS = {"meld": "en", "emodb": "de", "nemo": "pl"}
 
@@ -19,7 +19,7 @@ def main() -> None:
     engine = open_engine("espeak")
     print(engine.fingerprint)
     for card, language in CARDS.items():
-        table = recorded(card).table.head(1000)
+        table = open_recorded(card).table.head(1000)
         begun = time.perf_counter()
         parts = cast(table, engine.voices(language))
         texts = [make_speakable(t, language) for t in table["text"]]

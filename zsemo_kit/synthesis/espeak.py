@@ -20,18 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import InputError
+from ..core.errors import InputError, import_extra
 from .voices import Engine, Voice, parse_voices, select_voices
 from .languages import language_tag, match_language, missing_voice
 
 # %% ../../nbs/synthesis/18_espeak.ipynb #c3d7fad8
 def _loader() -> Any:
-    try:
-        import espeakng_loader
-        import soxr  # noqa: F401
-    except ImportError as e:
-        raise InputError(f"the package {e.name} is missing", hint="pip install 'zsemo_kit[espeak]'") from e
-    return espeakng_loader
+    import_extra("soxr", "espeak")  # `say` needs it
+    return import_extra("espeakng_loader", "espeak")
 
 
 def _data() -> Path:

@@ -10,11 +10,10 @@ __all__ = ['normalise_words', 'count_edits', 'wer', 'Listener', 'Sphinx', 'Recog
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.cache import FeatureCache, default_cache, file_digest
-from ..core.errors import InputError
+from ..core.errors import InputError, import_extra
 from ..core.hub import has_weights, with_safetensors
 from ..corpora.audio import RATE, audio_digest, stream_audio
 from ..corpora.table import Corpus
@@ -50,10 +49,7 @@ def count_edits(
 
     Raises InputError for lengths that differ, and where jiwer is not installed.
     """
-    try:
-        import jiwer
-    except ImportError as e:
-        raise InputError("the package jiwer is missing", hint="pip install 'zsemo_kit[listen]'") from e
+    jiwer = import_extra("jiwer", "listen")
     n, m = len(references), len(hypotheses)
     if n != m:
         raise InputError("references and hypotheses do not fit", expected=f"{n} of each", found=f"{m} hypotheses")
@@ -80,7 +76,7 @@ def wer(
     reference: str | Sequence[str],  # what was said: one utterance or many
     hypothesis: str | Sequence[str],  # what was heard
 ) -> float:  # 0 is perfect; may exceed 1; NaN if the references hold no word
-    "Compute the word error rate with edits pooled over utterances, so that long ones weigh more; `normalise_words` on both sides."
+    "Compute the word error rate, edits pooled over utterances, so that long ones weigh more; `normalise_words` on both sides."
     one = isinstance(reference, str)
     table = count_edits([str(reference)] if one else reference, [str(hypothesis)] if one else hypothesis)
     table = table[table.words > 0]
@@ -122,10 +118,7 @@ _BEAM = 3000  # states that stay in play: half the time of the default 30,000, w
 @cache
 def _decoder() -> Any:  # pocketsphinx.Decoder
     "The decoder of this process, made when it is first needed."
-    try:
-        pocketsphinx = import_module("pocketsphinx")
-    except ImportError as e:
-        raise InputError("the package pocketsphinx is missing", hint="pip install 'zsemo_kit[listen]'") from e
+    pocketsphinx = import_extra("pocketsphinx", "listen")
     return pocketsphinx.Decoder(loglevel="FATAL", cmn="batch", maxhmmpf=_BEAM)
 
 # %% ../../nbs/synthesis/23_listen.ipynb #97a20802
@@ -480,7 +473,8 @@ def transcribe_corpus(
 ) -> Corpus:  # the same rows; `text` is what is heard; extra columns text_reference, text_problem ("" where it was heard)
     """Put a corpus into the listener's words; a warning counts the rows that could not be heard.
 
-    Raises InputError if none could. A `history` is made anew of what is heard in the rows at hand: transcribe whole dialogues, and drop rows later.
+    A `history` is made anew of what is heard in the rows at hand: transcribe whole dialogues, and drop rows later.
+    Raises InputError if no row could be heard.
     """
     heard = transcribe(corpus, listener, cache=cache, jobs=jobs, progress=progress)
     deaf = heard[heard["problem"] != ""]
