@@ -43,7 +43,7 @@ from jupyter_client.manager import AsyncKernelManager
 from tqdm import tqdm
 
 import zsemo_kit
-from .analysis.results import KEYS
+from .analysis.runs import KEYS
 from .analysis.scores import METRICS
 from .corpora.files import read_yaml
 from .corpora.audio import without_interrupts

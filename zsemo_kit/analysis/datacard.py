@@ -15,7 +15,7 @@ import pandas as pd
 
 from .. import __version__
 from .audit import audit, diversity, documented_shares, label_shares
-from .results import pipes
+from .tables import format_markdown
 from ..corpora.audio import audio_path, open_part
 from ..corpora.export import refuse_taken
 from zsemo_kit.corpora.formats import (
@@ -80,7 +80,7 @@ def _writers(corpus: Corpus) -> str:
     share = recorded_share(corpus)
     packaged = "all" if share == 1 else f"{share:.1%}" if share else "none"
     told = f"Of these lines, {packaged} come from the replies that zsemo_kit {__version__} ships with."
-    return f"{pipes(rows.reset_index())}\n\n{told}"
+    return f"{format_markdown(rows.reset_index())}\n\n{told}"
 
 # %% ../../nbs/analysis/48_datacard.ipynb #0acc3dd8
 def prompts_of(
@@ -127,8 +127,8 @@ def _speech(corpus: Corpus) -> str:
     lengths = pd.Series(_seconds(corpus), table.index)
     each = lengths.groupby(table["emotion"], sort=False).agg(["size", "mean", "sum"]).reset_index()
     each.columns = pd.Index(["label", "utterances", "mean seconds", "seconds"])
-    said = ["No human voice was recorded. Engine, injection of emotion and recording conditions:", pipes(rows.reset_index()),
-            f"{lengths.sum() / 3600:.2f} hours of speech:", pipes(each.round(2))]
+    said = ["No human voice was recorded. Engine, injection of emotion and recording conditions:",
+            format_markdown(rows.reset_index()), f"{lengths.sum() / 3600:.2f} hours of speech:", format_markdown(each.round(2))]
     return "\n\n".join([*said, *(f"The engine's licence line: {t}" for t in terms)])
 
 # %% ../../nbs/analysis/48_datacard.ipynb #e7f731f7
@@ -136,15 +136,15 @@ def _shares(corpus: Corpus, known: Mapping[str, Card]) -> str:
     parts = []
     for name, card in known.items():
         shares = label_shares(corpus.where({"card": name}), documented_shares(card, corpus.space))
-        parts.append(f"`{name}`:\n\n{pipes(shares.dropna(axis=1, how='all').round(3))}")
+        parts.append(f"`{name}`:\n\n{format_markdown(shares.dropna(axis=1, how='all').round(3))}")
     told = "`documented` is the share that the corpus' authors state, as the card has it."
     return "\n\n".join([*parts, told] if any(c.shares for c in known.values()) else parts)
 
 
 def _diversity(corpus: Corpus) -> str:
     found = diversity({corpus.name: corpus}).drop(columns="source")
-    return (f"{pipes(found.round(3))}\n\ndistinct-n: share of n-grams that differ; compression: how many times smaller zlib "
-            "makes the text; means over 100 draws of whole dialogues, with the middle 95 % of the draws.")
+    return (f"{format_markdown(found.round(3))}\n\ndistinct-n: share of n-grams that differ; compression: how many times smaller "
+            "zlib makes the text; means over 100 draws of whole dialogues, with the middle 95 % of the draws.")
 
 # %% ../../nbs/analysis/48_datacard.ipynb #f4ed2d02
 def _overlap(corpus: Corpus, known: Mapping[str, Card]) -> str:
@@ -161,7 +161,7 @@ def _overlap(corpus: Corpus, known: Mapping[str, Card]) -> str:
         found = audit(corpus.where({"card": name}), real, n_boot=200).overlap
         beside = found[found["against"] == found["against"].iloc[0]]
         wide = beside.pivot(index="measure", columns="source", values="value").reindex(beside["measure"].unique())
-        parts.append(f"`{card.id}`, against {found['against'].iloc[0]}:\n\n{pipes(wide.round(4).reset_index())}")
+        parts.append(f"`{card.id}`, against {found['against'].iloc[0]}:\n\n{format_markdown(wide.round(4).reset_index())}")
     return "\n\n".join([*parts, "The column that ends in `test`, where there is one, is a baseline: real lines that are not in "
                         "the reference. See `zsemo_kit.analysis.audit` for the measures."])
 
@@ -261,7 +261,7 @@ def data_card(
         "Use": _USE[form].format(folder=folder),
         "Provenance": "\n\n".join(_facts(card) for card in known.values()),
         "Who wrote it": _writers(corpus), "Prompts": _prompts(prompts_of(corpus, known)),
-        "Speech": _speech(corpus) if heard else "Text only.", "Splits": pipes(splits),
+        "Speech": _speech(corpus) if heard else "Text only.", "Splits": format_markdown(splits),
         "Labels": f"Label space `{corpus.space}`.\n\n{_shares(corpus, known)}\n\n{_second(corpus)}",
         "Audit: diversity": _diversity(corpus), "Audit: overlap": _overlap(corpus, known), "Known limits": _limits(corpus, lost),
         "Licence": f"`{terms}`. It covers this synthetic corpus only, not the corpora that the cards describe.",
