@@ -646,7 +646,7 @@ def _from_server(
     lines = generate_lines(card, strategy, n, chat, seed=seed, json=json_mode, progress=progress)
     if lines.empty:
         raise InputError("no reply, so no corpus", found=_sums(chat))
-    made = corpus_of(lines, card)
+    made = corpus_of(lines, card, getattr(chat.store, "path", ""))
     if second_reading and not chat.stopped:
         made = read_again(made, chat, progress=progress)
     return lines, made, _sums(chat)

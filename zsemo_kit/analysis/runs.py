@@ -47,7 +47,7 @@ def write_run(
     out: Path,  # folder of the run, made by the batch
     predictions: pd.DataFrame,  # utterance, dialogue, speaker, truth, guess, p_<label> of each label
     scored: Mapping[str, Any],  # what `scores` returned
-    **facts: Any,  # FACTS, and role and labels where they are to be said
+    **facts: Any,  # FACTS, and labels, labels_from, role, …
 ) -> Path:  # metrics.json
     """Write predictions.parquet, then metrics.json: with the latter a run is complete. A score that there is not is null.
 
@@ -153,7 +153,7 @@ def sort_rows(
 # %% ../../nbs/analysis/44_runs.ipynb #267ae129
 KEYS = ("target", "space", "modality", "system", "source")  # what every row of a table is about, in sorting order
 _SCORED = ("study", "run_id", "folder", "code", "seed", "role", "transductive", "n_train", "n_dev", "n_test", *METRICS,
-           "uar_low", "uar_high", "absent")  # fmt: skip
+           "uar_low", "uar_high", "absent", "labels_from")  # fmt: skip
 _LEFT_OUT = ("folder", "why")
 
 
@@ -167,6 +167,9 @@ class Runs:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"{len(self):,} runs, {len(self.left_out):,} left out"
 
     @property
     def parameters(self) -> list[str]:

@@ -8,7 +8,7 @@ __all__ = ['SOURCE_KINDS', 'BEST_REAL', 'format_score', 'format_interval', 'form
            'average_targets', 'show_averages']
 
 # %% ../../nbs/analysis/45_tables.ipynb #a88adc67
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any
@@ -61,6 +61,9 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"{len(self):,} rows of {self.runs!r}"
 
     def split(self) -> Iterator[tuple[tuple[str, str], "Table"]]:  # (target, label space) and its rows
         "One table a test."
@@ -126,11 +129,9 @@ def _average_seeds(
     try:
         if frames := runs.read_predictions(group["folder"].tolist()):
             scored = over_seeds(frames, cluster=cluster)
-            lone = f"no interval: the test is one {cluster}" if scored["clusters"] < 2 else ""
-            absent: Iterable[Any] = group["absent"].dropna().unique() if "absent" in group else []
-            notes = [lone, *(f"the test has no {name}" for name in absent if name)]
             kept = {k: v for k, v in scored.items() if k not in ("recall", "clusters", "n")}
-            return kept | {"n_test": scored["n"], "note": "; ".join(filter(None, notes))}
+            lone = f"no interval: the test is one {cluster}" if scored["clusters"] < 2 else ""
+            return kept | {"n_test": scored["n"], "note": _write_note(group, lone)}
     except InputError as error:
         note = f"no interval: {error}"
     bare: dict[str, Any] = {}
@@ -140,7 +141,17 @@ def _average_seeds(
         bare |= dict.fromkeys((f"{metric}_low", f"{metric}_high", f"{metric}_floor"), np.nan)
     seen = group.filter(like="recall_").notna().any().sum()
     sizes = {"seeds": len(group), "n_test": group["n_test"].max() if "n_test" in group else np.nan}
-    return bare | sizes | {"chance": 1 / seen if seen else np.nan, "note": note}
+    return bare | sizes | {"chance": 1 / seen if seen else np.nan, "note": _write_note(group, note)}
+
+
+def _write_note(
+    group: pd.DataFrame,  # runs that differ in seed only
+    interval: str,  # why there is none; empty where there is one
+) -> str:  # what a reader of the numbers must know; empty where nothing
+    "No interval; classes that the test lacks (the scores are over the others); classes that the target's labels chose."
+    absent = [f"the test has no {name}" for name in group.get("absent", pd.Series(dtype=str)).dropna().unique() if name]
+    peeked = "labels_from" in group and group["labels_from"].eq("target").any()
+    return "; ".join(filter(None, [interval, *absent, "classes taken from the target's labels" if peeked else ""]))
 
 
 def _label_rows(
@@ -272,6 +283,9 @@ class Comparisons:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"{len(self):,} comparisons, {len(self.messages):,} not made"
 
     def show(self) -> pd.DataFrame:
         "The tests as text: difference with interval, p, p by Holm, verdict."
