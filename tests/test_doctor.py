@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 import soundfile
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora import opening
 from zsemo_kit.corpora.doctor import _audio, _compared, _published, examine
 from zsemo_kit.corpora.readers import READERS, read
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 
 FILES = ("train_sent_emo.csv", "dev_sent_emo.csv", "test_sent_emo.csv")
 

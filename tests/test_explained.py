@@ -26,7 +26,7 @@ from zsemo_kit.analysis.report import Report, make_report
 from zsemo_kit.analysis.runs import gather
 from zsemo_kit.analysis.scores import scores
 from zsemo_kit.analysis.tables import make_table
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.synthesis.annotation import LEVELS, answer_text
 from zsemo_kit.synthesis.counterfactual import EDITS
 

@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from zsemo_kit.analysis.runs import gather
 from zsemo_kit.batch import expand, load_study
 from zsemo_kit.cli import main
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import load_audio, save_audio
 from zsemo_kit.corpora.files import read_path
 from zsemo_kit.corpora.readers import READERS, read
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.cards import load_card
 from zsemo_kit.generation.lines import label_of, parse
 from zsemo_kit.generation.silver import read_silver
@@ -246,7 +247,7 @@ def hold(root: Path, text: str) -> None:
 def test_every_yaml_of_the_project_reads_as_it_did(project: Path) -> None:
     import yaml
 
-    from zsemo_kit.corpora.files import read_yaml
+    from zsemo_kit.core.files import read_yaml
     found = [*(project / "runs/studies").glob("*.yaml"), *(project / "zsemo_kit/data").rglob("*.yaml")]
     assert len(found) > 20
     for path in found:

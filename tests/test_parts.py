@@ -13,11 +13,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.folds import LeakWarning
 from zsemo_kit.corpora.labels import in_space
 from zsemo_kit.corpora.parts import Parts, fold, parts, published_folds, speaker_parts
 from zsemo_kit.corpora.readers import read
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.classes import chosen_labels, documented_labels, named_labels, of_labels
 from zsemo_kit.generation.sources import open_corpus, strategies_of
 

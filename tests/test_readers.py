@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit.corpora.files import mend_text, read_audiofolder, read_audformat, read_path, read_rows, read_table
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora.files import mend_text, read_audformat, read_audiofolder, read_path, read_rows, read_table
 from zsemo_kit.corpora.labels import in_space
 from zsemo_kit.corpora.readers import READERS, available, corpora_root, find, nearly, read, told_root
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 
 MELD_HEAD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
 PODCAST_HEAD = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set\n"

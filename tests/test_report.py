@@ -19,7 +19,7 @@ from zsemo_kit.analysis.scores import over_seeds, scores
 from zsemo_kit.analysis.tables import compare_rows, find_counterpart, format_markdown, make_table
 from zsemo_kit.batch import Study
 from zsemo_kit.cli import _report
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 
 LABELS = ["neutral", "happy", "sad", "angry"]
 

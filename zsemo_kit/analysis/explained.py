@@ -31,7 +31,7 @@ from .faithfulness_figures import plot_attributes, plot_counterfactuals, plot_re
 from .names import name_corpus, name_rows, name_space
 from .runs import to_records
 from .tables import Table, format_interval, format_markdown, format_score
-from ..corpora.table import InputError
+from ..core.errors import InputError
 from ..synthesis.annotation import ATTRIBUTES
 from ..synthesis.counterfactual import CONTROL, EDITS
 

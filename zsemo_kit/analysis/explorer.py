@@ -20,8 +20,9 @@ from .compare import Comparison, paired
 from .runs import Runs, gather, to_records
 from .scores import METRIC_NAMES, METRICS, confusion
 from .tables import format_score
-from ..corpora.panels import Panel, widgets
-from ..corpora.table import InputError, escapes, space_labels
+from ..core.errors import InputError
+from ..core.widgets import Panel, widgets
+from ..corpora.table import escapes, space_labels
 
 # %% ../../nbs/analysis/48_explorer.ipynb #6d5a4d66
 def read_runs(
@@ -37,7 +38,7 @@ def read_runs(
     found = gather(path, write=False)
     if not len(found):
         odd = f"{len(found.left_out)} folders that are none"
-        raise InputError("no finished runs here", found=odd, mend="run a study first: zsemo run demo")
+        raise InputError("no finished runs here", found=odd, hint="run a study first: zsemo run demo")
     return found
 
 
@@ -45,11 +46,11 @@ def _read_csv(path: Path) -> Runs:
     try:
         rows = pd.read_csv(path)
     except (OSError, ValueError) as e:
-        raise InputError(f"cannot read {path.name}", found=" ".join(str(e).split()), mend="give a results.csv") from e
+        raise InputError(f"cannot read {path.name}", found=" ".join(str(e).split()), hint="give a results.csv") from e
     if lacking := [c for c in ("folder", "source", "target", "space", "uar") if c not in rows]:
-        raise InputError(f"{path.name} is no table of results", expected=f"a column {lacking[0]}", mend="zsemo report writes one")
+        raise InputError(f"{path.name} is no table of results", expected=f"a column {lacking[0]}", hint="zsemo report writes one")
     if outside := [f for f in rows["folder"].astype(str) if escapes(f)]:
-        raise InputError(f"{path.name} names a folder outside its own", found=outside[0], mend="gather the runs again")
+        raise InputError(f"{path.name} names a folder outside its own", found=outside[0], hint="gather the runs again")
     return Runs(rows, path.parent)
 
 # %% ../../nbs/analysis/48_explorer.ipynb #b38e9e76
@@ -95,13 +96,13 @@ def compare_runs(
     Raises `InputError` if they are one run, are not over the same utterances and labels, or have no predictions.
     """
     if first == second:
-        raise InputError("a run is not compared with itself", mend="choose two runs")
+        raise InputError("a run is not compared with itself", hint="choose two runs")
     known = runs.rows.set_index("folder")
     if lost := [f for f in (first, second) if f not in known.index]:
         raise InputError("no such run", found=lost[0], expected="a folder of the results")
     frames = runs.read_predictions([first, second])
     if not frames:
-        raise InputError("no predictions beside these runs", mend="give the folder of the runs, not a copy of its results.csv")
+        raise InputError("no predictions beside these runs", hint="give the folder of the runs, not a copy of its results.csv")
     spaces = [str(known.loc[f, "space"]) for f in (first, second)]
     if spaces[0] != spaces[1]:
         raise InputError("these runs have different label spaces", found=" and ".join(spaces))
@@ -184,7 +185,7 @@ class ResultsExplorer(Panel):
     def page(self, changed: bool) -> str:
         rows = self.chosen
         if rows.empty:
-            raise InputError("no run is left", mend="choose 'any' in a menu, or take a word away")
+            raise InputError("no run is left", hint="choose 'any' in a menu, or take a word away")
         self._offer(rows)
         self._hide(rows)
         shown = self._table(rows) + f"<p>{len(rows):,} of {len(self.runs.rows):,} runs</p>"

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from .figures import Drawing, save_figure
 from .names import name_rows
 from .report import Report
-from .runs import to_records, write_text
+from .runs import to_records
 from .scores import METRIC_NAMES
-from ..corpora.record import json_text
-from ..corpora.table import InputError
+from ..core.errors import InputError
+from ..core.files import json_text, write_text
 
 # %% ../../nbs/analysis/49_publish.ipynb #4ee51144
 def describe_figure(
@@ -95,8 +95,8 @@ def publish(
     if page.exists():
         done = json.loads(page.read_text(encoding="utf-8"))
     if done.get("runs", 0) > len(found.runs):
-        wanted, mend = f"{done['runs']} at least", f"finish it: zsemo run {found.study}; or delete {page.name} to start afresh"
-        raise InputError(f"{page.name} stands on more runs", expected=wanted, found=str(len(found.runs)), mend=mend)
+        wanted, hint = f"{done['runs']} at least", f"finish it: zsemo run {found.study}; or delete {page.name} to start afresh"
+        raise InputError(f"{page.name} stands on more runs", expected=wanted, found=str(len(found.runs)), hint=hint)
     figures = {**found.figures, **(also or {})}
     files = {what: save_figure(figure, found.study, what, Path(folder)) for what, figure in figures.items()}
     kept = {f"{found.study}__{name}.svg" for name in keep}

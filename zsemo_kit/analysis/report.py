@@ -8,7 +8,6 @@ __all__ = ['draw_figures', 'describe_code', 'Report', 'make_report']
 # %% ../../nbs/analysis/49_report.ipynb #b7f95e63
 import base64
 import html
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +29,7 @@ from zsemo_kit.analysis.figures import (
 )
 from .explained import AnswerTables, evaluate_answers, write_sections
 from .names import name_corpus, name_row, name_rows, name_setting, name_source_part, name_space
-from .runs import Runs, gather, sort_rows, to_records, write_text
+from .runs import Runs, gather, sort_rows, to_records
 from .scores import METRIC_NAMES, OUTSIDE, aligned, counted
 from zsemo_kit.analysis.tables import (
     Comparisons,
@@ -43,7 +42,9 @@ from zsemo_kit.analysis.tables import (
     make_table,
     show_averages,
 )
-from ..corpora.table import SPACES, InputError
+from ..core.errors import InputError
+from ..core.files import write_text
+from ..corpora.table import SPACES
 
 # %% ../../nbs/analysis/49_report.ipynb #f62caaea
 _SIZES = ("n", "size", "limit", "n_source", "max_utterances", "utterances")  # parameters that set the training size

@@ -19,7 +19,7 @@ import pandas as pd
 from .compare import paired, verdicts
 from .runs import KEYS, Runs, find_role, flatten_value, sort_rows, to_records
 from .scores import METRIC_NAMES, METRICS, counted, from_counts, over_seeds
-from ..corpora.table import InputError
+from ..core.errors import InputError
 from ..generation.sources import names_of
 
 # %% ../../nbs/analysis/45_tables.ipynb #f3cecdb0

@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from ..core.errors import InputError
 from .files import AUDIO, canonical, look_for, mend_text, read_rows, read_text, refuse, relative, require
 from .labels import to_canonical
-from .table import Corpus, InputError
+from .table import Corpus
 
 # %% ../../nbs/corpora/02_acted.ipynb #0b92faad
 @cache
@@ -76,8 +77,8 @@ def _takes(root: Path, corpus: str, parse: Callable[[Path], _Take], example: str
         else:
             takes.setdefault(take["utterance"], take | {"audio": relative(path, root)})
     if not takes:
-        expected, mend = f"audio such as {example}", "give the folder as it was unpacked"
-        raise InputError(f"{corpus}: nothing to read in {root}", expected=expected, found=_told(left), mend=mend)
+        expected, hint = f"audio such as {example}", "give the folder as it was unpacked"
+        raise InputError(f"{corpus}: nothing to read in {root}", expected=expected, found=_told(left), hint=hint)
     if left:
         warnings.warn(f"{corpus}: {_told(left)}", stacklevel=3)
     return pd.DataFrame([takes[i] for i in sorted(takes)])

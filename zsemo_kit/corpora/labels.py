@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from .table import Corpus, InputError, space_labels
+from ..core.errors import InputError
+from .table import Corpus, space_labels
 
 # %% ../../nbs/corpora/01_labels.ipynb #ba73e2d0
 @cache

@@ -25,13 +25,14 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from ..core.errors import InputError
 from .acted import files_under, read_crema_d, read_emodb, read_esd, read_nemo, read_ravdess, read_savee, read_tess
 from zsemo_kit.corpora.files import (
     AUDIO, TABLES, canonical, index_files, look_for, mend_text, read_path, read_records, read_rows, read_text, refuse, relative,
     require, whole,
 )
 from .opening import DECODED
-from .table import Corpus, InputError, escapes
+from .table import Corpus, escapes
 
 # %% ../../nbs/corpora/02_readers.ipynb #cb675e72
 _PARTS = {"train": "train", "dev": "dev", "test": "test"}
@@ -255,7 +256,7 @@ def _daily_part(path: Path, split: str) -> pd.DataFrame:
     if odd:
         told = f"{path.name}, line {odd[0]}: as many emotions as turns expected"
         if len(odd) > max(1, len(dialogues) // 100):
-            raise InputError(told, found=f"{len(odd)} such dialogues", mend="check that the files belong together")
+            raise InputError(told, found=f"{len(odd)} such dialogues", hint="check that the files belong together")
         warnings.warn(f"{told}; {len(odd)} dialogue(s) left out", stacklevel=3)
     rows = [(f"{split or 'all'}_{line:05}", turn, words[turn], emotions[turn], acts[turn] if turn < len(acts) else "", line)
             for line, words, emotions, acts in dialogues if len(words) == len(emotions) for turn in range(len(words))]
@@ -363,8 +364,8 @@ def _iemocap_audio(turn: dict[str, Any], session: Path, root: Path) -> dict[str,
 def _no_release(root: Path) -> list[Path]:
     "The error: there is nothing, or a table that others made of it."
     if root.is_dir() and (tables := look_for(root, "*.csv")):
-        mend = f"give the release, or read the table as one of your own: zsemo doctor {tables[0]}"
-        raise InputError(f"iemocap: {tables[0]} is a table that others made", expected="Session1/dialog/EmoEvaluation", mend=mend)
+        hint = f"give the release, or read the table as one of your own: zsemo doctor {tables[0]}"
+        raise InputError(f"iemocap: {tables[0]} is a table that others made", expected="Session1/dialog/EmoEvaluation", hint=hint)
     return require(root, ["Session[1-5]/dialog/EmoEvaluation"], "iemocap")
 
 
@@ -595,7 +596,7 @@ def read_libritts(
     ids = {n for n in (*audio, *(k.rpartition(".")[0] for k in said)) if _SENTENCE.fullmatch(n)}
     if not ids:
         expected = "audio such as dev-clean/84/121123/84_121123_000007_000001.wav"
-        raise InputError(f"libritts: nothing to read in {root}", expected=expected, mend="give the folder as it was unpacked")
+        raise InputError(f"libritts: nothing to read in {root}", expected=expected, hint="give the folder as it was unpacked")
     rows = pd.DataFrame(_libritts_rows(sorted(ids, key=lambda i: [int(n) for n in i.split("_")]), audio, said, root))
     return Corpus("libritts", rows.assign(turn=rows.groupby("dialogue").cumcount()), root)
 
@@ -650,8 +651,8 @@ def _folders() -> list[Path]:
     try:
         return sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: (len(p.name), p.name)) if root else []
     except OSError as e:
-        mend = "set ZSEMO_CORPORA to a folder that you may read"
-        raise InputError(f"cannot look into {root}", found=e.strerror or str(e), mend=mend) from e
+        hint = "set ZSEMO_CORPORA to a folder that you may read"
+        raise InputError(f"cannot look into {root}", found=e.strerror or str(e), hint=hint) from e
 
 
 def find(
@@ -703,12 +704,12 @@ def nearly(
 def _named(name: str, path: Path | None) -> Corpus:
     folder, source = path or find(name), _sources()[name]
     if folder is None:
-        mend = f"download it: zsemo fetch {name}" if "files" in source else source.get("clone") or f"ask for it: {source['page']}"
+        hint = f"download it: zsemo fetch {name}" if "files" in source else source.get("clone") or f"ask for it: {source['page']}"
         if likely := nearly(name):
-            mend = f"is it {likely}? Then call that folder {name}, or give its path"
+            hint = f"is it {likely}? Then call that folder {name}, or give its path"
         found = told_root() if folder_from("ZSEMO_CORPORA") and not corpora_root() else ""
         expected = f"a folder {name} in ZSEMO_CORPORA, or a path"
-        raise InputError(f"corpus {name!r} was not found", expected=expected, found=found, mend=mend)
+        raise InputError(f"corpus {name!r} was not found", expected=expected, found=found, hint=hint)
     return READERS[name](folder)
 
 
@@ -736,7 +737,7 @@ def _two_meanings(name: str, word: str) -> None:
     if not here.is_dir() or (known and known.exists() and known.samefile(here)):
         return
     if known is None:
-        raise InputError(f"corpus {name!r} was not found in ZSEMO_CORPORA", mend=f"for the folder here write ./{word}")
+        raise InputError(f"corpus {name!r} was not found in ZSEMO_CORPORA", hint=f"for the folder here write ./{word}")
     warnings.warn(f"{word} is the corpus in ZSEMO_CORPORA; for the folder here write ./{word}", stacklevel=3)
 
 
@@ -757,7 +758,7 @@ def read(
     if not target.exists():
         near = difflib.get_close_matches(str(name_or_path).lower(), READERS, 1)
         raise InputError(f"no corpus {str(name_or_path)!r}", expected=f"a path, or one of {', '.join(READERS)}",
-                         mend=f"did you mean {near[0]}?" if near else "")
+                         hint=f"did you mean {near[0]}?" if near else "")
     return read_path(target, str(name_or_path) if where else "")
 
 # %% ../../nbs/corpora/02_readers.ipynb #0b24db13

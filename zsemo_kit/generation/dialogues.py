@@ -21,10 +21,11 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..corpora.table import Corpus, InputError
+from ..core.errors import InputError
+from ..corpora.table import Corpus
 from .cards import Card, load_card
 from .chat import Chat
-from .lines import STATUSES, Line, label_of, parse
+from .lines import STATUSES, label_of, parse
 from zsemo_kit.generation.prompts import (
     CONVERSATIONS, LINES, NO_SCENARIO, SECOND_LABELS, Prompt, as_json, prompts, second_prompt,
 )
@@ -85,7 +86,7 @@ def corpus_of(
     kept = lines[lines["status"] == "kept"].reset_index(drop=True)
     if kept.empty:
         look = "look at the raw replies" + (f": sqlite3 {store} '{_THREE}'" if store else "")
-        raise InputError(f"no line of the card {card.id} could be kept", found=_lost(lines), mend=look)
+        raise InputError(f"no line of the card {card.id} could be kept", found=_lost(lines), hint=look)
     table = _sentence_rows(kept, card) if card.form == "sentences" else _line_rows(kept, card)
     return Corpus(f"{card.id}_synthetic", table.drop(columns=["label", "finish"]))
 
