@@ -30,7 +30,8 @@ from zsemo_kit.analysis.faithfulness import (
 from .faithfulness_figures import plot_attributes, plot_counterfactuals, plot_reliability, plot_reliance
 from .names import name_corpus, name_rows, name_space
 from .runs import to_records
-from .tables import Table, format_interval, format_markdown, format_score
+from .scores import format_score
+from .tables import Table, format_interval, format_markdown
 from ..core.errors import InputError
 from ..synthesis.annotation import ATTRIBUTES
 from ..synthesis.counterfactual import CONTROL, EDITS

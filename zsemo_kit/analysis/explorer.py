@@ -18,8 +18,7 @@ import pandas as pd
 
 from .compare import Comparison, paired
 from .runs import Runs, gather, to_records
-from .scores import METRIC_NAMES, METRICS, confusion
-from .tables import format_score
+from .scores import METRIC_NAMES, METRICS, confusion, format_score
 from ..core.errors import InputError
 from ..core.widgets import Panel, widgets
 from ..corpora.table import escapes, space_labels

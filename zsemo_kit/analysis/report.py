@@ -17,16 +17,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from zsemo_kit.analysis.figures import (
-    plot_ablation,
-    plot_confusion,
-    plot_forest,
-    plot_heat_map,
-    plot_learning_curve,
-    plot_stages,
-    plot_training,
-    save_figure,
-)
+from .figures import plot_confusion, plot_training, save_figure
+from .score_figures import plot_ablation, plot_forest, plot_heat_map, plot_learning_curve, plot_stages
 from .explained import AnswerTables, evaluate_answers, write_sections
 from .names import name_corpus, name_row, name_rows, name_setting, name_source_part, name_space
 from .runs import Runs, gather, sort_rows, to_records
