@@ -21,7 +21,13 @@ from zsemo_kit.analysis.explained import (
     keep_answers,
     write_sections,
 )
-from zsemo_kit.analysis.faithfulness import attribute_accuracy, calibration, counterfactuals, parse_rate, reliance
+from zsemo_kit.analysis.faithfulness import (
+    compare_edits,
+    compare_inputs,
+    measure_calibration,
+    measure_parse_rate,
+    score_attributes,
+)
 from zsemo_kit.analysis.report import Report, make_report
 from zsemo_kit.analysis.runs import gather
 from zsemo_kit.analysis.scores import scores
@@ -140,21 +146,21 @@ def test_numbers_are_those_of_the_pooled_answers(study: Path) -> None:
     seeds = [everything(seed) for seed in (0, 1)]
     answers = {name: [a[name] for a, _ in seeds] for name in seeds[0][0]}
     tables = found(study).tables
-    plain = attribute_accuracy(answers["full"], voices(), n_boot=40)
+    plain = score_attributes(answers["full"], voices(), n_boot=40)
     pd.testing.assert_frame_equal(tables["attributes"][plain.columns], plain)
     assert tables["attributes"]["seeds"].eq(2).all() and tables["attributes"].loc[0, "n"] == 180
-    sure = calibration(answers["full"], n_boot=40)
+    sure = measure_calibration(answers["full"], n_boot=40)
     assert tables["reliability"].loc[0, ["ece", "brier", "nll", "n"]].tolist() == [sure.ece, sure.brier, sure.nll, 180]
     assert tables["bins"]["n"].sum() == 180
     asked = {name: answers[name] for name in ("full", "muted", "no transcript", "shuffled features")}
-    used = reliance(asked, n_boot=40)
+    used = compare_inputs(asked, n_boot=40)
     pd.testing.assert_frame_equal(tables["reliance"][used.columns], used)
     evidence = {"original": voices(), **{n: moved(voices().head(48), n) for n in EDITED}}
-    edits = counterfactuals({n: answers[n] for n in ("original", "none", *EDITED[:3])}, EDITS, evidence=evidence, n_boot=40)
+    edits = compare_edits({n: answers[n] for n in ("original", "none", *EDITED[:3])}, EDITS, evidence=evidence, n_boot=40)
     assert set(tables["counterfactuals"]["edit"]) == set(EDITED[:3])
     both = tables["counterfactuals"].set_index("edit"), edits.set_index("edit")
     pd.testing.assert_frame_equal(*(b.sort_index()[["n", "room", "towards", "control_towards", "measured", "net"]] for b in both))
-    assert tables["parse_rate"].loc[0, "parsed"] == parse_rate(answers["free"], n_boot=40).loc[0, "parsed"]
+    assert tables["parse_rate"].loc[0, "parsed"] == measure_parse_rate(answers["free"], n_boot=40).loc[0, "parsed"]
     believed = tables["believed"].set_index("attribute")
     assert believed.loc["volume", "prompt"] == 1 and believed.loc["volume", "n"] > 50 and believed.loc["pitch", "n"] == 0
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zsemo_kit.analysis.compare import paired
+from zsemo_kit.analysis.compare import compare_pair
 from zsemo_kit.analysis.explorer import ResultsExplorer, compare_runs, format_confusion, name_runs, read_runs
 from zsemo_kit.analysis.runs import write_run
 from zsemo_kit.analysis.scores import confusion, scores
@@ -33,7 +33,7 @@ def run(out: Path, source: str, seed: int, *, space: str = "four", n: int = 60) 
 def test_a_comparison_is_that_of_the_reports_by_speaker_where_there_are_no_dialogues(tmp_path: Path) -> None:
     frames = [run(tmp_path, "a", seed) for seed in (1, 2)]
     found = compare_runs(read_runs(tmp_path), "s/r1", "s/r2", n=300)
-    expected = paired(frames[0], frames[1], cluster="speaker", n=300)
+    expected = compare_pair(frames[0], frames[1], cluster="speaker", n=300)
     assert found.comparison == expected and found.comparison.clusters == 6
     for counts, frame in zip(found.confusions, frames, strict=True):
         pd.testing.assert_frame_equal(counts, confusion(frame["truth"], frame["guess"], LABELS))

@@ -15,7 +15,7 @@ from zsemo_kit.analysis.compare import NOISE
 from zsemo_kit.analysis.publish import find_finished, publish
 from zsemo_kit.analysis.report import Report, draw_figures, make_report
 from zsemo_kit.analysis.runs import FACTS, gather, sort_rows, write_run
-from zsemo_kit.analysis.scores import over_seeds, scores
+from zsemo_kit.analysis.scores import average_seeds, scores
 from zsemo_kit.analysis.tables import compare_rows, find_counterpart, format_markdown, make_table
 from zsemo_kit.batch import Study
 from zsemo_kit.cli import _report
@@ -88,7 +88,7 @@ def test_rank_of_rows_does_not_change_with_the_scores(study: Path) -> None:
 
 def test_means_and_intervals_come_from_all_seeds(study: Path) -> None:
     row = make_table(gather(study)).rows.iloc[0]
-    wanted = over_seeds([predictions(0.2, 5), predictions(0.2, 36)])
+    wanted = average_seeds([predictions(0.2, 5), predictions(0.2, 36)])
     for key in ("uar", "uar_low", "uar_high", "uar_std", "wa", "macro_f1", "weighted_f1", "weighted_f1_low", "chance", "seeds"):
         assert row[key] == pytest.approx(wanted[key])
     assert (row["n_train"], row["n_test"], row["transductive"]) == (900, 200, False)

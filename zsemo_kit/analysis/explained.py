@@ -19,13 +19,13 @@ from zsemo_kit.analysis.faithfulness import (
     HELD,
     ORIGINAL,
     PUBLISHED_WER,
-    attribute_accuracy,
-    believed,
-    calibration,
-    claimed,
-    counterfactuals,
-    parse_rate,
-    reliance,
+    score_attributes,
+    compare_beliefs,
+    measure_calibration,
+    read_claims,
+    compare_edits,
+    measure_parse_rate,
+    compare_inputs,
 )
 from .faithfulness_figures import plot_attributes, plot_counterfactuals, plot_reliability, plot_reliance
 from .names import name_corpus, name_rows, name_space
@@ -192,9 +192,9 @@ def _tabulate_attributes(
     if not row.conditions([FULL]):
         return None
     answers, runs = row.pick([FULL])
-    if _pool_evidence(runs, FULL) is None and not (claimed(answers[FULL])[[*HELD, "text"]] != "").any(axis=None):
+    if _pool_evidence(runs, FULL) is None and not (read_claims(answers[FULL])[[*HELD, "text"]] != "").any(axis=None):
         return None
-    table = attribute_accuracy(answers[FULL], _require_evidence(runs, FULL), levels=row.levels, n_boot=row.n_boot)
+    table = score_attributes(answers[FULL], _require_evidence(runs, FULL), levels=row.levels, n_boot=row.n_boot)
     return ({"attributes": table}, plot_attributes(table, note=row.note, model=row.title)) if table["said"].any() else None
 
 
@@ -204,7 +204,7 @@ def _tabulate_reliability(
     if not row.conditions([FULL]):
         return None
     answers = row.pick([FULL])[0][FULL]
-    found = calibration(answers, n_boot=row.n_boot)
+    found = measure_calibration(answers, n_boot=row.n_boot)
     line = pd.DataFrame([{k: v for k, v in asdict(replace(found, bins=pd.DataFrame())).items() if k not in ("bins", "seeds")}])
     people = _count_people(answers)
     note = f"{row.note} {people['speakers']} speaker{'s' * (people['speakers'] != 1)}."
@@ -222,7 +222,7 @@ def _tabulate_counterfactuals(
     measured = {name: _pool_evidence(runs, name) for name in (ORIGINAL, CONTROL, *names)}
     measured[ORIGINAL] = _pool_evidence(runs, FULL) if measured[ORIGINAL] is None else measured[ORIGINAL]
     known = {name: rows for name, rows in measured.items() if rows is not None}
-    table = counterfactuals(answers, EDITS, evidence=known, levels=row.levels, n_boot=row.n_boot)
+    table = compare_edits(answers, EDITS, evidence=known, levels=row.levels, n_boot=row.n_boot)
     return {"counterfactuals": table}, plot_counterfactuals(table, note=row.note, model=row.title)
 
 
@@ -232,7 +232,7 @@ def _tabulate_reliance(
     names = row.conditions(INPUTS)
     if len(names) < 2 or FULL not in names:
         return None
-    table = reliance(row.pick(names)[0], n_boot=row.n_boot)
+    table = compare_inputs(row.pick(names)[0], n_boot=row.n_boot)
     return {"reliance": table}, plot_reliance(table, note=row.note, model=row.title)
 
 # %% ../../nbs/analysis/47_explained.ipynb #56079b50
@@ -243,7 +243,7 @@ def _tabulate_beliefs(
         return None
     answers, runs = row.pick([SHUFFLED])
     heard, told = _require_evidence(runs, FULL), _require_evidence(runs, SHUFFLED)
-    table = believed(answers[SHUFFLED], heard, told, levels=row.levels, n_boot=row.n_boot)
+    table = compare_beliefs(answers[SHUFFLED], heard, told, levels=row.levels, n_boot=row.n_boot)
     return {"believed": table.assign(**_count_people(answers[SHUFFLED]))}, None
 
 
@@ -253,7 +253,7 @@ def _tabulate_parse_rate(
     if not row.conditions([FREE]):
         return None
     answers = row.pick([FREE])[0][FREE]
-    table = parse_rate(answers, n_boot=row.n_boot).drop(columns="group")
+    table = measure_parse_rate(answers, n_boot=row.n_boot).drop(columns="group")
     return {"parse_rate": table.assign(**_count_people(answers))}, None
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from .compare import Comparison, paired
+from .compare import Comparison, compare_pair
 from .runs import Runs, gather, to_records
 from .scores import METRIC_NAMES, METRICS, confusion, format_score
 from ..core.errors import InputError
@@ -106,7 +106,7 @@ def compare_runs(
     if spaces[0] != spaces[1]:
         raise InputError("these runs have different label spaces", found=" and ".join(spaces))
     lone = "speaker" in frames[0] and frames[0]["dialogue"].nunique() < 2  # a corpus without dialogues
-    done = paired(frames[0], frames[1], metric, "speaker" if lone else "dialogue", n)
+    done = compare_pair(frames[0], frames[1], metric, "speaker" if lone else "dialogue", n)
     seen = {label for frame in frames for column in ("truth", "guess") for label in frame[column]}
     labels = [label for label in space_labels(spaces[0]) if label in seen]
     one, other = (confusion(list(frame["truth"]), list(frame["guess"]), labels) for frame in frames)

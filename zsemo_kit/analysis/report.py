@@ -22,7 +22,7 @@ from .score_figures import plot_ablation, plot_forest, plot_heat_map, plot_learn
 from .explained import AnswerTables, evaluate_answers, write_sections
 from .names import name_corpus, name_row, name_rows, name_setting, name_source_part, name_space
 from .runs import Runs, gather, sort_rows, to_records
-from .scores import METRIC_NAMES, OUTSIDE, aligned, counted
+from .scores import METRIC_NAMES, OUTSIDE, align_runs, count_confusions
 from zsemo_kit.analysis.tables import (
     Comparisons,
     Table,
@@ -72,11 +72,11 @@ def _draw_confusions(
     "Mean confusion over seeds of the rows shown in detail."
     for row in _choose_detailed(part, baseline):
         try:
-            frames = aligned(part.runs.read_predictions(row["folders"]))
+            frames = align_runs(part.runs.read_predictions(row["folders"]))
             truth, space = set(frames[0]["truth"].astype(str)), SPACES.get(row["space"], ())
             labels = list(space) if truth <= set(space) else sorted(truth)
             labels = [label for label in labels if label in truth or any(f["guess"].eq(label).any() for f in frames)]
-            mean = counted(frames, labels).sum(1).mean(0)
+            mean = count_confusions(frames, labels).sum(1).mean(0)
         except InputError:  # none, or not over one test: the table's note says so
             continue
         counts = pd.DataFrame(mean, pd.Index(labels, name="truth"), pd.Index([*labels, OUTSIDE], name="guess"))

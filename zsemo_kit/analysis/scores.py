@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'METRIC_NAMES', 'OUTSIDE', 'format_score', 'uar', 'wa', 'macro_f1', 'weighted_f1', 'recalls', 'confusion',
-           'clusters', 'aligned', 'counted', 'from_counts', 'weights', 'bootstrap', 'interval', 'scores', 'over_seeds']
+           'number_clusters', 'align_runs', 'count_confusions', 'score_counts', 'draw_weights', 'bootstrap',
+           'find_interval', 'scores', 'average_seeds']
 
 # %% ../../nbs/analysis/40_scores.ipynb #06a83786
 from collections.abc import Iterator, Sequence
@@ -128,7 +129,7 @@ def _known(
         )
 
 # %% ../../nbs/analysis/40_scores.ipynb #c7d0dce4
-def clusters(
+def number_clusters(
     predictions: pd.DataFrame,  # columns utterance and dialogue or speaker
     by: str = "dialogue",  # "dialogue" or "speaker"
 ) -> np.ndarray:  # number of the cluster of each row, shape (n,), 0 to C - 1
@@ -159,7 +160,7 @@ def _checked(
     return frame.sort_values("utterance", ignore_index=True)
 
 # %% ../../nbs/analysis/40_scores.ipynb #8df9a7ee
-def aligned(
+def align_runs(
     frames: Sequence[pd.DataFrame],  # predictions over the same utterances, one frame a run
 ) -> list[pd.DataFrame]:  # the same frames, each sorted by utterance
     "Sort by utterance; refuse frames that differ in their utterances or in the truth."
@@ -180,23 +181,23 @@ def aligned(
     return done
 
 # %% ../../nbs/analysis/40_scores.ipynb #f61184a7
-def counted(
+def count_confusions(
     frames: Sequence[pd.DataFrame],  # predictions over the same utterances, one frame a run (seed)
     labels: Sequence[str],  # label space, K labels
     cluster: str = "dialogue",  # "dialogue" or "speaker"
 ) -> np.ndarray:  # counts, shape (runs, clusters, K truths, K + 1 guesses), the last guess being "outside"
     "Confusion counts of each cluster in each run."
-    frames, index = aligned(frames), {str(label): k for k, label in enumerate(labels)}
+    frames, index = align_runs(frames), {str(label): k for k, label in enumerate(labels)}
     truth = frames[0]["truth"].astype(str)
     _known(truth.tolist(), list(index))
-    of, k = clusters(frames[0], cluster), len(index)
+    of, k = number_clusters(frames[0], cluster), len(index)
     cell = (of * k + truth.map(index).to_numpy()) * (k + 1)
     guesses = [f["guess"].astype(str).map(index).fillna(k).to_numpy(int) for f in frames]
     size = (int(of.max()) + 1) * k * (k + 1)
     return np.stack([np.bincount(cell + g, minlength=size).reshape(-1, k, k + 1) for g in guesses])
 
 # %% ../../nbs/analysis/40_scores.ipynb #2789ba1e
-def from_counts(
+def score_counts(
     counts: np.ndarray,  # confusion counts, shape (..., K, K + 1), the last guess being "outside"
 ) -> dict[str, np.ndarray]:  # metric -> scores, shape (...)
     "The four scores of many confusion matrices at once, by the formulas above; NaN for one that counts nothing."
@@ -209,7 +210,7 @@ def from_counts(
     return sums | {"macro_f1": f1.sum(-1) / seen, "weighted_f1": (f1 * n).sum(-1) / total}
 
 # %% ../../nbs/analysis/40_scores.ipynb #c13f7e0a
-def weights(
+def draw_weights(
     c: int,  # number of clusters
     n: int,  # number of resamples
     seed: int = 0,  # seed of the draws
@@ -224,18 +225,18 @@ def weights(
 
 # %% ../../nbs/analysis/40_scores.ipynb #8a72e5d5
 def bootstrap(
-    counts: np.ndarray,  # shape (runs, clusters, K, K + 1), as `counted` gives it
+    counts: np.ndarray,  # shape (runs, clusters, K, K + 1), as `count_confusions` gives it
     n: int = 1000,  # number of resamples
     seed: int = 0,  # seed of the draws
 ) -> dict[str, np.ndarray]:  # metric -> scores, shape (n, runs)
     "Scores under n resamples of whole clusters; each resample is the same for every run."
     runs, c, k, width = counts.shape
     flat = counts.transpose(1, 0, 2, 3).reshape(c, -1).astype(float)
-    blocks = [from_counts((w @ flat).reshape(-1, runs, k, width)) for w in weights(c, n, seed)]
+    blocks = [score_counts((w @ flat).reshape(-1, runs, k, width)) for w in draw_weights(c, n, seed)]
     return {metric: np.concatenate([block[metric] for block in blocks]) for metric in METRICS}
 
 # %% ../../nbs/analysis/40_scores.ipynb #71d89049
-def interval(
+def find_interval(
     values: np.ndarray,  # scores under resampling, shape (n,)
     of: int,  # number of clusters that were drawn
 ) -> tuple[float, float]:  # 2.5 and 97.5 % points; NaN where one cluster says nothing about spread
@@ -260,9 +261,9 @@ def scores(
 
     What cannot be said is None: the bounds if there is one cluster only, and the recall of a class that the test lacks.
     """
-    counts = counted([predictions], labels, cluster)
-    exact = {metric: float(value[0]) for metric, value in from_counts(counts.sum(1)).items()}
-    bounds = interval(bootstrap(counts, n_boot, seed)["uar"][:, 0], counts.shape[1])
+    counts = count_confusions([predictions], labels, cluster)
+    exact = {metric: float(value[0]) for metric, value in score_counts(counts.sum(1)).items()}
+    bounds = find_interval(bootstrap(counts, n_boot, seed)["uar"][:, 0], counts.shape[1])
     low, high = bounds if counts.shape[1] > 1 else (None, None)
     rest = {metric: exact[metric] for metric in METRICS[1:]}
     known = recalls(predictions["truth"].astype(str).tolist(), predictions["guess"].tolist(), labels)
@@ -276,10 +277,10 @@ def _floors(
     "Scores of always guessing the most frequent class."
     always = np.zeros((len(sizes), len(sizes) + 1))
     always[:, sizes.argmax()] = sizes
-    return {f"{metric}_floor": float(value) for metric, value in from_counts(always).items()}
+    return {f"{metric}_floor": float(value) for metric, value in score_counts(always).items()}
 
 # %% ../../nbs/analysis/40_scores.ipynb #51b8e0e8
-def over_seeds(
+def average_seeds(
     runs: Sequence[pd.DataFrame],  # predictions of one system over the same utterances, one frame a seed
     labels: Sequence[str] = (),  # label space; by default the classes of the truth
     *,
@@ -291,13 +292,13 @@ def over_seeds(
 
     `_floor` is what the test's most frequent class reaches when it is always guessed; for UAR that is chance.
     """
-    frames = aligned(runs)
+    frames = align_runs(runs)
     labels = list(labels) or sorted(set(frames[0]["truth"].astype(str)))
-    counts = counted(frames, labels, cluster)
-    exact, drawn = from_counts(counts.sum(1)), bootstrap(counts, n_boot, seed)
+    counts = count_confusions(frames, labels, cluster)
+    exact, drawn = score_counts(counts.sum(1)), bootstrap(counts, n_boot, seed)
     out: dict[str, Any] = _floors(counts[0].sum((0, 2)))
     for metric in METRICS:
-        low, high = interval(drawn[metric].mean(1), counts.shape[1])
+        low, high = find_interval(drawn[metric].mean(1), counts.shape[1])
         spread = float(exact[metric].std(ddof=1)) if len(frames) > 1 else float("nan")
         out |= {metric: float(exact[metric].mean()), f"{metric}_std": spread}
         out |= {f"{metric}_low": low, f"{metric}_high": high}

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .compare import paired, verdicts
+from .compare import compare_pair, judge_comparisons
 from .runs import KEYS, Runs, find_role, flatten_value, sort_rows, to_records
-from .scores import METRIC_NAMES, METRICS, counted, format_score, from_counts, over_seeds
+from .scores import METRIC_NAMES, METRICS, count_confusions, format_score, score_counts, average_seeds
 from ..core.errors import InputError
 from ..generation.sources import names_of
 
@@ -121,7 +121,7 @@ def _average_seeds(
     note = "no interval: predictions are missing"
     try:
         if frames := runs.read_predictions(group["folder"].tolist()):
-            scored = over_seeds(frames, cluster=cluster)
+            scored = average_seeds(frames, cluster=cluster)
             kept = {k: v for k, v in scored.items() if k not in ("recall", "clusters", "n")}
             lone = f"no interval: the test is one {cluster}" if scored["clusters"] < 2 else ""
             return kept | {"n_test": scored["n"], "note": _write_note(group, lone)}
@@ -310,12 +310,12 @@ def compare_rows(
     for row, other in pairs:
         one, two = (table.runs.read_predictions(side["folders"]) for side in (row, other))
         try:
-            done.append(paired(one, two, metric or table.metric, table.cluster, n))
+            done.append(compare_pair(one, two, metric or table.metric, table.cluster, n))
             about.append({"target": row["target"], "space": row["space"], "name": row["name"], "baseline": other["name"]})
         except InputError as error:
             messages.append(f"{row['name']} ({row['target']}, {row['space']}): {error}")
     named = pd.DataFrame(about, columns=["target", "space", "name", "baseline"])
-    return Comparisons(pd.concat([named, verdicts(done)], axis=1), tuple(messages))
+    return Comparisons(pd.concat([named, judge_comparisons(done)], axis=1), tuple(messages))
 
 # %% ../../nbs/analysis/45_tables.ipynb #09a0d5a7
 SOURCE_KINDS = ("written, its own card", "written, all cards", "written, another card", "one real corpus", "all real corpora",
@@ -343,7 +343,7 @@ def _draw_scores(
 ) -> np.ndarray:  # score of each draw, averaged over seeds, shape (draws,)
     seeds, clusters, k, width = counts.shape
     flat = counts.transpose(1, 0, 2, 3).reshape(clusters, -1).astype(float)
-    return np.asarray(from_counts((weights @ flat).reshape(-1, seeds, k, width))[metric].mean(1))
+    return np.asarray(score_counts((weights @ flat).reshape(-1, seeds, k, width))[metric].mean(1))
 
 
 def _draw_sources(
@@ -354,7 +354,7 @@ def _draw_sources(
     for values, group in runs.rows.groupby(["target", "source", *keys], sort=False, dropna=False):
         frames = runs.read_predictions(group["folder"].tolist())
         try:
-            counts = counted(frames, sorted(set(frames[0]["truth"].astype(str))), cluster) if frames else None
+            counts = count_confusions(frames, sorted(set(frames[0]["truth"].astype(str))), cluster) if frames else None
         except InputError:  # not over one test, as the note in the table says
             counts = None
         if counts is None:
