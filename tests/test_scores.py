@@ -234,7 +234,7 @@ def test_results_are_the_same_twice_and_in_any_row_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mend", "told"),
+    ("spoil", "told"),
     [
         (lambda rows: rows.drop(columns="guess"), "lack guess"),
         (lambda rows: rows.drop(columns="dialogue"), "no column dialogue"),
@@ -243,9 +243,9 @@ def test_results_are_the_same_twice_and_in_any_row_order() -> None:
         (lambda rows: rows.assign(truth="bored"), "bored"),
     ],
 )
-def test_bad_predictions_get_one_line(hint, told: str) -> None:
+def test_bad_predictions_get_one_line(spoil, told: str) -> None:
     with pytest.raises(InputError, match=told) as caught:
-        scores(hint(made()), LABELS)
+        scores(spoil(made()), LABELS)
     assert "\n" not in str(caught.value)
 
 

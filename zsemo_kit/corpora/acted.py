@@ -21,7 +21,7 @@ import pandas as pd
 import yaml
 
 from ..core.errors import InputError
-from .files import AUDIO, canonical, look_for, mend_text, read_rows, read_text, refuse, relative, require
+from .files import AUDIO, canonical, decimal, look_for, mend_text, read_rows, read_text, refuse, relative, require
 from .labels import to_canonical
 from .table import Corpus
 
@@ -145,7 +145,7 @@ def _crema_people(takes: pd.DataFrame, root: Path) -> dict[str, Any]:
         return {}
     rows = read_rows(tables[0], ["ActorID", "Age", "Sex"])
     sex = dict(zip(rows["ActorID"].str.strip(), rows["Sex"].str.strip().str.lower(), strict=True))
-    age = dict(zip(rows["ActorID"].str.strip(), pd.to_numeric(rows["Age"], errors="coerce"), strict=True))
+    age = dict(zip(rows["ActorID"].str.strip(), decimal(rows["Age"]), strict=True))
     refuse(rows["Sex"], ~rows["Sex"].str.strip().str.lower().isin(["male", "female"]), tables[0], "Male or Female")
     known = takes["speaker"].map(sex)
     return {"gender": known.fillna(takes["gender"]), "age": takes["speaker"].map(age)}
@@ -238,8 +238,9 @@ def _emodb_take(path: Path) -> _Take:
 # %% ../../nbs/corpora/02_acted.ipynb #830b9d74
 def _shares(path: Path) -> dict[str, tuple[float, float]]:
     "Take to the shares of listeners who recognised it and who found it natural."
-    comma = "," if path.suffix == ".csv" else None  # the authors' own tables have tabs, and decimal commas
-    lines = (line.split(comma) if comma else line.replace(",", ".").split() for line in read_text(path).split("\n"))
+    text = read_text(path)
+    between = next((s for s in ";\t|," if s in text), None) if path.suffix == ".csv" else None  # the authors' own have blanks
+    lines = ([f.strip('"').replace(",", ".") for f in line.split(between)] for line in text.split("\n"))
     return {Path(f[0]).stem: (float(f[1]) / 100, float(f[2]) / 100) for f in lines if _is_share(f)}
 
 
@@ -258,7 +259,7 @@ def _emodb_heard(takes: pd.DataFrame, root: Path) -> dict[str, Any]:
         pairs = [shares.get(i, (np.nan, np.nan)) for i in takes["utterance"]]
         columns = {"recognised": [p[0] for p in pairs], "natural": [p[1] for p in pairs]}
     if added:
-        ambiguous = {Path(line.split(",")[0]).stem for line in read_text(added[0]).split("\n")}
+        ambiguous = {Path(re.split("[,;\t|]", line)[0].strip('"')).stem for line in read_text(added[0]).split("\n")}
         columns["ambiguous"] = takes["utterance"].isin(ambiguous)
     return columns
 
@@ -273,7 +274,7 @@ def read_emodb(
 
 # %% ../../nbs/corpora/02_acted.ipynb #761caf7c
 def _nemo_rows(path: Path) -> pd.DataFrame:
-    rows = read_rows(path, ["file_id", "emotion", "raw_text", "speaker_id", "gender", "age"], "\t")
+    rows = read_rows(path, ["file_id", "emotion", "raw_text", "speaker_id", "gender", "age"])
     if rows.empty:
         raise InputError(f"{path} holds no take", expected="a line a take under the head")
     rows = rows.apply(lambda c: c.str.strip())
@@ -286,7 +287,7 @@ def _nemo_rows(path: Path) -> pd.DataFrame:
     return pd.DataFrame({
         "utterance": ids, "speaker": rows["speaker_id"], "gender": gender.where(gender.isin(["male", "female"]), "unknown"),
         "text": rows["raw_text"], "emotion_raw": rows["emotion"].str.lower(), "script": script.map("{:02}".format),
-        "age": pd.to_numeric(rows["age"], errors="coerce"),
+        "age": decimal(rows["age"]),
     })
 
 # %% ../../nbs/corpora/02_acted.ipynb #88bc24ec

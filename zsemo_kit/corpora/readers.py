@@ -28,8 +28,8 @@ import yaml
 from ..core.errors import InputError
 from .acted import files_under, read_crema_d, read_emodb, read_esd, read_nemo, read_ravdess, read_savee, read_tess
 from zsemo_kit.corpora.files import (
-    AUDIO, TABLES, canonical, index_files, look_for, mend_text, read_path, read_records, read_rows, read_text, refuse, relative,
-    require, whole,
+    AUDIO, TABLES, canonical, decimal, index_files, look_for, mend_text, read_path, read_records, read_rows, read_text, refuse,
+    relative, require, whole,
 )
 from .opening import DECODED
 from .table import Corpus, escapes
@@ -75,6 +75,17 @@ def _seconds(clock: str) -> float:
     return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3].replace(",", ".")) if match else float("nan")
 
 
+def _episode_times(rows: pd.DataFrame, path: Path) -> dict[str, pd.Series]:
+    "When lines begin and end, in seconds of their episode; times that a spreadsheet has cut short are counted."
+    clocks = {f"episode_{n}": rows[c] for n in ("start", "end") for c in map(str, rows)
+              if c.lower().replace("_", "") == f"{n}time"}
+    times = {name: clock.map(_seconds) for name, clock in clocks.items()}
+    lost = [c for name, clock in clocks.items() for c in clock[times[name].isna()] if c.strip()]
+    if lost:
+        warnings.warn(f"{path.name}: {len(lost):,} times such as {lost[0]!r} are no h:m:s", stacklevel=3)
+    return times
+
+
 def _optional(rows: pd.DataFrame, names: dict[str, str]) -> dict[str, pd.Series]:
     return {new: rows[old] for old, new in names.items() if old in rows}
 
@@ -83,13 +94,12 @@ def _meld_part(path: Path, split: str, root: Path, clips: dict[str, Path]) -> pd
     rows = read_rows(path, ["Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID"])
     dialogue, turn = (whole(rows, c, path) for c in ("Dialogue_ID", "Utterance_ID"))
     ids = [f"{split}_dia{d}_utt{t}" for d, t in zip(dialogue, turn, strict=True)]
-    times = {f"episode_{c.removesuffix('Time').lower()}": rows[c].map(_seconds) for c in ("StartTime", "EndTime") if c in rows}
     return pd.DataFrame({
         "utterance": ids, "dialogue": [f"{split}_dia{d}" for d in dialogue], "turn": turn,
         "speaker": rows["Speaker"].str.strip(), "text": rows["Utterance"].str.strip(),
         "audio": [relative(clips.get(i), root) for i in ids],
         "emotion": canonical(rows["Emotion"], "meld", path), "emotion_raw": rows["Emotion"].str.strip(), "split": split,
-        **_optional(rows, {"Sentiment": "sentiment", "Season": "season", "Episode": "episode"}), **times,
+        **_optional(rows, {"Sentiment": "sentiment", "Season": "season", "Episode": "episode"}), **_episode_times(rows, path),
     })
 
 # %% ../../nbs/corpora/02_readers.ipynb #99aedcf5
@@ -123,12 +133,11 @@ def _emory_part(path: Path, split: str) -> pd.DataFrame:
     season, episode, scene, turn = (whole(rows, c, path) for c in ("Season", "Episode", "Scene_ID", "Utterance_ID"))
     scenes = zip(season, episode, scene, strict=True)
     dialogue = pd.Series([f"{split}_s{s:02}_e{e:02}_c{c:02}" for s, e, c in scenes], rows.index)
-    times = {f"episode_{c.removesuffix('_Time').lower()}": rows[c].map(_seconds) for c in ("Start_Time", "End_Time") if c in rows}
     return pd.DataFrame({
         "utterance": _unique(dialogue + "_u" + turn.map("{:03}".format)), "dialogue": dialogue, "turn": turn,
         "speaker": rows["Speaker"].map(_speakers), "text": rows["Utterance"].str.strip(),
         "emotion": canonical(rows["Emotion"], "emorynlp", path), "emotion_raw": rows["Emotion"].str.strip(), "split": split,
-        "season": rows["Season"], "episode": rows["Episode"], **times,
+        "season": rows["Season"], "episode": rows["Episode"], **_episode_times(rows, path),
     })
 
 # %% ../../nbs/corpora/02_readers.ipynb #822150ad
@@ -296,8 +305,8 @@ def _daily_form(path: Path) -> bool:
     "Whether a table or a text begins as one of dialogues does: other files may lie beside it."
     if path.name.startswith("._") or path.suffix not in (".csv", ".txt"):
         return not path.name.startswith("._")
-    first = read_text(path).lstrip().split("\n", 1)[0]
-    return "dialog" in first.lower() if path.suffix == ".csv" else bool(_DAILY_LINE.fullmatch(first))
+    first = read_text(path).lstrip().split("\n", 4)[:4]  # a spreadsheet may write lines before the header
+    return "dialog" in "".join(first).lower() if path.suffix == ".csv" else bool(_DAILY_LINE.fullmatch(first[0]))
 
 
 def read_dailydialog(
@@ -416,7 +425,7 @@ def _podcast_codes(rows: pd.DataFrame, path: Path) -> pd.Series:
     if len(columns) < 2:
         raise InputError(f"{path} lacks the labels", expected="a column EmoClass, or one an emotion (Angry, Sad, …)",
                          found=", ".join(map(str, rows)))
-    shares = rows[columns].apply(pd.to_numeric, errors="coerce").fillna(0)
+    shares = rows[columns].apply(decimal).fillna(0)
     codes = shares.idxmax(axis=1).map(lambda c: _PODCAST_WORDS[str(c).strip().lower()])
     tied = shares.eq(shares.max(axis=1), axis=0).sum(axis=1) > 1
     return codes.mask(tied, "X").mask(shares.max(axis=1) <= 0, "")
@@ -448,8 +457,8 @@ def read_msp_podcast(
         audio=[relative(audio.get(i), root) for i in ids["utterance"]],
         emotion=canonical(codes, "msp_podcast", path), emotion_raw=codes,
         split=_podcast_split(rows["Split_Set"], path), partition=rows["Split_Set"].str.strip(),
-        **{n: pd.to_numeric(v, errors="coerce") for n, v in
-           _optional(rows, {"EmoAct": "activation", "EmoVal": "valence", "EmoDom": "dominance"}).items()},
+        **{n: decimal(v)
+           for n, v in _optional(rows, {"EmoAct": "activation", "EmoVal": "valence", "EmoDom": "dominance"}).items()},
     ), root)
 
 # %% ../../nbs/corpora/02_readers.ipynb #e2c803b4
@@ -499,7 +508,7 @@ def read_msp_improv(
 
 # %% ../../nbs/corpora/02_readers.ipynb #f8dc67e6
 def _mosi_scores(scores: pd.Series, path: Path) -> dict[str, Any]:
-    numbers = pd.to_numeric(scores, errors="coerce")
+    numbers = decimal(scores)
     refuse(scores, ~numbers.between(-3, 3), path, "a number from -3 to 3")
     sign = {-1.0: "negative", 0.0: "neutral", 1.0: "positive"}
     return {"emotion": np.where(numbers < 0, "negative", "positive"), "emotion_raw": scores.str.strip(),
@@ -532,7 +541,7 @@ def _mosi_raw(path: Path, root: Path) -> pd.DataFrame:
     said = {k: v for p in look_for(root, "Transcript/Segmented/*.annotprocessed") for k, v in _mosi_words(p).items()}
     cut = index_files(root, AUDIO, ("Audio/WAV_16000/Segmented",)) if look_for(root, "Audio/WAV_16000/Segmented") else {}
     folds = {v: s for s, videos in _published()["cmu_mosi"]["folds"].items() for v in videos}
-    times = {f"video_{c}": pd.to_numeric(rows[c], errors="coerce") for c in ("start", "end")}
+    times = {f"video_{c}": decimal(rows[c]) for c in ("start", "end")}
     return pd.DataFrame(ids | _mosi_scores(rows["label"], path) | times | {
         "text": ids["utterance"].map(lambda i: said.get(i, "")), "split": ids["dialogue"].map(lambda v: folds.get(v, "")),
         "audio": ids["utterance"].map(lambda i: relative(cut.get(i), root)),

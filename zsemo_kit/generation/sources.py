@@ -15,8 +15,8 @@ from ..corpora.labels import in_space
 from ..corpora.readers import read
 from ..corpora.table import Corpus, concat, space_labels
 from ..corpora.turns import remember
-from .cards import cards, load_card
-from .dialogues import SECOND_READINGS, agreed, recorded
+from .cards import list_cards, load_card
+from .dialogues import SECOND_READINGS, keep_agreed, open_recorded
 from .prompts import CONVERSATIONS, LINES
 
 # %% ../../nbs/generation/15_sources.ipynb #2973cae9
@@ -46,8 +46,8 @@ def open_corpus(
     if several != [name]:
         return concat([open_corpus(n, space, strategy=strategy, second_reading=second_reading) for n in several], name)
     strategies = strategies_of(strategy)
-    synthetic = name.endswith("_synthetic") and name.removesuffix("_synthetic") in cards()
-    whole = recorded(name.removesuffix("_synthetic"), strategies, "keep") if synthetic else read(name)
+    synthetic = name.endswith("_synthetic") and name.removesuffix("_synthetic") in list_cards()
+    whole = open_recorded(name.removesuffix("_synthetic"), strategies, "keep") if synthetic else read(name)
     made = in_space(_chosen(_with_history(whole), strategies, second_reading), space)
     if not len(made):
         raise InputError(f"{name} has no utterance with a label of the space {space}", expected=", ".join(space_labels(space)),
@@ -61,7 +61,7 @@ def names_of(
     "The corpora that a name stands for."
     forms = {"all_synthetic": "conversation", "sentences_synthetic": "sentences"}
     if name in forms:
-        return [f"{c}_synthetic" for c in cards() if load_card(c).form == forms[name]]
+        return [f"{c}_synthetic" for c in list_cards() if load_card(c).form == forms[name]]
     return name.split("+") if "+" in name and not Path(name).exists() else [name]
 
 
@@ -78,7 +78,7 @@ def _chosen(corpus: Corpus, strategies: Sequence[str], second_reading: str) -> C
     if "strategy" in corpus.table:
         corpus = corpus.where({"strategy": list(strategies)})
     if second_reading == "agreed" and "emotion_second" in corpus.table:
-        corpus = agreed(corpus)
+        corpus = keep_agreed(corpus)
     if second_reading == "none" and "emotion_second" in corpus.table:
         corpus = replace(corpus, table=corpus.table.drop(columns="emotion_second"))
     return corpus

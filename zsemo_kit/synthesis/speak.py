@@ -28,7 +28,7 @@ from ..core.files import atomic_file
 from ..core.parallel import in_order
 from ..corpora.audio import RATE, load_audio, save_audio
 from ..corpora.table import Corpus
-from ..generation.cards import cards, load_card
+from ..generation.cards import list_cards, load_card
 from .casting import Engine, EngineError, Voice, cast
 from .conditions import conditions_of, randomised
 from .injection import Profile, inject, load_profile
@@ -58,7 +58,7 @@ def _told_languages(corpus: Corpus) -> list[str]:
     "What column and card say of each row; empty where neither does."
     table = corpus.table
     names = table["card"] if "card" in table else pd.Series(corpus.name, table.index)
-    known = {c: load_card(c).language for c in cards()}
+    known = {c: load_card(c).language for c in list_cards()}
     of_card = [known.get(str(n).removesuffix("_synthetic"), "") for n in names]
     if "language" not in table:
         return of_card
