@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit.analysis.results import gather
+from zsemo_kit.analysis.runs import gather
 from zsemo_kit.batch import expand, load_study
 from zsemo_kit.cli import main
 from zsemo_kit.core.errors import InputError

@@ -214,6 +214,14 @@ def test_exported_package_is_what_the_notebooks_say(tmp_path: Path) -> None:
         assert strip.sub("", made) == strip.sub("", kept), f"zsemo_kit/{module} is stale: run nbdev_export"
 
 
+def test_no_frame_carries_attributes() -> None:
+    "`DataFrame.attrs` is lost by a copy, and nobody sees it: what belongs to a frame stands in a class beside it."
+    files = [p for p in (ROOT / "zsemo_kit").rglob("*.py") if p.name != "_modidx.py"]
+    used = [f"{p.relative_to(ROOT)}:{node.lineno}" for p in files for node in ast.walk(ast.parse(p.read_text()))
+            if isinstance(node, ast.Attribute) and node.attr == "attrs"]
+    assert not used, f"attrs in {', '.join(used)}"
+
+
 def test_notebooks_are_clean() -> None:
     for path in NOTEBOOKS:
         raw = json.loads(path.read_text())
