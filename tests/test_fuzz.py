@@ -24,8 +24,9 @@ from zsemo_kit.analysis.results import gather
 from zsemo_kit.batch import expand, load_study
 from zsemo_kit.cli import main
 from zsemo_kit.corpora.audio import load_audio, save_audio
-from zsemo_kit.corpora.files import read_path
-from zsemo_kit.corpora.readers import READERS, read
+from zsemo_kit.corpora.catalogue import corpus_names
+from zsemo_kit.corpora.own import read_path
+from zsemo_kit.corpora.readers import read
 from zsemo_kit.corpora.table import Corpus, InputError
 from zsemo_kit.generation.cards import load_card
 from zsemo_kit.generation.lines import label_of, parse
@@ -120,7 +121,7 @@ HEADS = {
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("corpus", sorted(READERS))
+@pytest.mark.parametrize("corpus", corpus_names())
 def test_readers(tmp_path_factory: pytest.TempPathFactory, corpus: str) -> None:
     @settings(EXAMPLES, max_examples=max(6, EXAMPLES.max_examples // 4))
     @given(data=st.one_of(st.binary(max_size=200), tables, st.lists(cells, min_size=1, max_size=12).map(
@@ -246,7 +247,7 @@ def hold(root: Path, text: str) -> None:
 def test_every_yaml_of_the_project_reads_as_it_did(project: Path) -> None:
     import yaml
 
-    from zsemo_kit.corpora.files import read_yaml
+    from zsemo_kit.core.files import read_yaml
     found = [*(project / "runs/studies").glob("*.yaml"), *(project / "zsemo_kit/data").rglob("*.yaml")]
     assert len(found) > 20
     for path in found:

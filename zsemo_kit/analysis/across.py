@@ -15,6 +15,7 @@ import pandas as pd
 
 from .results import pipes, predictions_of, varying
 from .scores import METRIC_NAMES, METRICS, counted, from_counts
+from ..corpora.corpus_name import CorpusName
 from ..corpora.table import InputError
 from ..generation.sources import names_of
 
@@ -29,11 +30,10 @@ def kind_of(
     target: str,  # name of the corpus that scores
 ) -> str:  # one of KINDS
     "What a source is, seen from a target."
-    parts = [name for part in source.split("+") for name in names_of(part)]
-    written = [p.endswith("_synthetic") for p in parts]
+    parts = [CorpusName.parse(name) for part in CorpusName.parse(source).singles for name in names_of(part.text)]
+    written = [bool(p.card) for p in parts]
     if all(written):
-        own = parts == [f"{target}_synthetic"]
-        return KINDS[0] if own else KINDS[1] if len(parts) > 1 else KINDS[2]
+        return KINDS[0] if [p.card for p in parts] == [target] else KINDS[1] if len(parts) > 1 else KINDS[2]
     return KINDS[5] if any(written) else KINDS[3] if len(parts) == 1 else KINDS[4]
 
 # %% ../../nbs/analysis/45_across.ipynb #7335e519

@@ -17,11 +17,12 @@ from .. import __version__
 from .audit import audit, diversity, documented_shares, label_shares
 from .results import pipes
 from ..corpora.audio import audio_path, open_part
+from ..corpora.catalogue import corpus_names
 from ..corpora.export import refuse_taken
 from zsemo_kit.corpora.formats import (
     Written, is_synthetic, require_synthetic, split_names, usable, write_audformat, write_datasets,
 )
-from ..corpora.readers import READERS, find, read
+from ..corpora.readers import find, read
 from ..corpora.record import json_text
 from ..corpora.table import Corpus, InputError
 from ..generation.cards import Card, cards, load_card
@@ -151,7 +152,7 @@ def _overlap(corpus: Corpus, known: Mapping[str, Card]) -> str:
     "What the lines have in common with the corpora that the cards describe, where those are found."
     parts = []
     for name, card in known.items():
-        if name not in READERS or find(name) is None:
+        if name not in corpus_names() or find(name) is None:
             parts.append(f"`{name}`: the real corpus was not at hand, so overlap with it was **not measured**.")
             continue
         real = read(name)

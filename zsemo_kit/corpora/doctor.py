@@ -8,21 +8,19 @@ __all__ = ['SILENT', 'LONG', 'SHORT', 'CLIPPED', 'LOW', 'Examination', 'examine'
 # %% ../../nbs/corpora/03_doctor.ipynb #c665d18a
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from html import escape
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from .audio import Part, in_order, open_part
 from .opening import DECODED, AudioError
+from .catalogue import Count, CorpusFacts, KnownFault, Release, corpus_facts, corpus_names
 from .readers import read
 from .table import Corpus
 
@@ -69,56 +67,55 @@ def _none(check: str, ids: pd.Series, mend: str, status: str = "warn") -> dict[s
     return _check(check, 0, _some(ids), status if len(ids) else "ok", mend)
 
 # %% ../../nbs/corpora/03_doctor.ipynb #bb58b8c2
-@cache
-def _published() -> dict[str, Any]:
-    return yaml.safe_load(files("zsemo_kit").joinpath("data/published.yaml").read_text(encoding="utf-8"))
+def _facts_of(corpus: Corpus) -> CorpusFacts:
+    "What is published of a corpus; nothing of one that is in no catalogue."
+    return corpus_facts(corpus.name) if corpus.name in corpus_names() else CorpusFacts.model_construct(name=corpus.name)
 
 # %% ../../nbs/corpora/03_doctor.ipynb #c4a8c6a3
-def _count(corpus: Corpus, item: dict[str, Any]) -> int:
-    where = item.get("where", {})
-    if any(column not in corpus.table for column in (*where, item.get("unique", "utterance"))):
+def _count(corpus: Corpus, item: Count) -> int:
+    if any(column not in corpus.table for column in (*item.where, item.unique or "utterance")):
         return 0
-    part = corpus.where(where).table
-    return part[item["unique"]].replace("", np.nan).nunique() if "unique" in item else len(part)
+    part = corpus.where(item.where).table
+    return part[item.unique].replace("", np.nan).nunique() if item.unique else len(part)
+
+
+def _find_release(corpus: Corpus, releases: Sequence[Release]) -> Release | None:
+    "The release whose counts are nearest."
+    off = [sum(abs(_count(corpus, item) - item.n) for item in release.counts) for release in releases]
+    return releases[int(np.argmin(off))] if releases else None
 
 # %% ../../nbs/corpora/03_doctor.ipynb #990e8dc5
-def _compared(corpus: Corpus, release: dict[str, Any], partial: bool = False) -> Iterator[dict[str, str]]:
+def _compare_counts(corpus: Corpus, counts: Sequence[Count], partial: bool = False) -> Iterator[dict[str, str]]:
     "One check a published count; where a release may be had in parts, what a part lacks only warns."
-    whole = next((item["n"] for item in release["counts"] if set(item) == {"n"}), 0)
+    whole = next((item.n for item in counts if not item.where and not item.unique), 0)
     part = partial and len(corpus) < whole
     if part:
-        told = f"a partial copy: {len(corpus):,} of {whole:,} utterances"
-        yield _check("release", "whole", told, "warn", "fetch the rest before you quote figures of it")
-    for item in release["counts"]:
-        found, expected = _count(corpus, item), item["n"]
-        where = ", ".join(f"{c} {v}" for c, v in item.get("where", {}).items())
-        what = f"{item['unique']}s" if "unique" in item else "utterances"
-        near = abs(found - expected) <= expected / 100 or (part and found < expected)
-        status = "ok" if found == expected else "warn" if near else "fail"
-        yield _check(f"{what}, {where}" if where else what, expected, found, status, "compare the folder with the release")
-
-# %% ../../nbs/corpora/03_doctor.ipynb #ee0555be
-def _nearest(corpus: Corpus) -> dict[str, Any]:
-    releases = _published().get(corpus.name, {}).get("releases", [])
-    off = [sum(abs(_count(corpus, i) - i["n"]) for i in r["counts"]) for r in releases]
-    return releases[int(np.argmin(off))] if releases else {}
+        found = f"a partial copy: {len(corpus):,} of {whole:,} utterances"
+        yield _check("release", "whole", found, "warn", "fetch the rest before you quote figures of it")
+    for item in counts:
+        n = _count(corpus, item)
+        where = ", ".join(f"{c} {v}" for c, v in item.where.items())
+        what = f"{item.unique}s" if item.unique else "utterances"
+        near = abs(n - item.n) <= item.n / 100 or (part and n < item.n)
+        status = "ok" if n == item.n else "warn" if near else "fail"
+        yield _check(f"{what}, {where}" if where else what, item.n, n, status, "compare the folder with the release")
 
 # %% ../../nbs/corpora/03_doctor.ipynb #4e49772c
 _DAMAGE = "[\ufffd\u0080-\u009f]|â€|Ã[\u00a0-\u00bf]"  # what a wrong decoding leaves behind
 
 # %% ../../nbs/corpora/03_doctor.ipynb #cd019478
-def _ids_and_text(corpus: Corpus) -> Iterator[dict[str, str]]:
+def _check_text(corpus: Corpus) -> Iterator[dict[str, str]]:
     table = corpus.table
     ids, text = table["utterance"], table["text"]
     yield _none("ids that stand twice in the source", ids[ids.str.contains(r"~\d+$")], "look at both rows")
     if text.ne("").any():
         yield _none("utterances without text", ids[text.str.strip() == ""], "leave them out of text models")
         yield _none("text with damaged characters", ids[text.str.contains(_DAMAGE)], "find the file's encoding")
-        yield _none("dialogues that stand in two splits", _repeated(table), "leave one of them out: the test leaks")
+        yield _none("dialogues that stand in two splits", _find_repeated(table), "leave one of them out: the test leaks")
     yield _check("utterances without a label", "any", _some(ids[table["emotion"] == ""]), "ok")
 
 # %% ../../nbs/corpora/03_doctor.ipynb #fd533c37
-def _repeated(table: pd.DataFrame) -> pd.Series:
+def _find_repeated(table: pd.DataFrame) -> pd.Series:
     "Dialogues of more than two turns whose words stand, turn by turn, in a dialogue of another split."
     turns = table.groupby("dialogue")["turn"].transform("size")
     long = table[turns.gt(2) & table["dialogue"].ne("")].sort_values("turn", kind="stable")
@@ -128,10 +125,11 @@ def _repeated(table: pd.DataFrame) -> pd.Series:
     return twice.index.to_series()
 
 # %% ../../nbs/corpora/03_doctor.ipynb #317d7cb3
-def _known_bad(corpus: Corpus) -> Iterator[dict[str, str]]:
-    for item in _published().get(corpus.name, {}).get("known_bad", []):
-        if item["utterance"] in set(corpus.table["utterance"]):
-            yield _check(f"known bad item {item['utterance']}", item["why"], "there", "warn", item["mend"])
+def _check_known_bad(corpus: Corpus, facts: CorpusFacts) -> Iterator[dict[str, str]]:
+    there = set(corpus.table["utterance"])
+    for item in facts.known_bad:
+        if item.utterance in there:
+            yield _check(f"known bad item {item.utterance}", item.why, "there", "warn", item.mend)
 
 # %% ../../nbs/corpora/03_doctor.ipynb #137e7fdc
 SILENT = 1e-3  # an amplitude below this (-60 dB of full scale) is silence
@@ -141,7 +139,7 @@ CLIPPED = 1e-3  # share of samples on a flat top near full scale
 LOW = 16_000  # samples a second; a lower rate lacks a part of the voice
 
 # %% ../../nbs/corpora/03_doctor.ipynb #26e84fa7
-def _flat(block: np.ndarray) -> int:
+def _count_flat(block: np.ndarray) -> int:
     "Samples of a block (frames, channels) that begin four equal ones near full scale."
     if np.abs(block).max(initial=0) < 0.98:
         return 0
@@ -149,31 +147,31 @@ def _flat(block: np.ndarray) -> int:
     return int((same[2:] & same[1:-1] & same[:-2]).sum())
 
 # %% ../../nbs/corpora/03_doctor.ipynb #75a63593
-def _heard(part: Part) -> dict[str, Any]:
+def _measure_part(part: Part) -> dict[str, Any]:
     "Length, form, and a digest of the samples of a part, with whether it is silent or clipped."
     low, high, flat, digest, channels = np.inf, -np.inf, 0, hashlib.blake2b(digest_size=12), 1
     for block in part.blocks():
         low, high = min(low, block.min()), max(high, block.max())
-        flat, channels = flat + _flat(block), block.shape[1]
+        flat, channels = flat + _count_flat(block), block.shape[1]
         digest.update(np.ascontiguousarray(block).data)
     silent = (high - low) / 2 < SILENT  # a constant offset is no sound
     clipped = flat > CLIPPED * channels * (part.last - part.first)
     kind = "silent" if silent else "long" if part.seconds > LONG else "short" if part.seconds < SHORT else ""
     return {"kind": kind, "clipped": clipped, "seconds": part.seconds, "rate": part.rate, "channels": channels,
             "digest": "" if silent else f"{part.rate} {digest.hexdigest()}", "form": part.form, "header": part.mended,
-            **({} if silent or channels == 1 else _wiring(part))}
+            **({} if silent or channels == 1 else _check_wiring(part))}
 
 
-def _wiring(part: Part) -> dict[str, bool]:
+def _check_wiring(part: Part) -> dict[str, bool]:
     "What is wrong with how channels stand to each other."
     return {"opposite": part.alone() is not None, "dead": bool(part.powers()[:-1].min() < SILENT**2)}
 
 
-def _sound(item: tuple[Path, float, float]) -> dict[str, Any]:
+def _hear(item: tuple[Path, float, float]) -> dict[str, Any]:
     "What is heard in a part of a file, or the kind of its fault."
     try:
         with open_part(*item) as part:
-            return _heard(part)
+            return _measure_part(part)
     except AudioError as e:
         return {"kind": e.kind, "told": e.found, "mend": e.mend}
 
@@ -194,7 +192,7 @@ _ODD = {  # what is read all the same, with what to do about it
 _OWN_NAME = {".wav": ("WAV", "WAVEX", "RF64"), ".flac": ("FLAC",), ".mp3": ("MP3", "MPEG"), ".ogg": ("OGG",), ".opus": ("OGG",)}
 
 
-def _oddities(some: pd.DataFrame, heard: pd.DataFrame) -> Iterator[dict[str, str]]:
+def _check_oddities(some: pd.DataFrame, heard: pd.DataFrame) -> Iterator[dict[str, str]]:
     "Checks that only appear where there is something to say."
     ids, suffix = some["utterance"], some["audio"].map(lambda a: Path(a).suffix.lower())
     for column, (check, mend) in _ODD.items():
@@ -212,17 +210,18 @@ def _oddities(some: pd.DataFrame, heard: pd.DataFrame) -> Iterator[dict[str, str
         yield _none("audio that needs a decoder", bad, "pip install 'zsemo_kit[media]', or put ffmpeg on the path")
 
 
-def _decoded(corpus: Corpus, audio: pd.Series) -> Iterator[dict[str, str]]:
+def _check_decoding(audio: pd.Series, facts: CorpusFacts) -> Iterator[dict[str, str]]:
     "Files that have to be decoded anew each time, by their endings."
     endings = audio.drop_duplicates().map(lambda a: Path(a).suffix.lower())
     counts = endings[endings.isin(DECODED)].value_counts()
     if len(counts):
         found = ", ".join(f"{n:,} as {ending}" for ending, n in counts.items())
-        mend = "zsemo fetch meld --audio cuts WAVs from them" if corpus.name == "meld" else "they take time: convert them to WAV"
+        cut = f"zsemo fetch {facts.name} --audio cuts WAVs from them"
+        mend = cut if facts.videos else "they take time: convert them to WAV"
         yield _check("audio to be decoded", "WAV or FLAC", found, "warn", mend)
 
 
-def _faults(ids: pd.Series, heard: pd.DataFrame, known: set[str]) -> Iterator[dict[str, str]]:
+def _check_faults(ids: pd.Series, heard: pd.DataFrame, known: set[str]) -> Iterator[dict[str, str]]:
     "One check a kind of fault; faults that the corpus is known for do not fail it."
     for kind, (status, mend) in _FAULTS.items():
         bad = ids[heard["clipped"].eq(True) if kind == "clipped" else heard["kind"].eq(kind)]
@@ -231,7 +230,7 @@ def _faults(ids: pd.Series, heard: pd.DataFrame, known: set[str]) -> Iterator[di
     yield _none("audio that stands under two names", ids[twice], "leave one out: it may be in train and test")
 
 # %% ../../nbs/corpora/03_doctor.ipynb #0d7ee29b
-def _form(check: str, ids: pd.Series, values: pd.Series, low: float, mend: str) -> dict[str, str]:
+def _check_form(check: str, ids: pd.Series, values: pd.Series, low: float, mend: str) -> dict[str, str]:
     "How many utterances have which rate or number of channels; a mixture warns, with the first of the fewest."
     counts = Counter(values.astype(int).tolist()).most_common()
     odd = ids[values.index[values != counts[0][0]]] if counts else ids[:0]
@@ -240,45 +239,44 @@ def _form(check: str, ids: pd.Series, values: pd.Series, low: float, mend: str) 
     return _check(check, "one", found + names, "warn" if len(odd) or any(v < low for v, _ in counts) else "ok", mend)
 
 
-def _forms(ids: pd.Series, heard: pd.DataFrame) -> Iterator[dict[str, str]]:
+def _check_forms(ids: pd.Series, heard: pd.DataFrame) -> Iterator[dict[str, str]]:
     good = heard[heard["seconds"].notna()]
-    yield _form("sampling rates", ids, good["rate"], LOW, "all are brought to 16 kHz; what is missing above stays missing")
-    yield _form("channels", ids, good["channels"], 0, "they are averaged")
+    yield _check_form("sampling rates", ids, good["rate"], LOW, "all are brought to 16 kHz; what is missing above stays missing")
+    yield _check_form("channels", ids, good["channels"], 0, "they are averaged")
     s = good["seconds"]
     spread = f", {s.min():.2f} to {s.max():.2f} s each, median {s.median():.2f}" if len(s) else ""
     yield _check("hours of audio", "any", f"{s.sum() / 3600:.2f}{spread}", "ok")
 
 # %% ../../nbs/corpora/03_doctor.ipynb #f830f0e5
-def _copies(corpus: Corpus, heard: pd.DataFrame) -> Iterator[dict[str, str]]:
+def _check_copies(heard: pd.DataFrame, copies: Sequence[KnownFault]) -> Iterator[dict[str, str]]:
     "A copy that is known by the length that nearly all of its files share."
     seconds = pd.to_numeric(heard["seconds"], errors="coerce")
-    for copy in _published().get(corpus.name, {}).get("copies", []):
-        if seconds.sub(copy["seconds"]).abs().lt(0.0015).mean() > 0.95:
-            yield _check("known copy", "as released", copy["why"], "fail", copy["mend"])
+    for copy in copies:
+        if seconds.sub(copy.seconds).abs().lt(0.0015).mean() > 0.95:
+            yield _check("known copy", "as released", copy.why, "fail", copy.mend)
 
 # %% ../../nbs/corpora/03_doctor.ipynb #2f59b019
-def _audio(corpus: Corpus, progress: bool, jobs: int | None = None) -> Iterator[dict[str, str]]:
-    table = corpus.table
-    known = {item["utterance"] for item in _published().get(corpus.name, {}).get("known_bad", [])}
+def _check_audio(corpus: Corpus, facts: CorpusFacts, progress: bool, jobs: int | None = None) -> Iterator[dict[str, str]]:
+    table, known = corpus.table, {item.utterance for item in facts.known_bad}
     some = table[table["audio"] != ""]
     if some.empty:
         yield _check("audio", "none claimed", "none", "ok")
         return
     mute = table.loc[table["audio"] == "", "utterance"]
     yield _none("utterances without audio", mute, "unpack the rest of the audio", "warn" if set(mute) <= known else "fail")
-    yield from _decoded(corpus, some["audio"])
+    yield from _check_decoding(some["audio"], facts)
     if find_spec("soundfile") is None:
         yield _check("audio files", "opened", "not opened", "warn", "pip install 'zsemo_kit[audio]'")
         return
     root = corpus.root.absolute()
     parts = [(root / audio, start, end) for audio, start, end in zip(some["audio"], some["start"], some["end"], strict=True)]
-    results = in_order(_sound, parts, jobs=jobs, progress=progress, title=f"{corpus.name} audio")
+    results = in_order(_hear, parts, jobs=jobs, progress=progress, title=f"{corpus.name} audio")
     columns = ["kind", "clipped", "seconds", "rate", "channels", "digest", "told", "mend", "form", *_ODD]
     heard = pd.DataFrame([r or {"kind": "corrupt"} for r, _ in results], some.index, columns)
-    yield from _copies(corpus, heard)
-    yield from _oddities(some, heard)
-    yield from _faults(some["utterance"], heard, known)
-    yield from _forms(some["utterance"], heard)
+    yield from _check_copies(heard, facts.copies)
+    yield from _check_oddities(some, heard)
+    yield from _check_faults(some["utterance"], heard, known)
+    yield from _check_forms(some["utterance"], heard)
 
 # %% ../../nbs/corpora/03_doctor.ipynb #5d7d301e
 def examine(
@@ -288,9 +286,12 @@ def examine(
     audio: bool = True,  # hear every utterance, on all cores; takes its time for large corpora
     progress: bool = False,  # show a bar while audio is heard
 ) -> Examination:  # all checks, with what to do about each
-    "Hold a corpus on this disk against what is published about it."
+    """Hold a corpus on this disk against what is published about it.
+
+    Raises: `InputError` where the corpus cannot be read; whatever is odd in it is a check."""
     corpus = read(name, path)
-    release, partial = _nearest(corpus), _published().get(corpus.name, {}).get("partial", False)
-    checks = [*(_compared(corpus, release, partial) if release else ()), *_ids_and_text(corpus), *_known_bad(corpus)]
-    checks += _audio(corpus, progress) if audio else []
-    return Examination(corpus.name, pd.DataFrame(checks), release.get("name", ""), release.get("citation", ""))
+    facts = _facts_of(corpus)
+    release = _find_release(corpus, facts.releases)
+    checks = [*(_compare_counts(corpus, release.counts, facts.partial) if release else ()), *_check_text(corpus)]
+    checks += [*_check_known_bad(corpus, facts), *(_check_audio(corpus, facts, progress) if audio else ())]
+    return Examination(corpus.name, pd.DataFrame(checks), *((release.name, release.citation) if release else ()))

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..corpora.files import read_yaml
+from ..core.files import read_yaml
 from ..corpora.table import EMOTIONS, InputError
 
 # %% ../../nbs/generation/10_cards.ipynb #a506c303

@@ -17,7 +17,8 @@ import pandas as pd
 import yaml
 
 from ..corpora.audio import RATE, levelled, trimmed
-from ..corpora.files import read_yaml
+from ..core.files import read_yaml
+from ..corpora.corpus_name import CorpusName
 from ..corpora.readers import read
 from ..corpora.table import EMOTIONS, Corpus, InputError
 from .acoustics import kept_numbers
@@ -270,4 +271,5 @@ def open_profile(
     "A profile by its name in a study or on the command line."
     if not name.startswith("fitted:"):
         return load_profile(name)
-    return fit_profile([read(c) for c in name.removeprefix("fitted:").split("+")], cache=cache, progress=progress)
+    given = CorpusName.parse(name.removeprefix("fitted:"))
+    return fit_profile([read(part.text) for part in given.singles], cache=cache, progress=progress)

@@ -25,6 +25,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..corpora.audio import RATE, in_order, load_audio, save_audio
+from ..corpora.corpus_name import CorpusName
 from ..corpora.table import Corpus, InputError
 from ..generation.cards import cards, load_card
 from .casting import Engine, EngineError, Voice, cast
@@ -57,7 +58,8 @@ def _told_languages(corpus: Corpus) -> list[str]:
     table = corpus.table
     names = table["card"] if "card" in table else pd.Series(corpus.name, table.index)
     known = {c: load_card(c).language for c in cards()}
-    of_card = [known.get(str(n).removesuffix("_synthetic"), "") for n in names]
+    spoken = {name: known.get(CorpusName.parse(str(name)).base, "") for name in set(names)}
+    of_card = [spoken[name] for name in names]
     if "language" not in table:
         return of_card
     column = ["" if pd.isna(v) else str(v) for v in table["language"]]

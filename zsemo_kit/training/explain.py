@@ -20,7 +20,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..corpora.audio import RATE, AudioError, audio_path, in_order, open_part
-from ..corpora.files import AUDIO, as_on_disk, local_path
+from ..corpora.files import AUDIO, as_on_disk
+from ..corpora.own import local_path
 from ..corpora.readers import read
 from ..corpora.stretches import stretches
 from ..corpora.table import Corpus, InputError, escapes
