@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, load_audio, save_audio
 from zsemo_kit.corpora.cues import CUES
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.synthesis import acoustics
 from zsemo_kit.synthesis.acoustics import (
     EGEMAPS, MEASURES, SPOKEN, Thresholds, cues, egemaps, in_words, kept_numbers, measure, measures, nuclei, sentence, sentences,
@@ -377,7 +378,7 @@ def test_an_empty_corpus_has_an_empty_table(corpus: Corpus) -> None:
 ])
 def test_the_kit_imports_without_the_extras_and_says_which_is_missing(package: str, extra: str, work: str) -> None:
     code = (f"import sys; sys.modules[{package!r}] = None\nimport numpy as np\n"
-            f"from zsemo_kit.synthesis.acoustics import *\nfrom zsemo_kit.corpora.table import InputError\n"
+            f"from zsemo_kit.synthesis.acoustics import *\nfrom zsemo_kit.core.errors import InputError\n"
             f"assert len(EGEMAPS) == 88\ntry: {work}\nexcept InputError as e: print(e)")
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                           env=os.environ | {"OMP_NUM_THREADS": "1"}).stdout

@@ -18,7 +18,8 @@ from zsemo_kit.corpora.doctor import examine
 from zsemo_kit.corpora.labels import in_space, label_map
 from zsemo_kit.corpora.catalogue import corpus_facts, corpus_names, find_reader
 from zsemo_kit.corpora.readers import find, read
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora.table import Corpus
 
 NEMO_HEAD = "file_id\temotion\traw_text\tnormalized_text\tspeaker_id\tgender\tage\n"
 ACTED = ("ravdess", "crema_d", "tess", "savee", "emodb", "nemo", "esd")
@@ -152,7 +153,7 @@ def test_crema_d_repository_and_bare_copy(tmp_path: Path) -> None:
 def test_crema_d_tables_are_strict(tmp_path: Path) -> None:
     files(tmp_path, "AudioWAV/1001_DFA_ANG_XX.wav")
     put(tmp_path, "summaryTable.csv", "a,b\n1,2\n")
-    with pytest.raises(InputError, match="lacks the column 'voicevote'"):
+    with pytest.raises(InputError, match="lacks the column 'filename'"):
         read_crema_d(tmp_path)
     put(tmp_path, "summaryTable.csv", "FileName,VoiceVote\n")
     put(tmp_path, "VideoDemographics.csv", "ActorID,Age\n1001,51\n")
@@ -323,7 +324,8 @@ def test_names_in_upper_case_and_other_formats(tmp_path: Path, name: str) -> Non
     first = Path(FIRST[name])
     files(tmp_path, f"{first.parent}/{first.stem.upper()}.FLAC", f"{first.parent}/._{first.stem}.wav")
     loud = quietly(find_reader(name), tmp_path).table.drop(columns="audio")
-    pd.testing.assert_frame_equal(loud, quietly(find_reader(name), files(tmp_path / "x", FIRST[name])).table.drop(columns="audio"))
+    plain = quietly(find_reader(name), files(tmp_path / "x", FIRST[name])).table.drop(columns="audio")
+    pd.testing.assert_frame_equal(loud, plain)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio
 from zsemo_kit.corpora.folds import normal_text
-from zsemo_kit.corpora.table import EMOTIONS, Corpus, InputError
+from zsemo_kit.corpora.table import EMOTIONS, Corpus
 from zsemo_kit.generation.chat import Chat
 from zsemo_kit.generation.prompts import Prompt
 from zsemo_kit.generation.store import Reply, ReplyStore

@@ -19,27 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.core.files import file_stamp
+from zsemo_kit.core.parallel import in_order
 from zsemo_kit.corpora import audio
 from zsemo_kit.corpora.audio import (
-    OWN_TERMS,
-    RATE,
-    AudioError,
-    audio_digest,
-    audio_path,
-    file_stamp,
-    each_audio,
-    equalised,
-    in_order,
-    levelled,
-    load_audio,
-    open_part,
-    own_terms,
-    save_audio,
-    stream_audio,
-    trimmed,
-    utterance_audio,
+    OWN_TERMS, RATE, AudioError, audio_digest, audio_path, each_audio, equalised, levelled, load_audio, own_terms,
+    save_audio, stream_audio, trimmed, utterance_audio,
 )
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 
 
 def tone(seconds: float, rate: int = RATE, hertz: float = 440, peak: float = 0.5) -> np.ndarray:
@@ -483,7 +471,7 @@ def test_giving_up_in_the_middle_leaves_nothing_behind() -> None:
 
 STOPPED = """
 import time
-from zsemo_kit.corpora.audio import in_order
+from zsemo_kit.core.parallel import in_order
 
 if __name__ == "__main__":
     try:

@@ -30,8 +30,9 @@ from zsemo_kit.analysis.audit import (
     verdict,
     yield_funnel,
 )
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.folds import LeakWarning
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.cards import load_card
 
 WORDS = ["tea", "was", "cold", "again", "we", "laughed"]

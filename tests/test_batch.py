@@ -18,7 +18,7 @@ import pytest
 
 from zsemo_kit import batch
 from zsemo_kit.batch import Job, Study, code_of, expand, jobs_of, load_study, resolve_corpora, run_study
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
 WRITES = """import json, pathlib, time

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit.corpora import cache as module
-from zsemo_kit.corpora.cache import FeatureCache, file_digest
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.cache import FeatureCache, file_digest
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.core import cache as module
 
 
 class Worker:
@@ -75,7 +75,8 @@ DROPPED = '''
 import os, sys, warnings
 from pathlib import Path
 import numpy as np
-from zsemo_kit.corpora.cache import FeatureCache, default_cache, file_digest, own_cache, writable
+import zsemo_kit.corpora.table  # while everything can be read
+from zsemo_kit.core.cache import FeatureCache, default_cache, file_digest, own_cache, writable
 os.environ.pop("HOME", None)
 if os.getuid() == 0:
     os.setgroups([]); os.setgid(54321); os.setuid(54321)
@@ -153,7 +154,7 @@ print(*said, sep="|")
 def test_a_user_without_a_home_has_a_cache_that_is_named(plain: Path) -> None:
     (plain / "shut").mkdir(mode=0o700)
     told = dropped(plain, '''
-from zsemo_kit.corpora import cache as module
+from zsemo_kit.core import cache as module
 for home in ("/nonexistent", "shut", "/proc/1/fd", "/dev/null", ""):  # the last without an entry among the users
     os.environ["HOME"] = home
     if not home:

@@ -7,7 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsemo_kit.corpora.table import EMOTIONS, InputError
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora.table import EMOTIONS
 from zsemo_kit.generation.cards import Card, cards, load_card
 
 GOOD = {

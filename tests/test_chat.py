@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.generation.cards import load_card
-from zsemo_kit.generation.chat import Chat, Ledger, scrub
+from zsemo_kit.generation.chat import Chat, Ledger
+from zsemo_kit.generation.servers import scrub
 from zsemo_kit.generation.dialogues import generate, generate_lines
 from zsemo_kit.generation.prompts import Prompt, prompts
 from zsemo_kit.generation.store import RecordedStore, Reply, ReplyStore, request_key
@@ -114,8 +115,8 @@ def test_a_failure_is_mended_by_a_later_reply(tmp_path: Path, store: ReplyStore)
 CHILD = """
 import sys
 from zsemo_kit.generation.chat import Chat
-from zsemo_kit.generation.store import ReplyStore
 from zsemo_kit.generation.prompts import Prompt
+from zsemo_kit.generation.store import ReplyStore
 store, url, n, out, concurrency = sys.argv[1:]
 asked = (Prompt("c", "labels", "-", 0, ({"role": "user", "content": f"request {i}"},)) for i in range(int(n)))
 with ReplyStore(store) as kept, open(out, "a", buffering=1) as seen:
@@ -220,8 +221,8 @@ import logging, sys, traceback
 logging.basicConfig(level=logging.DEBUG)
 from pathlib import Path
 from zsemo_kit.generation.chat import Chat
-from zsemo_kit.generation.store import ReplyStore
 from zsemo_kit.generation.prompts import Prompt
+from zsemo_kit.generation.store import ReplyStore
 url, folder = sys.argv[1:]
 def ask(*texts): return [Prompt("c", "labels", "-", i, ({{"role": "user", "content": t}},)) for i, t in enumerate(texts)]
 with ReplyStore(Path(folder) / "replies.sqlite") as store:

@@ -17,7 +17,8 @@ import pytest
 
 from zsemo_kit.batch import load_study, run_study
 from zsemo_kit.cli import main
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.remote import Remote
 from zsemo_kit.synthesis import speak as speaking
 from zsemo_kit.synthesis.voices import open_engine
@@ -273,7 +274,7 @@ def test_features_made_on_nodes_are_those_of_one_machine(
     tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from zsemo_kit.cluster import connected, encode_on
-    from zsemo_kit.corpora.cache import FeatureCache
+    from zsemo_kit.core.cache import FeatureCache
     from zsemo_kit.training.upstreams import SpeechEncoder
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     monkeypatch.setenv("ZSEMO_CACHE", str(tmp_path / "cache"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from zsemo_kit.analysis.compare import BETTER, NOISE, WORSE, Comparison, compare_all, holm, paired
 from zsemo_kit.analysis.scores import METRICS, macro_f1, uar
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 
 LABELS = np.array(["neutral", "happy", "sad", "angry"])
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import welch
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, levelled
-from zsemo_kit.corpora.table import InputError
 from zsemo_kit.synthesis.conditions import (
     CODECS,
     CONDITIONS,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.training.connectors import SHAPES, Connector, QFormer, QPMapper, Shape, hidden_parts, open_connector
 from zsemo_kit.training.phases import Aligner
 from zsemo_kit.training.sequences import SpeechLLMConfig

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import BertConfig, BertModel, BertTokenizer
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.cues import CUES
-from zsemo_kit.corpora.table import Corpus, InputError, concat
+from zsemo_kit.corpora.table import Corpus, concat
 from zsemo_kit.training import conversation as module
 from zsemo_kit.training.config import FitConfig
 from zsemo_kit.training.conversation import Conversation, dialogues_of, fit_conversation

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, load_audio, save_audio, utterance_audio
 from zsemo_kit.corpora.readers import read
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.synthesis import counterfactual
 from zsemo_kit.synthesis.acoustics import measure
 from zsemo_kit.synthesis.annotation import ATTRIBUTES

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.cues import CUES, recorded_cues
 from zsemo_kit.corpora.readers import read
-from zsemo_kit.corpora.table import Corpus, InputError, concat
+from zsemo_kit.corpora.table import Corpus, concat
 
 NAMES = ["duration", "avg_intensity", "intensity_variation", "avg_pitch", "pitch_std", "pitch_range", "articulation_rate",
          "mean_hnr"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.training.dialogue_nets import AttentionBlock, ContextNet, FusionNet, JointNet
 from zsemo_kit.training.encoders import pooled
 from zsemo_kit.training.heads import MLPHead

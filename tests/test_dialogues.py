@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.labels import in_space
-from zsemo_kit.corpora.table import InputError
 from zsemo_kit.generation.cards import load_card
 from zsemo_kit.generation.dialogues import (
     agreed, corpus_from, funnel, read_lines, recorded, recorded_lines, second_labels,

@@ -12,7 +12,8 @@ from zsemo_kit.corpora import opening
 from zsemo_kit.corpora.catalogue import Count, corpus_facts, corpus_names
 from zsemo_kit.corpora.doctor import _check_audio, _compare_counts, _facts_of, examine
 from zsemo_kit.corpora.readers import read
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora.table import Corpus
 
 FILES = ("train_sent_emo.csv", "dev_sent_emo.csv", "test_sent_emo.csv")
 

@@ -22,10 +22,11 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_tensors
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer, RobertaConfig, RobertaModel
 
-from zsemo_kit.corpora.cache import FeatureCache
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.core.cache import FeatureCache
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.core.hub import has_weights, with_safetensors
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.corpora.turns import TURN, plain, remember, texts_of
-from zsemo_kit.corpora.weights import has_weights, with_safetensors
 from zsemo_kit.training import encoders
 from zsemo_kit.training.encoders import (
     TextEncoder, bucketed, compute, fingerprint, model_folder, tokenise,

@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zsemo_kit import cli
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio, utterance_audio
 from zsemo_kit.corpora.stretches import stretches
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.synthesis.annotation import Annotator
 from zsemo_kit.training.explain import NOBODY, Explained, as_table, explain, explained, open_annotator, read_scp, within
 

@@ -17,7 +17,7 @@ from zsemo_kit.analysis.faithfulness import attribute_accuracy, calibration, cou
 from zsemo_kit.analysis.report import Report, report
 from zsemo_kit.analysis.results import gather, table
 from zsemo_kit.analysis.scores import scores
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.synthesis.annotation import LEVELS, answer_text
 from zsemo_kit.synthesis.counterfactual import EDITS
 

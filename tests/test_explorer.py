@@ -10,7 +10,7 @@ from zsemo_kit.analysis.compare import paired
 from zsemo_kit.analysis.explorer import ResultsExplorer, compare_runs, heat, names_of_runs, read_results
 from zsemo_kit.analysis.results import write_run
 from zsemo_kit.analysis.scores import confusion, scores
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 
 LABELS = ["neutral", "happy", "sad", "angry"]
 

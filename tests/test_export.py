@@ -13,10 +13,11 @@ import pytest
 import soundfile as sf
 import yaml
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio
 from zsemo_kit.corpora.export import export_s3prl
 from zsemo_kit.corpora.readers import read
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 
 pytestmark = pytest.mark.filterwarnings("ignore::zsemo_kit.corpora.folds.LeakWarning")  # few speakers
 FOUR = ("neutral", "happy", "sad", "angry")

@@ -25,7 +25,7 @@ from zsemo_kit.analysis.faithfulness import (
 )
 from zsemo_kit.analysis.faithfulness_figures import plot_attributes, plot_counterfactuals, plot_reliability, plot_reliance
 from zsemo_kit.analysis.scores import uar
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.synthesis.annotation import LEVELS, answer_text
 from zsemo_kit.synthesis.counterfactual import EDITS
 from zsemo_kit.synthesis.listen import wer

@@ -24,7 +24,7 @@ from zsemo_kit.corpora.audio import load_audio
 from zsemo_kit.corpora.catalogue import Download, corpus_facts, corpus_names
 from zsemo_kit.corpora.fetch import cut_audio, download, fetch, fetchable, unpack
 from zsemo_kit.corpora.readers import find, read
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 
 DATA = bytes(range(256)) * 2000  # 512,000 bytes
 RIGHT = hashlib.sha256(DATA).hexdigest()
@@ -282,7 +282,7 @@ def test_sources_are_complete() -> None:
 
 def test_checksums_are_those_of_the_real_copies(corpora_dir: Path) -> None:
     for spec in corpus_facts("meld").files:
-        assert module.sha256_of(corpora_dir / "meld" / spec.path) == spec.sha256
+        assert module.hash_file(corpora_dir / "meld" / spec.path) == spec.sha256
 
 
 def test_half_a_corpus_does_not_count_as_found(

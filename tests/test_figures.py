@@ -31,7 +31,8 @@ from zsemo_kit.analysis.figures import (
     save_figure,
 )
 from zsemo_kit.analysis.speech_figures import plot_confounds, plot_durations, plot_prosody_shift, plot_wer
-from zsemo_kit.corpora.table import EMOTIONS, SPACES, InputError
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora.table import EMOTIONS, SPACES
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB
 SIGHT = {

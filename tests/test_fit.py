@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
-from zsemo_kit.corpora.table import Corpus, InputError
-from zsemo_kit.training import fit as module
-from zsemo_kit.training import loop
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.corpora.turns import texts_of
+from zsemo_kit.training import fit as module, loop
 from zsemo_kit.training.encoders import TextEncoder
 from zsemo_kit.training.fit import FitConfig, Model, check_labels, class_weights, fit, predictions, targets_of
 from zsemo_kit.training.targets import weighted_loss

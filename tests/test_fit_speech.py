@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import save_audio
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.training import loop
 from zsemo_kit.training.config import CLASSIFIERS, NORMALISATIONS, FitConfig
 from zsemo_kit.training.encoders import Frames

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.folds import (
     LeakWarning,
     components,
@@ -23,7 +24,7 @@ from zsemo_kit.corpora.folds import (
     sample,
     split_dev,
 )
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 
 LABELS = ["neutral", "happy", "sad", "angry"]
 

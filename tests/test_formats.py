@@ -15,7 +15,8 @@ from zsemo_kit.analysis.datacard import data_card, export_audformat, export_data
 from zsemo_kit.cli import main
 from zsemo_kit.corpora.audio import save_audio
 from zsemo_kit.corpora.own import read_path
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.sources import open_corpus
 
 pytest.importorskip("audformat")

@@ -27,7 +27,8 @@ from zsemo_kit.corpora.audio import load_audio, save_audio
 from zsemo_kit.corpora.catalogue import corpus_names
 from zsemo_kit.corpora.own import read_path
 from zsemo_kit.corpora.readers import read
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.cards import load_card
 from zsemo_kit.generation.lines import label_of, parse
 from zsemo_kit.generation.silver import read_silver

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.training.heads import AttentiveConvHead, ConvHead, LinearHead, WeightedSumHead, lengths_of
 
 

@@ -13,8 +13,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, levelled, save_audio
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.cards import cards, load_card
 from zsemo_kit.synthesis.injection import fit_profile, inject, load_profile, open_profile
 from zsemo_kit.synthesis.resynthesis import (

@@ -23,8 +23,9 @@ from transformers import (
     WhisperTokenizer,
 )
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, load_audio, save_audio
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.corpora.turns import remember, texts_of
 from zsemo_kit.synthesis import listen
 from zsemo_kit.synthesis.listen import Recogniser, edits, normalised, open_listener, transcribe, transcribed, wer
@@ -505,7 +506,7 @@ def test_pocketsphinx_knows_english_only() -> None:
 @pytest.mark.parametrize(("package", "work"), [("pocketsphinx", "open_listener()"), ("jiwer", "wer('a', 'a')")])
 def test_a_missing_extra_is_named(package: str, work: str) -> None:
     code = (f"import sys; sys.modules[{package!r}] = None\nfrom zsemo_kit.synthesis.listen import *\n"
-            f"from zsemo_kit.corpora.table import InputError\ntry: {work}\nexcept InputError as e: print(e)\n"
+            f"from zsemo_kit.core.errors import InputError\ntry: {work}\nexcept InputError as e: print(e)\n"
             "assert 'torch' not in sys.modules")  # processes that run pocketsphinx stay small
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ).stdout
     assert package in told and "zsemo_kit[listen]" in told

@@ -27,7 +27,7 @@ for module, attributes in gone.items():
         if hasattr(module, attribute): delattr(module, attribute)
 for name in ("fcntl", "resource", "pwd", "grp", "termios", "pty"): sys.modules[name] = None
 for name in names: importlib.import_module(name)
-from zsemo_kit.corpora.cache import own_cache, writable
+from zsemo_kit.core.cache import own_cache, writable
 from pathlib import Path
 assert writable(Path(".")) == Path(".") and own_cache()
 """

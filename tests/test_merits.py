@@ -18,8 +18,9 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from zsemo_kit.cli import main
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.training import merits as module
 from zsemo_kit.training.config import FitConfig
 from zsemo_kit.training.encoders import TextEncoder

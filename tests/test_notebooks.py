@@ -144,7 +144,7 @@ def test_exported_cells_are_small(path: Path) -> None:
     assert sizes[len(sizes) // 2] <= 25, f"median exported cell has {sizes[len(sizes) // 2]} lines"
 
 
-ORDER = ["corpora", "generation", "synthesis", "training", "analysis"]
+ORDER = ["core", "corpora", "generation", "synthesis", "training", "analysis"]
 
 
 def test_data_flows_one_way() -> None:

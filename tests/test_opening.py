@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_media import DECODERS, make_media, make_mute_video, needs_a_decoder
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora import opening
 from zsemo_kit.corpora.audio import RATE, load_audio, open_part
 from zsemo_kit.corpora.opening import AudioError, open_sound
-from zsemo_kit.corpora.table import InputError
 
 TONE = (0.3 * np.sin(2 * np.pi * 220 * np.arange(RATE) / RATE)).astype(np.float32)
 
@@ -141,7 +141,7 @@ def test_what_is_no_sound_is_told_for_what_it_is(tmp_path: Path, told: str, head
     (tmp_path / name).write_bytes(head)
     with pytest.raises(AudioError) as e:
         load_audio(tmp_path / name)
-    assert e.value.kind == "foreign" and e.value.found.startswith(told) and e.value.mend
+    assert e.value.kind == "foreign" and e.value.found.startswith(told) and e.value.hint
     assert "\n" not in str(e.value) and isinstance(pickle.loads(pickle.dumps(e.value)), InputError)
 
 

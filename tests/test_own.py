@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.encodings import decode
 from zsemo_kit.corpora.readers import read
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.corpora.words import gender_named, part_named
 
 HEAD = "utterance,text,emotion\n"

@@ -16,7 +16,8 @@ from zsemo_kit.corpora.folds import LeakWarning
 from zsemo_kit.corpora.labels import in_space
 from zsemo_kit.corpora.parts import Parts, fold, parts, published_folds, speaker_parts
 from zsemo_kit.corpora.readers import read
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.classes import chosen_labels, documented_labels, named_labels, of_labels
 from zsemo_kit.generation.sources import open_corpus, strategies_of
 
@@ -199,7 +200,8 @@ def made_iemocap(root: Path) -> Corpus:
 
 def made_mosi(root: Path, layout: str) -> Corpus:
     "Two opinions in each of the ninety-three videos, in either layout."
-    rows = [(v, part, c, s) for part, ids in corpus_facts("cmu_mosi").parts.items() for v in ids for c, s in ((1, -0.4), (2, 0.0))]
+    known = corpus_facts("cmu_mosi").parts
+    rows = [(v, part, c, s) for part, ids in known.items() for v in ids for c, s in ((1, -0.4), (2, 0.0))]
     if layout == "raw":
         put(root, "Raw/OpinionLevelSentiment.csv", "".join(f"1,2,{v},{c},{s}\n" for v, _, c, s in rows))
         for v, *_ in rows:

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from zsemo_kit.analysis.probes import CONDITIONS, conditions_of, probed, under
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.synthesis.annotation import ATTRIBUTES, Annotator
 from zsemo_kit.synthesis.counterfactual import EDITS, edited
 from zsemo_kit.training.sequences import READS, SpeechLLMConfig, prompt_text

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pytest
 
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.generation.cards import cards, load_card
 from zsemo_kit.generation.prompts import STRATEGIES, messages, prompts, scenarios_of, second_reading, strategies
 

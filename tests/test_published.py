@@ -17,7 +17,7 @@ from zsemo_kit.analysis.published import (
     show_rows,
     show_tests,
 )
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = sorted(path.stem for path in (ROOT / "figures").glob("*.json"))

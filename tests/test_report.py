@@ -18,7 +18,7 @@ from zsemo_kit.analysis.results import FACTS, gather, left_out, markdown, ordere
 from zsemo_kit.analysis.scores import over_seeds, scores
 from zsemo_kit.batch import Study
 from zsemo_kit.cli import _report
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 
 LABELS = ["neutral", "happy", "sad", "angry"]
 

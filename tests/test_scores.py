@@ -29,7 +29,7 @@ from zsemo_kit.analysis.scores import (
     weighted_f1,
     weights,
 )
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 
 LABELS = ("neutral", "happy", "sad", "angry")
 answers = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from((*LABELS, "joyful"))), min_size=1, max_size=60)
@@ -243,9 +243,9 @@ def test_results_are_the_same_twice_and_in_any_row_order() -> None:
         (lambda rows: rows.assign(truth="bored"), "bored"),
     ],
 )
-def test_bad_predictions_get_one_line(mend, told: str) -> None:
+def test_bad_predictions_get_one_line(hint, told: str) -> None:
     with pytest.raises(InputError, match=told) as caught:
-        scores(mend(made()), LABELS)
+        scores(hint(made()), LABELS)
     assert "\n" not in str(caught.value)
 
 

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.labels import in_space
 from zsemo_kit.corpora.readers import read
-from zsemo_kit.corpora.table import SPACES, Corpus, InputError
+from zsemo_kit.corpora.table import SPACES, Corpus
 from zsemo_kit.corpora.turns import plain
 from zsemo_kit.generation.prompts import Prompt
 from zsemo_kit.generation.silver import (

@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.site import PACKAGES, build, chapters, main, page_of
 
 WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 from zsemo_kit.cli import main
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, load_audio
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.sources import open_corpus
 from zsemo_kit.synthesis.casting import Engine, EngineError, Voice
 from zsemo_kit.synthesis.sources import Speech, open_speech

@@ -22,7 +22,8 @@ from zsemo_kit.analysis.speech_audit import (
     spoken_summary,
 )
 from zsemo_kit.analysis.speech_figures import plot_confounds, plot_durations, plot_prosody_shift, plot_wer
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora.table import Corpus
 
 EMOTIONS = ["neutral", "happy", "sad", "angry"]
 

@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.synthesis.annotation import Annotator, claims_of
 from zsemo_kit.training import phases as module
 from zsemo_kit.training.config import FitConfig

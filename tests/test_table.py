@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.labels import folding, in_space, label_map
-from zsemo_kit.corpora.table import COLUMNS, EMOTIONS, SPACES, Corpus, InputError, concat, escapes
+from zsemo_kit.corpora.table import COLUMNS, EMOTIONS, SPACES, Corpus, concat, escapes
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 

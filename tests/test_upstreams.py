@@ -1,11 +1,8 @@
 """Speech encoders: equal to s3prl's own, masks that hold, computed once, and bad files that end nothing."""
 
-import io
-import logging
 import multiprocessing
 import subprocess
 import sys
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +16,10 @@ from transformers import (
     WhisperConfig, WhisperFeatureExtractor, WhisperModel,
 )
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import own_terms, save_audio, utterance_audio
 from zsemo_kit.corpora.cues import CUES
-from zsemo_kit.corpora.table import Corpus, InputError
+from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.synthesis.acoustics import cues
 from zsemo_kit.training import upstreams as module
 from zsemo_kit.training.heads import WeightedSumHead

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit.corpora.table import InputError
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.generation.dialogues import recorded
 from zsemo_kit.synthesis.casting import EngineError, Voice, cast, gender_by_pitch, typical_pitch
 from zsemo_kit.synthesis.espeak import Espeak, _data, _languages, phonemes

@@ -17,6 +17,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -33,24 +34,24 @@ from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-import nbformat
-import papermill
 from filelock import FileLock, Timeout
 from IPython.core.inputtransformer2 import TransformerManager
 from joblib import cpu_count  # type: ignore[import-untyped]
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+import nbformat
+import papermill
 from tqdm import tqdm
 
 import zsemo_kit
 from .analysis.results import KEYS
 from .analysis.scores import METRICS
+from .core.cache import default_cache
+from .core.errors import InputError
 from .core.files import read_yaml
-from .corpora.audio import without_interrupts
-from .corpora.cache import default_cache
+from .core.parallel import without_interrupts
 from .corpora.catalogue import corpus_facts, corpus_names
 from .corpora.corpus_name import CorpusName, check_known, is_path
-from .corpora.table import InputError
 from .generation.sources import names_of
 from .remote import Remote, is_url
 
@@ -68,7 +69,7 @@ def project_root(
             return folder
     raise InputError(
         "no studies here", expected="a folder with runs/studies and nbs in or above the working directory",
-        found=str(start), mend="run this inside a checkout of zsemo_kit",
+        found=str(start), hint="run this inside a checkout of zsemo_kit",
     )
 
 # %% ../nbs/50_batch.ipynb #1e664e6d
@@ -710,7 +711,10 @@ def _executed(jobs: list[Job], workers: int) -> Iterator[tuple[Job, str]]:
 
 # %% ../nbs/50_batch.ipynb #dfcbde1a
 def _bound() -> None:
-    "A worker does not outlive its batch."
+    "A worker does not outlive its batch, and ignores Ctrl-C; what it starts can still be told to stop."
+    if hasattr(signal, "pthread_sigmask"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_follow, daemon=True).start()
 
 
@@ -801,4 +805,4 @@ def _writable(folder: Path) -> None:
         (folder / ".writable").touch()
         (folder / ".writable").unlink()
     except OSError as e:
-        raise InputError(f"cannot write to {folder}", found=str(e), mend="choose another folder with --out") from e
+        raise InputError(f"cannot write to {folder}", found=str(e), hint="choose another folder with --out") from e

@@ -102,10 +102,10 @@ def _warned(message: Warning | str, category: type[Warning], *where: Any, **more
     "The kit's own warnings in one line; those for programmers as ever."
     return f"zsemo: {message}\n" if category is UserWarning else _FORMAT(message, category, *where, **more)
 
-
+# %% ../nbs/51_cli.ipynb #abb0c11b
 def _told(error: Exception) -> str | None:
     "The line for an error that is the user's to mend, None for one of ours."
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.errors import InputError
     if isinstance(error, InputError):
         return f"zsemo: {error}"
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
@@ -131,7 +131,7 @@ def _say(text: str) -> None:
 def _parsed(assignment: str) -> tuple[str, Any]:
     import yaml
 
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.errors import InputError
     name, equals, value = assignment.partition("=")
     if not equals or not name:
         raise InputError(f"bad --set {assignment!r}", expected="NAME=VALUE")
@@ -157,7 +157,7 @@ def overridden(
     A value that none of its grids names replaces the study's own, in parameters and grids alike.
     """
     from zsemo_kit.batch import expand, from_here
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.errors import InputError
     chosen = study
     for name, written in dict(_parsed(a) for a in assignments).items():
         value = from_here(written, root) if root else written
@@ -168,7 +168,7 @@ def overridden(
         else:
             chosen = _instead(chosen, name, value)
     if assignments and not (expand(chosen) and (chosen.grid or not study.grid)):
-        raise InputError(f"study {study.name!r} has no run with {', '.join(assignments)}", mend="see all with --dry-run")
+        raise InputError(f"study {study.name!r} has no run with {', '.join(assignments)}", hint="see all with --dry-run")
     return replace(chosen, publish=False) if assignments else study  # a part is not the study as published
 
 # %% ../nbs/51_cli.ipynb #c7361efa
@@ -222,7 +222,7 @@ def run(
 
 # %% ../nbs/51_cli.ipynb #bd6e8d1a
 def _refuse_engine(engine: str) -> None:
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.errors import InputError
     if engine not in ("local", "ray"):
         raise InputError(f"unknown engine {engine!r}", expected="local or ray")
 
@@ -294,7 +294,7 @@ def _finish(outcome: "Outcome", root: Path, as_json: bool, out: str | None = Non
     if made:
         _publish(made, outcome.study.name, outcome.folder, out, as_json)
     if outcome.failed and not complete and all(why.startswith("InputError: ") for why in outcome.failed.values()):
-        from zsemo_kit.corpora.table import InputError
+        from zsemo_kit.core.errors import InputError
         raise InputError(f"no run could start: {next(iter(outcome.failed.values())).removeprefix('InputError: ')}")
     if outcome.failed or not complete:
         raise SystemExit(1)
@@ -313,7 +313,7 @@ def _report(study: "Study", folder: Path, root: Path, ids: list[str]) -> "Report
 # %% ../nbs/51_cli.ipynb #2f491081
 def _published(study: "Study", made: "Report", folder: Path) -> list[Path]:
     from zsemo_kit.analysis.publish import publish
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.errors import InputError
     also, keep = _silver_figures(made)
     try:
         return publish(made, folder, about=study.about, command=f"zsemo run {study.name}", also=also, keep=keep)
@@ -365,8 +365,8 @@ def report(
     "Gather a study's finished runs, of this version of the code or else of an earlier one, into tables and figures."
     from zsemo_kit.analysis.publish import standing
     from zsemo_kit.batch import expand, jobs_of, project_root, resolve_corpora
+    from zsemo_kit.core.errors import InputError
     from zsemo_kit.corpora.readers import find
-    from zsemo_kit.corpora.table import InputError
     root = project_root()
     chosen = _studied(study, root, set_)
     folder = _results(out, chosen.name, root) / chosen.name
@@ -379,7 +379,7 @@ def report(
     # first as the study says: its corpora may have been there, or downloaded, when it ran
     ids = done(expand(chosen)) or done(resolve_corpora(chosen, expand(chosen), find=find, fetch=no_fetch)[0])
     if not ids:
-        raise InputError(f"no finished run of {chosen.name} in {_near(folder)}", mend=f"run the study first: zsemo run {study}")
+        raise InputError(f"no finished run of {chosen.name} in {_near(folder)}", hint=f"run the study first: zsemo run {study}")
     made = _report(chosen, folder, root, ids)
     _publish(made, chosen.name, folder, out, as_json)
     _say(made.results.to_json(orient="records") if as_json else made.text)
@@ -394,7 +394,7 @@ def figures(
 ) -> None:
     "Remake the figures of the published studies in figures/: run what has never run, then draw and describe."
     from zsemo_kit.batch import load_study, project_root
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.errors import InputError
     root = project_root()
     chosen = [load_study(name, root) for name in studies or sorted(p.stem for p in (root / "runs" / "studies").glob("*.yaml"))]
     if odd := [study.name for study in chosen if studies and not study.publish]:
@@ -482,14 +482,14 @@ def _cut_audio(name: str, folder: Path | None) -> None:
     from zsemo_kit.corpora.catalogue import corpus_facts, corpus_names
     from zsemo_kit.corpora.fetch import cut_audio
     from zsemo_kit.corpora.readers import find
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.errors import InputError
     videos = {known: corpus_facts(known).videos for known in corpus_names() if corpus_facts(known).videos}
     if name not in videos:
-        raise InputError(f"no sound is cut for {name!r}", expected=" or ".join(videos), mend=f"see zsemo fetch {name}")
+        raise InputError(f"no sound is cut for {name!r}", expected=" or ".join(videos), hint=f"see zsemo fetch {name}")
     place = find(name) if folder is None else folder / name if (folder / name).is_dir() else folder
     if place is None:
-        mend = f"zsemo fetch {name} first; then {videos[name]}"
-        raise InputError(f"{name} was not found", expected="its folder in ZSEMO_CORPORA, or --folder", mend=mend)
+        hint = f"zsemo fetch {name} first; then {videos[name]}"
+        raise InputError(f"{name} was not found", expected="its folder in ZSEMO_CORPORA, or --folder", hint=hint)
     cut, problems = cut_audio(name, place)
     for row in problems.itertuples():
         _say(f"{row.utterance}: {row.problem}")
@@ -503,9 +503,9 @@ def fetch(
     audio: Annotated[bool, typer.Option("--audio", help="Cut 16 kHz WAVs from meld's videos, which lie in its folder.")] = False,
 ) -> None:
     "Download a corpus, with checksums; a broken download goes on where it stopped."
+    from zsemo_kit.core.errors import InputError
     from zsemo_kit.corpora import fetch as fetching
     from zsemo_kit.corpora.readers import folder_from
-    from zsemo_kit.corpora.table import InputError
     chosen = folder.expanduser() if folder else folder_from("ZSEMO_CORPORA")
     if audio:
         _cut_audio(name, folder and chosen)
@@ -527,8 +527,8 @@ def cache(
     as_json: Json = False,
 ) -> None:
     "Show what is kept between runs (ZSEMO_CACHE), and how large it is; nothing of it is ever deleted unasked."
-    from zsemo_kit.corpora.cache import default_cache
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.cache import default_cache
+    from zsemo_kit.core.errors import InputError
     if odd := [part for part in parts or [] if part not in _CACHED]:
         raise InputError(f"unknown part {odd[0]!r} of the cache", expected=f"some of {', '.join(_CACHED)}")
     held = {part: _files_of(default_cache(), _CACHED[part]) for part in parts or _CACHED}
@@ -594,7 +594,7 @@ def generate(
     as_json: Json = False,
 ) -> None:
     "Write a corpus from a card with a language model, or from the recorded replies; or label a corpus: --silver."
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.errors import InputError
     from zsemo_kit.generation.fields import fields_of
     json_mode = json_mode or json_schema
     asked = {"price": price, "max_cost": max_cost, "temperature": temperature, "max_tokens": max_tokens,
@@ -602,7 +602,7 @@ def generate(
     server: dict[str, Any] = {"model": model, "base_url": base_url, "concurrency": concurrency, "timeout": timeout}
     _refuse_mixed(silver, recorded or second_reading or json_mode or bool(n or strategy), labels, model, task, transcripts)
     if recorded and (n or json_mode or request or model or base_url or any(v is not None for v in asked.values())):
-        raise InputError("--recorded asks no server, and takes all the replies", mend="leave out --n, --model and the like")
+        raise InputError("--recorded asks no server, and takes all the replies", hint="leave out --n, --model and the like")
     server |= {**asked, "fields": fields_of(request or [])}
     if silver:
         _silver(card, task or ("emotion" if labels else "sentiment"), labels, transcripts, out, server, as_json)
@@ -612,7 +612,8 @@ def generate(
     chosen = load_card(card)
     how = strategy or ("scenario" if "scenario" in strategies(chosen) else "description")
     folder = out or Path("runs/out/corpora") / f"{chosen.id}_synthetic"
-    _refuse_taken(folder)
+    from zsemo_kit.core.files import refuse_taken
+    refuse_taken(folder, "corpus.json")
     if recorded:
         _keep(*_from_records(chosen, how, second_reading), folder, as_json)
         return
@@ -621,16 +622,6 @@ def generate(
         form = "schema" if json_schema else "json" if json_mode else None
         chat = Chat(store=store, response_format=form, **server)
         _keep(*_from_server(chosen, how, n or 200, chat, second_reading, seed, json_mode, not as_json), folder, as_json)
-
-# %% ../nbs/51_cli.ipynb #07a488f8
-def _refuse_taken(folder: Path, *own: str) -> None:
-    # before anything is paid for, not when the corpus is saved; `own` marks what this command was stopped in
-    from zsemo_kit.corpora.table import InputError
-    marked = any((folder / name).exists() for name in ("corpus.json", *own))
-    taken = any(folder.iterdir()) and not marked if folder.is_dir() else folder.exists()
-    if taken:
-        expected = "a new folder, or a corpus saved earlier"
-        raise InputError(f"will not write over {folder}", expected=expected, mend="choose another with --out")
 
 # %% ../nbs/51_cli.ipynb #4fb62a42
 def _from_records(card: "Card", strategy: str, second_reading: bool) -> tuple["pd.DataFrame", "Corpus", str]:
@@ -644,7 +635,7 @@ def _from_records(card: "Card", strategy: str, second_reading: bool) -> tuple["p
 def _from_server(
     card: "Card", strategy: str, n: int, chat: "Chat", second_reading: bool, seed: int, json_mode: bool, progress: bool,
 ) -> tuple["pd.DataFrame", "Corpus", str]:
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.errors import InputError
     from zsemo_kit.generation.dialogues import corpus_of, generate_lines, read_again
     lines = generate_lines(card, strategy, n, chat, seed=seed, json=json_mode, progress=progress)
     if lines.empty:
@@ -679,14 +670,14 @@ def _keep(lines: "pd.DataFrame", made: "Corpus", told: str, folder: Path, as_jso
 
 # %% ../nbs/51_cli.ipynb #799b5bf0
 def _refuse_mixed(silver: bool, for_cards: bool, labels: str, model: str, task: str, transcripts: str) -> None:
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.errors import InputError
     if not silver and (task or labels or transcripts != "own"):
-        raise InputError("--task, --labels and --transcripts label a corpus", mend="add --silver, or leave them out")
+        raise InputError("--task, --labels and --transcripts label a corpus", hint="add --silver, or leave them out")
     if silver and for_cards:
-        mend = "for recorded silver labels give --labels melt, a CSV, or a saved folder"
-        raise InputError("--recorded, --n, --strategy, --second-reading and JSON do not go with --silver", mend=mend)
+        hint = "for recorded silver labels give --labels melt, a CSV, or a saved folder"
+        raise InputError("--recorded, --n, --strategy, --second-reading and JSON do not go with --silver", hint=hint)
     if labels and (model or transcripts != "own"):
-        raise InputError("--labels are there already", mend="leave out --model and --transcripts")
+        raise InputError("--labels are there already", hint="leave out --model and --transcripts")
 
 
 def _to_label(corpus: str, transcripts: str, progress: bool) -> "Corpus":
@@ -695,7 +686,7 @@ def _to_label(corpus: str, transcripts: str, progress: bool) -> "Corpus":
 
     from zsemo_kit.corpora.corpus_name import CorpusName
     from zsemo_kit.corpora.readers import read
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.errors import InputError
     from zsemo_kit.generation.silver import PARTS
     from zsemo_kit.generation.sources import open_corpus
     chosen = open_corpus(corpus, "all", second_reading="none") if CorpusName.parse(corpus).written else read(corpus)
@@ -705,8 +696,8 @@ def _to_label(corpus: str, transcripts: str, progress: bool) -> "Corpus":
             warnings.simplefilter("ignore", UserWarning)  # what could not be heard is told at the end
             return transcribed(chosen.where({"split": list(PARTS)}), open_listener(transcripts), progress=progress)
     if not chosen.table["text"].ne("").any():
-        mend = "have it transcribed: --transcripts pocketsphinx, or a Whisper model by name"
-        raise InputError(f"{corpus} has no text", mend=mend)
+        hint = "have it transcribed: --transcripts pocketsphinx, or a Whisper model by name"
+        raise InputError(f"{corpus} has no text", hint=hint)
     return chosen
 
 # %% ../nbs/51_cli.ipynb #1015534a
@@ -721,7 +712,8 @@ def _silver(
     chosen = _to_label(corpus, transcripts, not as_json)
     own = human_labels(chosen, task)  # refuses an unknown task before anything is written
     folder = out or Path("runs/out/corpora") / f"{chosen.name}_silver_{task}"
-    _refuse_taken(folder)
+    from zsemo_kit.core.files import refuse_taken
+    refuse_taken(folder, "corpus.json")
     if labels:
         with warnings.catch_warnings(record=True) as lost:
             warnings.simplefilter("always")
@@ -738,7 +730,7 @@ def _silver(
 def _keep_silver(made: "Corpus", own: list[str], told: str, folder: Path, as_json: bool) -> None:
     import pandas as pd
 
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.errors import InputError
     from zsemo_kit.generation.silver import SILVER_STATUSES, TASKS, agreement
     table, silver = made.table, list(made.table["silver"])
     counts = pd.crosstab(table["silver_status"], table["split"].replace("", "(none)")).rename_axis(index="status", columns=None)
@@ -822,7 +814,8 @@ def speak(
     engine = open_engine(voice, model=model, base_url=base_url, voices=voices)
     chosen, manners = open_corpus(corpus, space, strategy=strategy), open_profile(profile, progress=not as_json)
     folder = out or Path("runs/out/corpora") / f"{Path(corpus).name}_spoken"
-    _refuse_taken(folder, "audio")
+    from zsemo_kit.core.files import refuse_taken
+    refuse_taken(folder, "corpus.json", "audio")
     fixed = bool((chosen.table["speaker"] == "").all())
     with _telling(), _spreading(spread, jobs, not as_json) as away:
         made = speak_corpus(
@@ -948,18 +941,18 @@ def explain(
 
 # %% ../nbs/51_cli.ipynb #e870dd25
 def _refuse_unclear(model: str, annotate: bool, of_model: bool, base_url: str | None, writer: str) -> None:
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.errors import InputError
     if bool(model) == annotate:
         raise InputError("explain by what?", expected="either --model DIR or --annotate", found="both" if model else "neither")
     if annotate and of_model:
-        raise InputError("--free and --llm need a model", mend="give --model DIR, or leave them out")
+        raise InputError("--free and --llm need a model", hint="give --model DIR, or leave them out")
     if base_url and not writer:
-        raise InputError("--base-url is of a writer", mend="name it with --writer-model, or leave --base-url out")
+        raise InputError("--base-url is of a writer", hint="name it with --writer-model, or leave --base-url out")
 
 
 def _refuse_foreign(file: Path | None) -> None:
     "Only what this command wrote is written over."
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.errors import InputError
     if file is None or not file.exists():
         return
     first: Any = None
@@ -967,7 +960,7 @@ def _refuse_foreign(file: Path | None) -> None:
         first = json.loads(next(lines, "{}"))
     if not isinstance(first, dict) or (first and not {"utterance", "problem"} <= set(first)):
         raise InputError(f"will not write over {file}", expected="a new file, or one that zsemo explain wrote",
-                         mend="choose another with --out")
+                         hint="choose another with --out")
 
 # %% ../nbs/51_cli.ipynb #ec6d8596
 def _speech_llm(model: str, llm: str, device: str) -> "SpeechLLM | None":
@@ -992,7 +985,7 @@ def _listed(
 
     import pandas as pd
 
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.errors import InputError
     from zsemo_kit.training.explain import NOBODY, read_scp, within
     corpus, problems = read_scp(scp, progress=progress)
     if not len(corpus):
@@ -1068,7 +1061,7 @@ def _written(
 def _tell_explained(
     found: "list[Explained]", problems: "pd.DataFrame", told: list[str], file: Path | None, as_json: bool,
 ) -> None:
-    from zsemo_kit.corpora.table import InputError
+    from zsemo_kit.core.errors import InputError
     from zsemo_kit.training.explain import as_table
     good = [e for e in found if not e.problem]
     if not good:

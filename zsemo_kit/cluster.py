@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 import zsemo_kit
 from .batch import Job, execute
-from .corpora.cache import FeatureCache, default_cache
-from .corpora.table import InputError
+from .core.cache import FeatureCache, default_cache
+from .core.errors import InputError
 
 # %% ../nbs/50_cluster.ipynb #ef1fb0b7
 def _ray() -> Any:
@@ -38,7 +38,7 @@ def _ray() -> Any:
             warnings.simplefilter("ignore")
             import ray
     except ImportError as e:
-        raise InputError("Ray is missing", mend="pip install 'zsemo_kit[cluster]'") from e
+        raise InputError("Ray is missing", hint="pip install 'zsemo_kit[cluster]'") from e
     return ray
 
 # %% ../nbs/50_cluster.ipynb #2c930812
@@ -86,7 +86,7 @@ def _work(
     "Runs in a worker of some node."
     other = difference(setting.version, version())
     if other:
-        raise InputError(f"the node {platform.node()} has {other}", mend="install the same versions on every node")
+        raise InputError(f"the node {platform.node()} has {other}", hint="install the same versions on every node")
     if setting.corpora:
         os.environ.setdefault("ZSEMO_CORPORA", setting.corpora)
     os.environ["OMP_NUM_THREADS"] = str(setting.threads)
@@ -127,7 +127,7 @@ class Cluster:
             needs = f"{self.cpus} CPUs, {self.gpus:g} GPUs and {self.memory:g} GiB of memory"
             sizes = ", ".join(f"{n['Resources'].get('CPU', 0):g} CPUs and {n['Resources'].get('GPU', 0):g} GPUs" for n in alive)
             raise InputError("no node is large enough for a run", expected=f"one with {needs}", found=sizes,
-                             mend="start such a node, or change `resources` in the study")
+                             hint="start such a node, or change `resources` in the study")
         return fit
 
     def over(
@@ -173,7 +173,7 @@ class Cluster:
         except errors.RayTaskError as e:
             raise (e.cause if isinstance(e.cause, InputError) else e) from None
         except errors.LocalRayletDiedError:
-            raise InputError("Ray on this machine died", mend="start it again: the same command goes on from there") from None
+            raise InputError("Ray on this machine died", hint="start it again: the same command goes on from there") from None
         except (errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError,
                 errors.OutOfMemoryError):
             return Lost()
@@ -187,7 +187,7 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, ValueError) as e:
         raise InputError(f"no Ray cluster at {address}", expected="host:port of its head, or auto", found=str(e),
-                         mend="set RAY_ADDRESS to what `ray start --head` printed, or unset it to start Ray here") from e
+                         hint="set RAY_ADDRESS to what `ray start --head` printed, or unset it to start Ray here") from e
 
 # %% ../nbs/50_cluster.ipynb #e365db89
 @contextmanager
@@ -206,7 +206,7 @@ def connected(
             ray.init(address="local", include_dashboard=False, num_cpus=at_once, **quiet)
     except Exception as e:  # Ray raises what it likes, a bare Exception for a node that was slow to start
         raise InputError(f"cannot connect to Ray at {address or 'this machine'}", found=str(e).split("\n")[0],
-                         mend="are Ray and Python of the same version on its nodes?") from e
+                         hint="are Ray and Python of the same version on its nodes?") from e
     ray._private.worker.print_to_stdstream = lambda *_, **__: None  # the last lines of a dead node's log, many times over
     try:
         yield Cluster(ray, at_once=at_once)
@@ -244,10 +244,10 @@ def check_nodes(
         name = told["name"]
         other = told.get("problem") or difference(version(), told["version"])
         if other:
-            raise InputError(f"the node {name} has {other}", mend="install the same versions on every node")
+            raise InputError(f"the node {name} has {other}", hint="install the same versions on every node")
         if not told["sees"]:
             raise InputError(f"the node {name} does not see {folder.parent if folder else ''}",
-                             expected="a folder that all nodes share, or a URL", mend="choose one with --out")
+                             expected="a folder that all nodes share, or a URL", hint="choose one with --out")
     return len(asked)
 
 # %% ../nbs/50_cluster.ipynb #dbf55a4e
@@ -294,7 +294,7 @@ def spread_on(
             check_nodes(cluster)
         for _, made in tqdm(cluster.over(work, shards), total=len(shards), unit="shard", disable=not progress or not shards):
             if isinstance(made, Lost):
-                raise InputError(f"a shard was lost: {Lost.why}", mend="what is back is kept: the same command goes on")
+                raise InputError(f"a shard was lost: {Lost.why}", hint="what is back is kept: the same command goes on")
             yield made
     return spread
 
@@ -345,7 +345,7 @@ def encode_on(
     count, sent = 0, []
     for _, kept in tqdm(cluster.over(_encode, shards), total=len(shards), unit="shard", disable=not progress):
         if isinstance(kept, Lost):
-            raise InputError(f"features were lost: {Lost.why}", mend="what is back is kept")
+            raise InputError(f"features were lost: {Lost.why}", hint="what is back is kept")
         count = merge(kept)
         sent += cluster.everywhere(merge, kept)
     cluster.ray.wait(sent, num_returns=len(sent))

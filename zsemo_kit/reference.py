@@ -16,7 +16,7 @@ from pathlib import PurePath
 from types import FunctionType, ModuleType
 from typing import Annotated, Any, get_origin
 
-from .corpora.table import InputError
+from .core.errors import InputError
 
 # %% ../nbs/52_reference.ipynb #eb121c6c
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _docments() -> Callable[..., Any]:
         from fastcore.docments import docments
     except ImportError:
         raise InputError(
-            "the site needs packages that are not installed", mend="install them with: pip install 'zsemo_kit[docs]'"
+            "the site needs packages that are not installed", hint="install them with: pip install 'zsemo_kit[docs]'"
         ) from None
     return docments
 

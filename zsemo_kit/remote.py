@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from .corpora.table import InputError
+from .core.errors import InputError
 
 # %% ../nbs/49_remote.ipynb #403a057b
 def is_url(
@@ -138,12 +138,12 @@ class Remote:
         try:
             from fsspec.core import url_to_fs
         except ImportError as e:
-            raise InputError("fsspec is missing", mend="pip install 'zsemo_kit[cluster]'") from e
+            raise InputError("fsspec is missing", hint="pip install 'zsemo_kit[cluster]'") from e
         try:
             fs, path = url_to_fs(self.url, skip_instance_cache=True)
             return work(fs, path.rstrip("/"))
         except Exception as e:  # each protocol has errors of its own
-            raise InputError(f"cannot use {self}", found=self._plain(e), mend="check address, rights and keys") from None
+            raise InputError(f"cannot use {self}", found=self._plain(e), hint="check address, rights and keys") from None
 
     def _plain(self, error: Exception) -> str:
         told = masked(" ".join(str(error).split()) or type(error).__name__)

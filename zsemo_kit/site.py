@@ -29,7 +29,7 @@ from nbformat.v4 import new_markdown_cell
 import zsemo_kit
 from .analysis.results import pipes
 from .batch import Study, expand, load_study, project_root
-from .corpora.table import InputError
+from .core.errors import InputError
 from .reference import docstring, entry, escaped, public_names
 
 # %% ../nbs/52_site.ipynb #e846c886
@@ -55,7 +55,7 @@ def chapters(
     order = {name: i for i, name in enumerate(GUIDE)}
     found = {
         name: sorted((books / name).glob("*.ipynb"))
-        for name in ("guide", "tour", "experiments", "corpora", "generation", "synthesis", "training", "analysis")
+        for name in ("guide", "tour", "experiments", "core", "corpora", "generation", "synthesis", "training", "analysis")
     }
     found["guide"].sort(key=lambda p: (order.get(p.stem, len(order)), p.stem))
     return found | {"running": sorted(p for p in books.glob("*.ipynb") if p.stem != "index")}
@@ -98,7 +98,7 @@ def _target(root: Path, page: Path, goal: str) -> Path:
         path = (folder / goal).resolve()
         if path.is_file() and path.is_relative_to(root.resolve()):
             return path.relative_to(root.resolve())
-    raise InputError(f"{page} links to {goal}", expected="a file of the checkout", found="none", mend="mend the link")
+    raise InputError(f"{page} links to {goal}", expected="a file of the checkout", found="none", hint="mend the link")
 
 # %% ../nbs/52_site.ipynb #147ea31b
 def named(
@@ -264,7 +264,7 @@ def _cell(value: Any) -> str:
 def _figure(figure: Mapping[str, str]) -> str:
     "A figure with its caption; one that cannot be read aloud is refused."
     if not figure.get("alt"):
-        raise InputError(f"figure {figure.get('file')} has no alt text", mend="give it one where it is drawn")
+        raise InputError(f"figure {figure.get('file')} has no alt text", hint="give it one where it is drawn")
     alt = figure["alt"].replace("\n", " ")
     caption = f"**{figure.get('title', '')}** {figure.get('caption', '')}".strip()
     return f"````{{figure}} ../figures/{Path(figure['file']).name}\n:alt: {alt}\n\n{caption}\n````"
@@ -376,7 +376,7 @@ def build(
     "Builds the whole site; any warning ends it and is told."
     root = project_root(root)
     if out.exists() and not (out / ".buildinfo").is_file() and any(out.iterdir()):
-        raise InputError(f"{out} is not a site", expected="an empty folder, or one that this made", mend="choose another folder")
+        raise InputError(f"{out} is not a site", expected="an empty folder, or one that this made", hint="choose another folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         work = Path(scratch)
@@ -396,7 +396,7 @@ def _sphinx(source: Path, work: Path, root: Path, quiet: bool) -> None:
 
         import_module("furo"), import_module("myst_nb"), import_module("sphinx_copybutton")
     except ImportError as e:
-        raise InputError(f"the site needs {e.name}", mend="install it with: pip install 'zsemo_kit[docs]'") from None
+        raise InputError(f"the site needs {e.name}", hint="install it with: pip install 'zsemo_kit[docs]'") from None
     if not sys.stdout.isatty():
         nocolor()
     warnings = io.StringIO()

@@ -21,8 +21,8 @@ from measure import Options, Row, in_turn, timed
 from torch import nn
 from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
+from zsemo_kit.core.cache import FeatureCache
 from zsemo_kit.corpora.audio import utterance_audio
-from zsemo_kit.corpora.cache import FeatureCache
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.training.config import FitConfig
 from zsemo_kit.training.encoders import quiet

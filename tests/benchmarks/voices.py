@@ -7,7 +7,9 @@ import time
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from zsemo_kit.generation.dialogues import recorded
-from zsemo_kit.synthesis.voices import cast, open_engine, spoken_text
+from zsemo_kit.synthesis.casting import cast
+from zsemo_kit.synthesis.spoken import spoken_text
+from zsemo_kit.synthesis.voices import open_engine
 
 CARDS = {"meld": "en", "emodb": "de", "nemo": "pl"}
 

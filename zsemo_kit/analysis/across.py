@@ -8,15 +8,14 @@ __all__ = ['KINDS', 'BEST', 'kind_of', 'across', 'shown_across']
 # %% ../../nbs/analysis/45_across.ipynb #02045298
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from .results import pipes, predictions_of, varying
-from .scores import METRIC_NAMES, METRICS, counted, from_counts
+from .scores import METRICS, METRIC_NAMES, counted, from_counts
+from ..core.errors import InputError
 from ..corpora.corpus_name import CorpusName
-from ..corpora.table import InputError
 from ..generation.sources import names_of
 
 # %% ../../nbs/analysis/45_across.ipynb #c2ef7b54

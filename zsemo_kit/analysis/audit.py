@@ -19,9 +19,10 @@ from scipy.stats import entropy
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 
+from ..core.errors import InputError
 from ..corpora.folds import components, near_texts, normal_text, official_splits, split_dev
 from ..corpora.labels import folding
-from ..corpora.table import Corpus, InputError
+from ..corpora.table import Corpus
 from ..generation.cards import Card
 
 # %% ../../nbs/analysis/42_audit.ipynb #bcc4082d
@@ -418,7 +419,7 @@ def audit(
     "Audit a synthetic corpus. Evaluates the zero-shot claim; nothing of it may reach training or selection."
     empty, others = pd.DataFrame(), dict(baselines or {})
     if synthetic.name in others:
-        raise InputError(f"a baseline has the name {synthetic.name!r}", expected="another name", mend="rename it")
+        raise InputError(f"a baseline has the name {synthetic.name!r}", expected="another name", hint="rename it")
     read = (empty, empty, empty) if target is None else _against(target, synthetic, others, encode, n_boot, seed)
     beside = others if target is None else {**others, target.name: target}
     varied = diversity({synthetic.name: synthetic, **beside}, seed=seed)

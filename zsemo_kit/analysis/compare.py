@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
-from .scores import METRIC_NAMES, METRICS, aligned, bootstrap, counted, from_counts, interval
-from ..corpora.table import InputError
+from .scores import METRICS, METRIC_NAMES, aligned, bootstrap, counted, from_counts, interval
+from ..core.errors import InputError
 
 # %% ../../nbs/analysis/41_compare.ipynb #995d5e31
 NOISE, BETTER, WORSE = "within noise", "better", "worse"  # the three verdicts

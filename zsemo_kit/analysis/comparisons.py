@@ -15,7 +15,7 @@ import pandas as pd
 
 from .compare import paired, verdicts
 from .results import headline, number, plain, predictions_of, records
-from ..corpora.table import InputError
+from ..core.errors import InputError
 
 # %% ../../nbs/analysis/45_comparisons.ipynb #e0778369
 def _wanted(

@@ -16,15 +16,16 @@ import pandas as pd
 from .. import __version__
 from .audit import audit, diversity, documented_shares, label_shares
 from .results import pipes
+from ..core.errors import InputError
+from ..core.files import json_text
 from ..corpora.audio import audio_path, open_part
 from ..corpora.catalogue import corpus_names
-from ..corpora.export import refuse_taken
+from ..corpora.export import refuse_export
 from zsemo_kit.corpora.formats import (
     Written, is_synthetic, require_synthetic, split_names, usable, write_audformat, write_datasets,
 )
 from ..corpora.readers import find, read
-from ..corpora.record import json_text
-from ..corpora.table import Corpus, InputError
+from ..corpora.table import Corpus
 from ..generation.cards import Card, cards, load_card
 from ..generation.prompts import messages
 from ..generation.store import RecordedStore
@@ -39,7 +40,7 @@ def cards_of(
     for name in dict.fromkeys(corpus.table["card"]):
         if name not in known and name not in cards():
             raise InputError(f"the card {name!r} does not come with the package", expected=f"one of {', '.join(cards())}",
-                             mend="give its file with --card")
+                             hint="give its file with --card")
     return {name: known.get(name) or load_card(name) for name in dict.fromkeys(corpus.table["card"])}
 
 
@@ -63,7 +64,7 @@ def _licence(corpus: Corpus, given: str) -> str:
         return given
     if recorded_share(corpus) < 1:
         raise InputError(f"{corpus.name} holds lines of your own model", expected="the licence that you give them",
-                         mend="add --licence, such as --licence cc-by-4.0; see the terms of the model")
+                         hint="add --licence, such as --licence cc-by-4.0; see the terms of the model")
     return _LICENCE
 
 # %% ../../nbs/analysis/48_datacard.ipynb #6155f014
@@ -286,7 +287,7 @@ def export_datasets(
 ) -> Written:  # what was written
     "A folder ready for the Hugging Face hub."
     require_synthetic(corpus)
-    refuse_taken(Path(folder), "datasets", force)
+    refuse_export(Path(folder), "datasets", force)
     good, bad = usable(corpus, progress)
     texts = _texts(good, own, "datasets", Path(folder), licence, commands, len(bad))
     return write_datasets(good, folder, texts, problems=bad, force=force, progress=progress)
@@ -320,7 +321,7 @@ def export_audformat(
     progress: bool = True,  # show bars
 ) -> Written:  # what was written
     "An audformat database with its data card and an experiment for nkululeko."
-    refuse_taken(Path(folder), "audformat", force)
+    refuse_export(Path(folder), "audformat", force)
     if not is_synthetic(corpus):
         if not real:
             require_synthetic(corpus, "--real writes a database that points to its audio, for this machine only")

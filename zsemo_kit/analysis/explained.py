@@ -30,7 +30,7 @@ from zsemo_kit.analysis.faithfulness import (
 from .faithfulness_figures import plot_attributes, plot_counterfactuals, plot_reliability, plot_reliance
 from .names import corpus_name, row_names, space_name
 from .results import number, pipes, records
-from ..corpora.table import InputError
+from ..core.errors import InputError
 from ..synthesis.annotation import ATTRIBUTES
 from ..synthesis.counterfactual import CONTROL, EDITS
 

@@ -18,9 +18,10 @@ import pandas as pd
 
 from .compare import Comparison, paired
 from .results import gather, left_out, number, parameters, predictions_of, records
-from .scores import METRIC_NAMES, METRICS, confusion
-from ..corpora.panels import Panel, widgets
-from ..corpora.table import InputError, escapes, space_labels
+from .scores import METRICS, METRIC_NAMES, confusion
+from ..core.errors import InputError
+from ..core.widgets import Panel, widgets
+from ..corpora.table import escapes, space_labels
 
 # %% ../../nbs/analysis/48_explorer.ipynb #6d5a4d66
 def read_results(
@@ -32,7 +33,7 @@ def read_results(
         found = gather(path, write=False)
         if found.empty:
             odd = f"{len(left_out(found))} folders that are none"
-            raise InputError("no finished runs here", found=odd, mend="run a study first: zsemo run demo")
+            raise InputError("no finished runs here", found=odd, hint="run a study first: zsemo run demo")
         return found
     return _from_csv(path)
 
@@ -41,11 +42,11 @@ def _from_csv(path: Path) -> pd.DataFrame:
     try:
         found = pd.read_csv(path)
     except (OSError, ValueError) as e:
-        raise InputError(f"cannot read {path.name}", found=" ".join(str(e).split()), mend="give a results.csv") from e
+        raise InputError(f"cannot read {path.name}", found=" ".join(str(e).split()), hint="give a results.csv") from e
     if lacking := [c for c in ("folder", "source", "target", "space", "uar") if c not in found]:
-        raise InputError(f"{path.name} is no table of results", expected=f"a column {lacking[0]}", mend="zsemo report writes one")
+        raise InputError(f"{path.name} is no table of results", expected=f"a column {lacking[0]}", hint="zsemo report writes one")
     if outside := [f for f in found["folder"].astype(str) if escapes(f)]:
-        raise InputError(f"{path.name} names a folder outside its own", found=outside[0], mend="gather the runs again")
+        raise InputError(f"{path.name} names a folder outside its own", found=outside[0], hint="gather the runs again")
     found.attrs = {"out": str(path.parent)}
     return found
 
@@ -89,13 +90,13 @@ def compare_runs(
 ) -> RunPair:  # first less second
     "Hold two runs against each other; runs over different utterances are refused."
     if first == second:
-        raise InputError("a run is not compared with itself", mend="choose two runs")
+        raise InputError("a run is not compared with itself", hint="choose two runs")
     known = results.set_index("folder")
     if lost := [f for f in (first, second) if f not in known.index]:
         raise InputError("no such run", found=lost[0], expected="a folder of the results")
     frames = predictions_of(Path(results.attrs.get("out", ".")), [first, second])
     if not frames:
-        raise InputError("no predictions beside these runs", mend="give the folder of the runs, not a copy of its results.csv")
+        raise InputError("no predictions beside these runs", hint="give the folder of the runs, not a copy of its results.csv")
     spaces = [str(known.loc[f, "space"]) for f in (first, second)]
     if spaces[0] != spaces[1]:
         raise InputError("these runs have different label spaces", found=" and ".join(spaces))
@@ -182,7 +183,7 @@ class ResultsExplorer(Panel):
     def page(self, changed: bool) -> str:
         rows = self.chosen
         if rows.empty:
-            raise InputError("no run is left", mend="choose 'any' in a menu, or take a word away")
+            raise InputError("no run is left", hint="choose 'any' in a menu, or take a word away")
         self._offer(rows)
         self._hide(rows)
         shown = self._table(rows) + f"<p>{len(rows):,} of {len(self.results):,} runs</p>"

@@ -15,8 +15,8 @@ import pandas as pd
 
 from .compare import Comparison, compare_all, paired, verdicts
 from .scores import aligned, clusters, interval, over_seeds, uar, weights
+from ..core.errors import InputError
 from ..corpora.folds import normal_text
-from ..corpora.table import InputError
 from ..synthesis.annotation import ATTRIBUTES, LEVELS, claims_of
 from ..synthesis.counterfactual import CONTROL, Edit
 from ..synthesis.listen import edits as word_edits
@@ -119,7 +119,7 @@ def _evidence(
     by = evidence.rename(columns={"gender": "_", "heard_gender": "gender"}).set_index(keys)
     at = rows.set_index(keys).index
     if not at.isin(by.index).any():
-        raise InputError("no utterance of the answers has evidence", mend="annotate the corpus that was answered")
+        raise InputError("no utterance of the answers has evidence", hint="annotate the corpus that was answered")
     known = by.reindex(index=at, columns=[*HELD, "text"]).astype(object).fillna("").astype(str)
     return _levelled(known.reset_index(drop=True), levels, measured=True)
 
@@ -318,7 +318,7 @@ def _moved(
         raise InputError(f"no edit of {attribute!r}", expected=", ".join(ATTRIBUTES))
     both = before.merge(after, on=["run", "utterance"], suffixes=("", "_after"))
     if both.empty:
-        raise InputError("the answers before and after an edit share no utterance", mend="keep the utterances' names")
+        raise InputError("the answers before and after an edit share no utterance", hint="keep the utterances' names")
     was, now = (both[attribute + end].map(scale) for end in ("", "_after"))
     others = [a for a in HELD if a != attribute]
     told = {a: both[a].ne("") & both[a + "_after"].ne("") for a in others}

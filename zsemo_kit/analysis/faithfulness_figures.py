@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter
 from .faithfulness import Calibration
 from .figures import _above, _lines, _plain, drawing, led, listed, needs, style
 from .speech_figures import _mark
-from ..corpora.table import InputError
+from ..core.errors import InputError
 
 # %% ../../nbs/analysis/47_faithfulness_figures.ipynb #b977abae
 _BLUE, _ORANGE, _GREY, _PALE = "#0072B2", "#D55E00", "#777777", "#DDDDDD"

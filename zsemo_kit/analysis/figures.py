@@ -34,7 +34,7 @@ from matplotlib.transforms import blended_transform_factory
 from sklearn.metrics import cohen_kappa_score
 
 from .scores import METRIC_NAMES, confusion
-from ..corpora.table import EMOTIONS, InputError
+from ..core.errors import InputError
 
 # %% ../../nbs/analysis/43_figures.ipynb #c6482b67
 EMOTION_COLOURS: dict[str, str] = {
@@ -329,7 +329,7 @@ def save_figure(
             fig.savefig(buffer := io.StringIO(), format="svg", metadata=about)
         path.write_bytes(_readable(buffer.getvalue(), getattr(fig, "alt", "") or title).encode())
     except OSError as error:
-        raise InputError(f"cannot write {path.name}", found=str(error.strerror), mend="choose another folder") from error
+        raise InputError(f"cannot write {path.name}", found=str(error.strerror), hint="choose another folder") from error
     return path
 
 # %% ../../nbs/analysis/43_figures.ipynb #95d9fe7b
@@ -528,7 +528,7 @@ def plot_heat_map(
     "Heat map of sources (rows) by targets (columns), in the order given."
     needs(rows, ["source", "target", metric], "the heat map")
     if rows.duplicated(["source", "target"]).any():
-        raise InputError("several rows for one source and target", expected="one", mend="filter the table first")
+        raise InputError("several rows for one source and target", expected="one", hint="filter the table first")
     sources, targets = list(dict.fromkeys(rows["source"])), list(dict.fromkeys(rows["target"]))
     grid = rows.pivot(index="source", columns="target", values=metric).loc[sources, targets].astype(float)
     cells = {(r["source"], r["target"]): r for r in rows.to_dict("records")}
@@ -640,7 +640,7 @@ def plot_stages(
     needs(rows, ["stage", metric], "the stages")
     rows = rows.assign(variant=rows["variant"].astype(str) if "variant" in rows else "")
     if rows.duplicated(["stage", "variant"]).any():
-        raise InputError("several rows for one stage and variant", expected="one", mend="filter the table first")
+        raise InputError("several rows for one stage and variant", expected="one", hint="filter the table first")
     places, variants = _places(list(dict.fromkeys(rows["stage"].astype(str)))), list(dict.fromkeys(rows["variant"]))
     unit = max(1.05, 0.2 + 0.36 * len(variants))  # inches between stages: room for a number a variant
     first = _adds(rows[rows["variant"] == variants[0]], metric)

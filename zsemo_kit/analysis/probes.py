@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from ..corpora.table import Corpus, InputError
+from ..core.errors import InputError
+from ..corpora.table import Corpus
 from ..synthesis.annotation import ATTRIBUTES
 from ..synthesis.counterfactual import EDITS, edited
 from ..training.speechllm import SpeechLLM
@@ -72,7 +73,7 @@ def probed(
     the seed. "original" are the answers to these as they are.
     """
     if model.annotator is None:
-        raise InputError("this model has no thresholds to hold its claims against", mend="train it with fit_speechllm")
+        raise InputError("this model has no thresholds to hold its claims against", hint="train it with fit_speechllm")
     store = model.encoder.cache.folder
     known = model.annotator.annotate(corpus, cache=store, progress=progress)
     answers: dict[str, pd.DataFrame] = {}

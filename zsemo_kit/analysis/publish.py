@@ -18,10 +18,10 @@ from .comparisons import shown_comparisons
 from .figures import Drawing, save_figure
 from .names import row_names
 from .report import Report, environments
-from .results import caption, headline, records, shown, write_text
+from .results import caption, headline, records, shown
 from .scores import METRIC_NAMES
-from ..corpora.record import json_text
-from ..corpora.table import InputError
+from ..core.errors import InputError
+from ..core.files import json_text, write_text
 
 # %% ../../nbs/analysis/49_publish.ipynb #4ee51144
 def described(
@@ -100,8 +100,8 @@ def publish(
     if page.exists():
         done = json.loads(page.read_text(encoding="utf-8"))
     if done.get("runs", 0) > len(found.results):
-        wanted, mend = f"{done['runs']} at least", f"finish it: zsemo run {found.study}; or delete {page.name} to start afresh"
-        raise InputError(f"{page.name} stands on more runs", expected=wanted, found=str(len(found.results)), mend=mend)
+        wanted, hint = f"{done['runs']} at least", f"finish it: zsemo run {found.study}; or delete {page.name} to start afresh"
+        raise InputError(f"{page.name} stands on more runs", expected=wanted, found=str(len(found.results)), hint=hint)
     figures = {**found.figures, **(also or {})}
     files = {what: save_figure(figure, found.study, what, Path(folder)) for what, figure in figures.items()}
     kept = {f"{found.study}__{name}.svg" for name in keep}

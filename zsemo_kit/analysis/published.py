@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from .results import pipes
-from ..corpora.table import InputError
+from ..core.errors import InputError
 
 # %% ../../nbs/analysis/49_published.ipynb #33380288
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def read_published(
             raise KeyError(study)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"figures/{file.name} cannot be read", expected="what publishing writes",
-                         mend=f"zsemo report {study} writes it again") from None
+                         hint=f"zsemo report {study} writes it again") from None
     return Published(study, rows, tests, figures, facts)
 
 # %% ../../nbs/analysis/49_published.ipynb #9a5178cd
@@ -133,10 +133,10 @@ def find_value(
     Raises `InputError` if the study is not published, or if no row, or more than one, is meant.
     """
     if found.rows.empty:
-        raise InputError(f"the study {found.study!r} has not been published", mend=f"make it: zsemo run {found.study}")
+        raise InputError(f"the study {found.study!r} has not been published", hint=f"make it: zsemo run {found.study}")
     rows = _choose(found.rows, only)
     if len(rows) != 1:
-        raise InputError(f"{len(rows)} rows are meant", expected="one", found=", ".join(rows["row"]), mend="name more columns")
+        raise InputError(f"{len(rows)} rows are meant", expected="one", found=", ".join(rows["row"]), hint="name more columns")
     return str(rows[_column(rows, column)].iloc[0])
 
 
@@ -167,7 +167,7 @@ def find_test(
     rows = _choose(found.tests, wanted) if len(found.tests) else found.tests
     if len(rows) != 1:
         raise InputError(f"{len(rows)} tests of {name!r} against {baseline!r}", expected="one",
-                         mend=f"see zsemo report {found.study}")
+                         hint=f"see zsemo report {found.study}")
     test = rows.iloc[0]
     difference = test["difference"] if test["difference"].startswith("-") else f"+{test['difference']}"
     p = test["p (Holm)"]

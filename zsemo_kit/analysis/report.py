@@ -18,7 +18,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from .across import across, shown_across
 from .comparisons import baseline_of, comparisons, is_baseline, shown_comparisons
+from .explained import Explained, explained, sections
 from zsemo_kit.analysis.figures import (
     plot_ablation,
     plot_confusion,
@@ -29,28 +31,15 @@ from zsemo_kit.analysis.figures import (
     plot_training,
     save_figure,
 )
-from .across import across, shown_across
-from .explained import Explained, explained, sections
 from .names import corpus_name, row_name, row_names, setting_name, source_part, space_name
 from zsemo_kit.analysis.results import (
-    caption,
-    gather,
-    headline,
-    left_out,
-    markdown,
-    ordered,
-    parameters,
-    pipes,
-    predictions_of,
-    records,
-    shown,
-    stages,
-    table,
+    caption, gather, headline, left_out, markdown, ordered, parameters, pipes, predictions_of, records, shown, stages, table,
     varying,
-    write_text,
 )
 from .scores import METRIC_NAMES, OUTSIDE, aligned, counted
-from ..corpora.table import SPACES, InputError
+from ..core.errors import InputError
+from ..core.files import write_text
+from ..corpora.table import SPACES
 
 # %% ../../nbs/analysis/49_report.ipynb #f62caaea
 _SIZES = ("n", "size", "limit", "n_source", "max_utterances", "utterances")  # parameters that set the training size

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 
 # %% ../../nbs/analysis/40_scores.ipynb #f88d867d
 METRICS = ("uar", "wa", "macro_f1", "weighted_f1")  # the four scores, in the order of every table
@@ -117,7 +117,7 @@ def _known(
             "the truth holds classes that are not in the label space",
             expected=", ".join(labels),
             found=", ".join(odd),
-            mend="map the corpus into the space before scoring",
+            hint="map the corpus into the space before scoring",
         )
 
 # %% ../../nbs/analysis/40_scores.ipynb #c7d0dce4

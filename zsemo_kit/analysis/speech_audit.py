@@ -18,8 +18,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from .compare import holm
 from .scores import interval, scores, weights
+from ..core.errors import InputError
 from ..corpora.folds import normal_text
-from ..corpora.table import EMOTIONS, Corpus, InputError
+from ..corpora.table import EMOTIONS, Corpus
 from ..synthesis.listen import edits, normalised
 
 # %% ../../nbs/analysis/42_speech_audit.ipynb #29ad556b
@@ -44,7 +45,7 @@ def measured(
         raise InputError(f"utterance {ids[ids.duplicated()].iloc[0]} is measured twice", expected="one row an utterance")
     rows = corpus.table[corpus.table["emotion"] != ""]
     if not rows["utterance"].isin(ids).any():
-        raise InputError(f"no labelled utterance of {corpus.name!r} is among the measures", mend="measure this corpus")
+        raise InputError(f"no labelled utterance of {corpus.name!r} is among the measures", hint="measure this corpus")
     numbers = measures[known].apply(pd.to_numeric, errors="coerce").astype(float).set_axis(ids, axis=0)
     numbers = numbers.where(np.isfinite(numbers)).reindex(rows["utterance"]).reset_index(drop=True)
     if "pitch_mean" in numbers:
@@ -412,7 +413,7 @@ def intelligibility(
     rows = corpus.table[corpus.table["emotion"].ne("") & corpus.table["text"].map(normalised).ne("")]
     heard = rows["utterance"].isin(texts.index)
     if not heard.any():
-        raise InputError(f"no utterance of {corpus.name!r} has both text and transcript", mend="transcribe this corpus")
+        raise InputError(f"no utterance of {corpus.name!r} has both text and transcript", hint="transcribe this corpus")
     counted = edits(rows["text"].tolist(), texts.reindex(rows["utterance"], fill_value="").tolist()).set_index(rows.index)
     wrong = counted[["substitutions", "deletions", "insertions"]].sum(axis=1)
     rows = rows.assign(errors=wrong, words=counted["words"], heard=heard)

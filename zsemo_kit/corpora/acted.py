@@ -51,8 +51,8 @@ def _list_takes(root: Path, corpus: str, parse: Callable[[Path], _Take], example
             takes.setdefault(take["utterance"], take | {"audio": make_relative(path, root)})
     found = "; ".join(f"{n:,} file(s) left out: {why}" for why, n in left.items())
     if not takes:
-        expected, mend = f"audio such as {example}", "give the folder as it was unpacked"
-        raise InputError(f"{corpus}: nothing to read in {root}", expected=expected, found=found, mend=mend)
+        expected, hint = f"audio such as {example}", "give the folder as it was unpacked"
+        raise InputError(f"{corpus}: nothing to read in {root}", expected=expected, found=found, hint=hint)
     if left:
         warnings.warn(f"{corpus}: {found}", stacklevel=3)
     return pd.DataFrame([takes[i] for i in sorted(takes)])

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .table import InputError
+from ..core.errors import InputError
 
 # %% ../../nbs/corpora/01_arrow.ipynb #72044580
 def _classes(table: pa.Table) -> dict[str, list[str]]:

@@ -4,23 +4,12 @@
 
 # %% auto #0
 __all__ = ['RATE', 'LONGEST', 'OWN_TERMS', 'Part', 'open_part', 'load_audio', 'save_audio', 'trimmed', 'levelled', 'equalised',
-           'own_terms', 'audio_path', 'utterance_audio', 'file_stamp', 'audio_digest', 'without_interrupts', 'in_order',
-           'stream_audio', 'each_audio']
+           'own_terms', 'audio_path', 'utterance_audio', 'audio_digest', 'stream_audio', 'each_audio']
 
 # %% ../../nbs/corpora/01_audio.ipynb #923b8c5d
 import hashlib
 import math
-import multiprocessing
-import os
-import re
-import signal
-import threading
-import time
-import uuid
-import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -29,13 +18,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import cpu_count  # type: ignore[import-untyped]
-from joblib.externals.loky import ProcessPoolExecutor  # type: ignore[import-untyped]
 from scipy.fft import irfft, next_fast_len, rfft
-from tqdm.auto import tqdm
 
+from ..core.errors import InputError
+from ..core.files import atomic_file, file_stamp
+from ..core.parallel import in_order
 from .opening import AudioError, audio_package, open_sound
-from .table import Corpus, InputError, escapes
+from .table import Corpus, escapes
 
 # %% ../../nbs/corpora/01_audio.ipynb #50bd46a6
 RATE = 16_000  # samples a second, everywhere in the kit
@@ -51,7 +40,7 @@ def _span(file: Any, path: Path, start: float, end: float) -> tuple[int, int]:
     first, last = (0.0 if math.isnan(start) else start), (length if math.isnan(end) else end)
     if not 0 <= first < last <= length + _ROUNDING or first >= length:
         raise AudioError("outside", path, f"the part from {first:g} s to {last:g} s is not in it",
-                         found=f"{length:.3f} s of sound", mend="mend start and end in the corpus' table")
+                         found=f"{length:.3f} s of sound", hint="mend start and end in the corpus' table")
     begin, stop = round(first * file.samplerate), min(round(last * file.samplerate), file.frames)
     if begin >= stop:
         raise AudioError("empty", path, f"the part from {first:g} s to {last:g} s holds no sound")
@@ -151,7 +140,7 @@ def load_audio(
     with open_part(path, start, end) as part:
         if part.seconds > longest:
             raise AudioError("long", part.path, f"{part.seconds:.1f} s of sound", expected=f"at most {longest:g} s",
-                             mend="cut it into utterances (start and end in the table)")
+                             hint="cut it into utterances (start and end in the table)")
         return np.concatenate([*_resampled(part.mono(), part.rate, rate)])
 
 # %% ../../nbs/corpora/01_audio.ipynb #6da2f932
@@ -167,23 +156,19 @@ def save_audio(
     peak = float(np.abs(samples).max(initial=0)) if samples.ndim == 1 and len(samples) else math.nan
     if not peak <= 1:
         raise InputError(f"will not write {path.name}", expected="one channel of numbers within -1 and 1",
-                         found=f"shape {samples.shape}, peak {peak:g}", mend="scale it first (levelled)")
+                         found=f"shape {samples.shape}, peak {peak:g}", hint="scale it first (levelled)")
     _write(path, samples, rate)
     return path
 
 # %% ../../nbs/corpora/01_audio.ipynb #3c993e63
 def _write(path: Path, samples: np.ndarray, rate: int) -> None:
     sf = audio_package("soundfile")
-    part = path.with_name(f".{path.stem[:60]}.{uuid.uuid4().hex}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         whole = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)  # what was read from 16 bit stays as it was
-        sf.write(part, whole, rate, subtype="PCM_16")
-        part.replace(path)
-    except (sf.SoundFileError, OSError) as e:
-        if part.exists():
-            part.unlink()
-        raise InputError(f"cannot write {path}", found=str(e), mend="is there room, and may you write there?") from e
+        with atomic_file(path) as part:
+            sf.write(part, whole, rate, subtype="PCM_16")
+    except sf.SoundFileError as e:
+        raise InputError(f"cannot write {path}", found=str(e), hint="is there room, and may you write there?") from e
 
 # %% ../../nbs/corpora/01_audio.ipynb #6c6fe268
 _HOP = RATE // 50  # samples of a block: 20 ms
@@ -303,17 +288,6 @@ def utterance_audio(
     return load_audio(audio_path(corpus, i), _cell(corpus, "start", i), _cell(corpus, "end", i))
 
 # %% ../../nbs/corpora/01_audio.ipynb #a36752db
-def file_stamp(
-    path: Path,  # any file
-) -> str:  # changes when the file does
-    "Size, times and number of a file: if they are as before, so is the content."
-    try:
-        s = path.stat()
-    except OSError as e:
-        raise InputError(f"{path}: there is no such file", mend="unpack the corpus again") from e
-    return f"{s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}"
-
-
 @lru_cache(maxsize=100_000)
 def _hashed(path: Path, stamp: str) -> str:
     "SHA-256 of a file, remembered by this process as long as its stamp is the same."
@@ -324,138 +298,13 @@ def _hashed(path: Path, stamp: str) -> str:
 def audio_digest(
     corpus: Corpus,  # any corpus with audio
     i: int,  # row, counted from 0
-    digest: Callable[[Path], str] | None = None,  # hash of a file that remembers between processes: `corpora.cache.file_digest`
+    digest: Callable[[Path], str] | None = None,  # hash of a file that remembers between processes: `core.cache.file_digest`
 ) -> str:  # 32 hexadecimal digits
     "Hash of what an utterance sounds like: the bytes of its file and its seconds, not its name or place."
     start, end = (float(_cell(corpus, column, i)) for column in ("start", "end"))
     path = audio_path(corpus, i)
     content = digest(path) if digest else _hashed(path, file_stamp(path))
     return hashlib.sha256(f"{content} {start!r} {end!r}".encode()).hexdigest()[:32]
-
-# %% ../../nbs/corpora/01_audio.ipynb #a2cea2f5
-_MARK = "ZSEMO_WORKER"  # set in workers: they start none of their own
-_WORKER = dict.fromkeys((_MARK, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
-_POOLS: dict[tuple[int, int], Any] = {}  # (process, workers): a pool does not survive a fork
-
-
-def _workers(jobs: int | None) -> int:
-    "Processes to use; one, this one, in workers of this module and in daemons, which may have no children."
-    inside = _MARK in os.environ or multiprocessing.current_process().daemon
-    return 1 if inside else max(jobs or cpu_count(), 1)
-
-
-def _pool(workers: int) -> Any:
-    "Processes started afresh (no fork of threads or of devices), kept for the next call, gone after a minute idle."
-    key = os.getpid(), workers
-    if key not in _POOLS:
-        # an idle worker that leaves just as work arrives is replaced; its results are whole, and the warning alarms for nothing
-        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor")
-        _POOLS[key] = ProcessPoolExecutor(max_workers=workers, timeout=60, env=_WORKER)
-    return _POOLS[key]
-
-# %% ../../nbs/corpora/01_audio.ipynb #a7ad8c85
-def _tried(work: Callable[[Any], Any], item: Any) -> tuple[Any, str]:
-    "The result, or what went wrong in one line."
-    try:
-        return work(item), ""
-    except Exception as e:  # whatever is wrong with an item ends that item only
-        told = " ".join(str(e).split())
-        return None, told if isinstance(e, InputError) else f"{type(e).__name__}: {told}"
-
-
-def _chunk(work: Callable[[Any], Any], items: Sequence[Any]) -> tuple[list[tuple[Any, str]], float]:
-    "The results, and the seconds that one took."
-    begin = time.monotonic()
-    return [_tried(work, item) for item in items], (time.monotonic() - begin) / len(items)
-
-# %% ../../nbs/corpora/01_audio.ipynb #8b8fdf29
-@contextmanager
-def without_interrupts() -> Iterator[None]:
-    "Processes that are started here ignore Ctrl-C from their first moment: who started them ends them."
-    if threading.current_thread() is not threading.main_thread():  # only there may it be set
-        yield
-        return
-    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, heard)
-
-# %% ../../nbs/corpora/01_audio.ipynb #780e7226
-_CHUNK, _BEAT = 16, 0.5  # items sent to a worker at once: so many, or as many as take so many seconds
-
-
-def _shared(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[tuple[Any, str]]:
-    "The results of other processes, in order; about two chunks a worker are on the way."
-    begin, size = 0, 1
-    pool, waiting = _pool(workers), deque[Any]()
-    try:
-        while begin < len(items) or waiting:
-            while begin < len(items) and len(waiting) <= 2 * workers:  # loky queues so many: more trip it when workers are killed
-                with without_interrupts():
-                    waiting.append(pool.submit(_chunk, work, items[begin : begin + size]))
-                begin += size
-            pairs, seconds = waiting.popleft().result()
-            size = max(1, min(_CHUNK, int(_BEAT / max(seconds, 1e-6))))
-            yield from pairs
-    except KeyboardInterrupt:  # who interrupts does not want to wait for what is on the way
-        _ended(pool, workers)
-        raise
-    except BrokenProcessPool as e:
-        _ended(pool, workers)
-        raise _lost(e, "serial" not in str(e)) from e
-    except Exception as e:  # `work` raises nothing here: this is about sending it, or its result
-        raise _lost(e, False) from e
-    finally:
-        for future in waiting:
-            future.cancel()
-        if multiprocessing.parent_process():  # such a process would wait for its idle children before it ends
-            _ended(pool, workers)
-
-# %% ../../nbs/corpora/01_audio.ipynb #f2e98723
-def _ended(pool: Any, workers: int) -> None:
-    _POOLS.pop((os.getpid(), workers), None)
-    pool.shutdown(kill_workers=True)
-
-
-def _lost(error: Exception, died: bool) -> InputError:
-    "What a user can do when processes fail, not items."
-    found = f"{type(error).__name__}: {str(error).split('. ')[0]}"
-    if died:
-        return InputError("a worker process died, killed or crashed", found=found,
-                          mend="most often memory ran out: use fewer jobs, or shorter files")
-    return InputError("the work or its result cannot be sent to another process", found=found,
-                      mend="use a function of a module and plain results, or jobs=1")
-
-# %% ../../nbs/corpora/01_audio.ipynb #2cb055e3
-_HERE, _LEFT = 1.0, 4.0  # seconds worked before processes are thought of; seconds of work left that are worth them
-
-
-def in_order(
-    work: Callable[[Any], Any],  # for one item; sent to other processes, so best a function of a module
-    items: Sequence[Any],  # what it is called with, one at a time
-    *,
-    jobs: int | None = None,  # processes; None is one a core where that pays, 1 is none but this
-    progress: bool = False,  # show a bar
-    title: str = "",  # what the bar says
-) -> Iterator[tuple[Any, str]]:  # one an item, in order: the result and "", or None and what went wrong
-    """Work through items on all cores with flat memory; an exception belongs to its item and ends nothing.
-
-    A worker that is killed is an `InputError`. Relative paths in items mean nothing in other processes."""
-    workers = _workers(jobs)
-    begin, done = time.monotonic(), 0
-    with tqdm(total=len(items), desc=title, unit="file", disable=not progress) as bar:
-        while done < len(items) and (workers == 1 or (jobs is None and not _pays(time.monotonic() - begin, done, len(items)))):
-            yield _tried(work, items[done])
-            done += 1
-            bar.update()
-        for pair in _shared(work, items[done:], workers) if done < len(items) else ():
-            yield pair
-            bar.update()
-
-
-def _pays(seconds: float, done: int, n: int) -> bool:
-    return seconds > _HERE and seconds / max(done, 1) * (n - done) > _LEFT
 
 # %% ../../nbs/corpora/01_audio.ipynb #ae0e21c4
 def _on_sound(item: tuple[Path | str, float, float, tuple[Any, ...]], work: Callable[..., Any], longest: float) -> Any:

@@ -73,7 +73,7 @@ class KnownFault(_Record):
     utterance: str = ""  # its id
     seconds: float = 0.0  # length of nearly all files of a copy
     why: str  # what is wrong
-    mend: str  # what to do about it
+    hint: str  # what to do about it
 
 
 class CorpusFacts(_Record):
@@ -140,8 +140,8 @@ def check_model(
         place = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(place, kind.model_fields, 1)
-            mend = f"did you mean {near[0]}?" if near else ""
-            raise InputError(f"{where}: unknown field {place!r}", expected=", ".join(kind.model_fields), mend=mend) from e
+            hint = f"did you mean {near[0]}?" if near else ""
+            raise InputError(f"{where}: unknown field {place!r}", expected=", ".join(kind.model_fields), hint=hint) from e
         expected = "a value" if first["type"] == "missing" else re.sub("^(Value error, |Input should be )", "", first["msg"])
         found = "" if first["type"] == "missing" or not place else repr(first["input"])[:80]
         raise InputError(f"{where}: {f'bad {place!r}' if place else 'it does not fit'}", expected=expected, found=found) from e
@@ -185,7 +185,7 @@ def corpus_facts(
     if name not in corpus_names():
         near = difflib.get_close_matches(name.lower(), corpus_names(), 1)
         raise InputError(f"no corpus {name!r}", expected=f"one of {', '.join(corpus_names())}",
-                         mend=f"did you mean {near[0]}?" if near else "")
+                         hint=f"did you mean {near[0]}?" if near else "")
     return _load_facts(name, tuple(sys.path))
 
 # %% ../../nbs/corpora/00_catalogue.ipynb #f119760d

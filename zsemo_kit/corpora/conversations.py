@@ -236,7 +236,7 @@ def _read_daily_part(path: Path, split: str) -> pd.DataFrame:
     if odd:
         what = f"{path.name}, line {odd[0]}: as many emotions as turns expected"
         if len(odd) > max(1, len(dialogues) // 100):
-            raise InputError(what, found=f"{len(odd)} such dialogues", mend="check that the files belong together")
+            raise InputError(what, found=f"{len(odd)} such dialogues", hint="check that the files belong together")
         warnings.warn(f"{what}; {len(odd)} dialogue(s) left out", stacklevel=3)
     rows = [(f"{split or 'all'}_{line:05}", turn, words[turn], emotions[turn], acts[turn] if turn < len(acts) else "", line)
             for line, words, emotions, acts in dialogues if len(words) == len(emotions) for turn in range(len(words))]
@@ -342,8 +342,8 @@ def read_iemocap(
     needed = "Session[1-5]/dialog/EmoEvaluation"
     folders = look_for(root, f"[Ss]{needed[1:]}")
     if not folders and root.is_dir() and (tables := look_for(root, "*.csv")):
-        mend = f"give the release, or read the table as one of your own: zsemo doctor {tables[0]}"
-        raise InputError(f"iemocap: {tables[0]} is a table that others made", expected="Session1/dialog/EmoEvaluation", mend=mend)
+        hint = f"give the release, or read the table as one of your own: zsemo doctor {tables[0]}"
+        raise InputError(f"iemocap: {tables[0]} is a table that others made", expected="Session1/dialog/EmoEvaluation", hint=hint)
     evaluations = [p for f in folders for p in look_for(f, "*.txt", 0)]
     turns = [(t, p.parents[2]) for p in evaluations for t in _read_iemocap_dialogue(p)]
     if not turns:

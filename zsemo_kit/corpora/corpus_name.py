@@ -110,5 +110,5 @@ def check_known(
         if part.path or part.corpus or part.text in written:
             continue
         near = difflib.get_close_matches(part.text.lower(), [*corpus_names(), *written], 1)
-        raise InputError(f"{where}no corpus {part.text!r}", mend=f"did you mean {near[0]}?" if near else "",
+        raise InputError(f"{where}no corpus {part.text!r}", hint=f"did you mean {near[0]}?" if near else "",
                          expected=f"one of {', '.join((*corpus_names(), *written))}, or a path such as ./{part.text or 'mine'}")

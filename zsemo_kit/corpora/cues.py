@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..core.errors import InputError
 from .files import look_for
 from .readers import find
-from .table import Corpus, InputError
+from .table import Corpus
 
 # %% ../../nbs/corpora/09_cues.ipynb #23fefeeb
 CUES: dict[str, str] = {  # name: what it is, with its unit; the order of all arrays of cues
@@ -45,10 +46,10 @@ def _file(
     folder = Path(root) if root is not None else find("meld_acoustic")
     if folder is None or not folder.is_dir():
         raise InputError("the recorded cues of MELD were not found", found="" if folder is None else f"no folder {folder}",
-                         expected="a folder meld_acoustic in ZSEMO_CORPORA", mend=_GET)
+                         expected="a folder meld_acoustic in ZSEMO_CORPORA", hint=_GET)
     files = look_for(folder, f"meld_{split}_audio_features.csv*")
     if not files:
-        raise InputError(f"no recorded cues of MELD's part {split} in {folder}", mend=_GET)
+        raise InputError(f"no recorded cues of MELD's part {split} in {folder}", hint=_GET)
     return files[0]
 
 # %% ../../nbs/corpora/09_cues.ipynb #51730a30
@@ -74,10 +75,10 @@ def _part(
         raise InputError(f"{path} cannot be read as a table", found=" ".join(str(e).split())[:200]) from e
     lacking = [c for c in ("filename", *_COLUMNS) if c not in rows]
     if lacking:
-        raise InputError(f"{path} lacks the column {lacking[0]!r}", found=", ".join(map(str, rows.columns))[:200], mend=_GET)
+        raise InputError(f"{path} lacks the column {lacking[0]!r}", found=", ".join(map(str, rows.columns))[:200], hint=_GET)
     rows = rows.set_index(rows["filename"].str.strip().str.removesuffix(".wav"))
     if rows.index.has_duplicates:
-        raise InputError(f"{path.name} has the clip {rows.index[rows.index.duplicated()][0]!r} twice", mend=_GET)
+        raise InputError(f"{path.name} has the clip {rows.index[rows.index.duplicated()][0]!r} twice", hint=_GET)
     cues = pd.DataFrame({new: _numbers(rows[old], path) for old, new in _COLUMNS.items()})
     voiceless = cues["pitch_mean"].isna()
     return cues.assign(**{c: cues[c].mask(voiceless) for c in ("pitch_sd", "pitch_range")})

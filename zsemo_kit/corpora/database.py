@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .table import InputError
+from ..core.errors import InputError
 from .words import own_columns, part_named
 
 # %% ../../nbs/corpora/02_database.ipynb #42125cf7
@@ -101,7 +101,7 @@ def _joined(db: "audformat.Database", tables: dict[str, pd.DataFrame]) -> pd.Dat
             if len(said) > 1:
                 told = ", ".join(f"{v} in {n}" for v, n in zip(said[column], said["_table"], strict=True))
                 raise InputError(f"{db.name}: tables do not agree on the {column} of {key}", found=told,
-                                 mend="remove one of the tables")
+                                 hint="remove one of the tables")
     unsaid = rows.assign(split=rows["split"].where(rows["split"].ne(""), None))
     merged = unsaid.groupby("_key", sort=False).first().reset_index(drop=True)
     return merged.drop(columns="_table")

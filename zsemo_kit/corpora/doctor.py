@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .audio import Part, in_order, open_part
+from ..core.parallel import in_order
+from .audio import Part, open_part
 from .opening import DECODED, AudioError
 from .catalogue import Count, CorpusFacts, KnownFault, Release, corpus_facts, corpus_names
 from .readers import read
@@ -53,9 +54,9 @@ class Examination:
         return title + rows.assign(status=status).to_html(index=False, escape=False)
 
 # %% ../../nbs/corpora/03_doctor.ipynb #178874bc
-def _check(check: str, expected: Any, found: Any, status: str, mend: str = "") -> dict[str, str]:
+def _check(check: str, expected: Any, found: Any, status: str, hint: str = "") -> dict[str, str]:
     shown = [f"{v:,}" if isinstance(v, int | np.integer) else str(v) for v in (expected, found)]
-    return {"check": check, "expected": shown[0], "found": shown[1], "status": status, "mend": "" if status == "ok" else mend}
+    return {"check": check, "expected": shown[0], "found": shown[1], "status": status, "mend": "" if status == "ok" else hint}
 
 
 def _some(ids: pd.Series, n: int = 3) -> str:
@@ -63,8 +64,8 @@ def _some(ids: pd.Series, n: int = 3) -> str:
     return f"{len(ids):,}" + (f": {', '.join(map(str, ids.head(n)))}{'…' if len(ids) > n else ''}" if len(ids) else "")
 
 
-def _none(check: str, ids: pd.Series, mend: str, status: str = "warn") -> dict[str, str]:
-    return _check(check, 0, _some(ids), status if len(ids) else "ok", mend)
+def _none(check: str, ids: pd.Series, hint: str, status: str = "warn") -> dict[str, str]:
+    return _check(check, 0, _some(ids), status if len(ids) else "ok", hint)
 
 # %% ../../nbs/corpora/03_doctor.ipynb #bb58b8c2
 def _facts_of(corpus: Corpus) -> CorpusFacts:
@@ -129,7 +130,7 @@ def _check_known_bad(corpus: Corpus, facts: CorpusFacts) -> Iterator[dict[str, s
     there = set(corpus.table["utterance"])
     for item in facts.known_bad:
         if item.utterance in there:
-            yield _check(f"known bad item {item.utterance}", item.why, "there", "warn", item.mend)
+            yield _check(f"known bad item {item.utterance}", item.why, "there", "warn", item.hint)
 
 # %% ../../nbs/corpora/03_doctor.ipynb #137e7fdc
 SILENT = 1e-3  # an amplitude below this (-60 dB of full scale) is silence
@@ -173,10 +174,10 @@ def _hear(item: tuple[Path, float, float]) -> dict[str, Any]:
         with open_part(*item) as part:
             return _measure_part(part)
     except AudioError as e:
-        return {"kind": e.kind, "told": e.found, "mend": e.mend}
+        return {"kind": e.kind, "told": e.found, "mend": e.hint}
 
 # %% ../../nbs/corpora/03_doctor.ipynb #635305d3
-_FAULTS = {  # kind: status and mend
+_FAULTS = {  # kind: status and hint
     "missing": ("fail", "unpack them again"), "corrupt": ("fail", "unpack them again, or leave them out"),
     "empty": ("fail", "unpack them again, or leave them out"), "outside": ("fail", "mend start and end"),
     "silent": ("warn", "leave them out of speech"), "clipped": ("warn", "know it: loud voices are distorted"),
@@ -195,9 +196,9 @@ _OWN_NAME = {".wav": ("WAV", "WAVEX", "RF64"), ".flac": ("FLAC",), ".mp3": ("MP3
 def _check_oddities(some: pd.DataFrame, heard: pd.DataFrame) -> Iterator[dict[str, str]]:
     "Checks that only appear where there is something to say."
     ids, suffix = some["utterance"], some["audio"].map(lambda a: Path(a).suffix.lower())
-    for column, (check, mend) in _ODD.items():
+    for column, (check, hint) in _ODD.items():
         if (bad := ids[heard[column].eq(True)]).size:
-            yield _none(check, bad, mend)
+            yield _none(check, bad, hint)
     forms = zip(heard["form"].astype(object).fillna(""), suffix, strict=True)
     wrong = [bool(form) and ending in _OWN_NAME and form not in _OWN_NAME[ending] for form, ending in forms]
     if any(wrong):
@@ -217,26 +218,26 @@ def _check_decoding(audio: pd.Series, facts: CorpusFacts) -> Iterator[dict[str, 
     if len(counts):
         found = ", ".join(f"{n:,} as {ending}" for ending, n in counts.items())
         cut = f"zsemo fetch {facts.name} --audio cuts WAVs from them"
-        mend = cut if facts.videos else "they take time: convert them to WAV"
-        yield _check("audio to be decoded", "WAV or FLAC", found, "warn", mend)
+        hint = cut if facts.videos else "they take time: convert them to WAV"
+        yield _check("audio to be decoded", "WAV or FLAC", found, "warn", hint)
 
 
 def _check_faults(ids: pd.Series, heard: pd.DataFrame, known: set[str]) -> Iterator[dict[str, str]]:
     "One check a kind of fault; faults that the corpus is known for do not fail it."
-    for kind, (status, mend) in _FAULTS.items():
+    for kind, (status, hint) in _FAULTS.items():
         bad = ids[heard["clipped"].eq(True) if kind == "clipped" else heard["kind"].eq(kind)]
-        yield _none(f"{kind} audio", bad, mend, "warn" if set(bad) <= known else status)
+        yield _none(f"{kind} audio", bad, hint, "warn" if set(bad) <= known else status)
     twice = heard["digest"].ne("") & heard["digest"].notna() & heard["digest"].duplicated(keep=False)
     yield _none("audio that stands under two names", ids[twice], "leave one out: it may be in train and test")
 
 # %% ../../nbs/corpora/03_doctor.ipynb #0d7ee29b
-def _check_form(check: str, ids: pd.Series, values: pd.Series, low: float, mend: str) -> dict[str, str]:
+def _check_form(check: str, ids: pd.Series, values: pd.Series, low: float, hint: str) -> dict[str, str]:
     "How many utterances have which rate or number of channels; a mixture warns, with the first of the fewest."
     counts = Counter(values.astype(int).tolist()).most_common()
     odd = ids[values.index[values != counts[0][0]]] if counts else ids[:0]
     found = ", ".join(f"{value:,} ({n:,})" for value, n in counts)
     names = f"; {_some(odd)}" if len(odd) else ""
-    return _check(check, "one", found + names, "warn" if len(odd) or any(v < low for v, _ in counts) else "ok", mend)
+    return _check(check, "one", found + names, "warn" if len(odd) or any(v < low for v, _ in counts) else "ok", hint)
 
 
 def _check_forms(ids: pd.Series, heard: pd.DataFrame) -> Iterator[dict[str, str]]:
@@ -253,7 +254,7 @@ def _check_copies(heard: pd.DataFrame, copies: Sequence[KnownFault]) -> Iterator
     seconds = pd.to_numeric(heard["seconds"], errors="coerce")
     for copy in copies:
         if seconds.sub(copy.seconds).abs().lt(0.0015).mean() > 0.95:
-            yield _check("known copy", "as released", copy.why, "fail", copy.mend)
+            yield _check("known copy", "as released", copy.why, "fail", copy.hint)
 
 # %% ../../nbs/corpora/03_doctor.ipynb #2f59b019
 def _check_audio(corpus: Corpus, facts: CorpusFacts, progress: bool, jobs: int | None = None) -> Iterator[dict[str, str]]:

@@ -11,7 +11,7 @@ import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 
-from .table import InputError
+from ..core.errors import InputError
 
 # %% ../../nbs/corpora/01_encodings.ipynb #21efed84
 _WEST = {  # letters beyond ASCII
@@ -155,7 +155,7 @@ def _guessed(data: bytes, name: str) -> str:
     if not readings or alike:
         found = " or ".join(_NAMES[r[1]] for r in (readings[0], *alike)) if alike else ""
         raise InputError(f"{name} is not UTF-8, and its encoding cannot be told", found=found,
-                         mend="save it as UTF-8 (in Excel: CSV UTF-8)")
+                         hint="save it as UTF-8 (in Excel: CSV UTF-8)")
     _, encoding, text = readings[0]
     pairs = [(mine, f" (or {theirs!r} in {_NAMES[r[1]]})") for r in near
              for mine, theirs in zip(_words(text), _words(r[2]), strict=False) if mine != theirs]
@@ -187,7 +187,7 @@ def decode(
         return data.decode(encoding or "utf-8")
     except UnicodeError as e:
         if encoding and encoding != "utf-8-sig":
-            raise InputError(f"{name} is damaged", expected=encoding.upper(), found=str(e), mend="save it again, as UTF-8") from e
+            raise InputError(f"{name} is damaged", expected=encoding.upper(), found=str(e), hint="save it again, as UTF-8") from e
     text = data.decode("utf-8-sig", errors="surrogateescape")
     lone = sum("\udc80" <= c <= "\udcff" for c in text)
     return text if lone <= sum(c > "\x7f" for c in text) - lone else _guessed(data, name)

@@ -63,7 +63,7 @@ def read_text(
         data = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as e:
         found = getattr(e, "strerror", None) or str(e)
-        raise InputError(f"cannot read {path}", found=found, mend="check the path and its permissions") from e
+        raise InputError(f"cannot read {path}", found=found, hint="check the path and its permissions") from e
     text = decode(data, path.name) if guess else data.decode("utf-8-sig", errors="surrogateescape")
     return mend_text(text).replace("\r\n", "\n").replace("\r", "\n")
 
@@ -93,7 +93,7 @@ def frame_fields(
             row.pop()
         if len(row) != len(names):
             raise InputError(f"{path.name}, line {line}: {len(row)} fields", expected=str(len(names)),
-                             mend="a field that holds the separator needs quotation marks")
+                             hint="a field that holds the separator needs quotation marks")
     return pd.DataFrame([r for _, r in rows], columns=list(names), index=[n for n, _ in rows], dtype=str)
 
 # %% ../../nbs/corpora/02_files.ipynb #e76ce830
@@ -129,14 +129,14 @@ def refuse(
     bad: pd.Series | np.ndarray,  # which of its values are wrong, boolean, shape (n,)
     path: Path,  # the file they are from
     expected: str,  # what would have been right
-    mend: str = "",  # what the user can do
+    hint: str = "",  # what the user can do
 ) -> None:
     "Refuse the first wrong value of a column, with its file and line."
     hits = np.flatnonzero(np.asarray(bad, dtype=bool))
     if len(hits):
         place, value = values.index[int(hits[0])], values.iloc[int(hits[0])]
         line = place if isinstance(place, str) else f"line {place}"  # what lies in folders has no lines
-        raise InputError(f"{path.name}, {line}: bad {str(values.name)!r}", expected=expected, found=repr(value), mend=mend)
+        raise InputError(f"{path.name}, {line}: bad {str(values.name)!r}", expected=expected, found=repr(value), hint=hint)
 
 
 def read_integers(
@@ -220,8 +220,8 @@ def find_required(
         raise InputError(f"{corpus}: {root} is not a folder", expected=f"a folder with {patterns[0]}")
     hits = [p for pattern in patterns for p in look_for(root, pattern)]
     if not hits:
-        mend = "give the folder as it was unpacked"
-        raise InputError(f"{corpus}: nothing to read in {root}", expected=" or ".join(patterns), mend=mend)
+        hint = "give the folder as it was unpacked"
+        raise InputError(f"{corpus}: nothing to read in {root}", expected=" or ".join(patterns), hint=hint)
     return hits
 
 # %% ../../nbs/corpora/02_files.ipynb #51deb570
@@ -291,7 +291,7 @@ def as_on_disk(
             like = names_in(folder).get(_fold_name(part), [])
             if part not in like and len(like) > 1:
                 raise InputError(f"{where}: {path!r} could be more than one file", found=", ".join(like),
-                                 mend="write it as the file is spelled")
+                                 hint="write it as the file is spelled")
             folder = f"{folder}/{part if part in like or not like else like[0]}".lstrip("/")
         return folder
 

@@ -10,7 +10,7 @@ __all__ = ['KINDS', 'LeakWarning', 'components', 'split_dev', 'leave_speakers_ou
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -20,7 +20,8 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.model_selection import GroupKFold, LeaveOneGroupOut, StratifiedGroupKFold
 
-from .table import Corpus, InputError
+from ..core.errors import InputError
+from .table import Corpus
 
 # %% ../../nbs/corpora/04_folds.ipynb #a4a776f3
 _UNKNOWN = ("", "unknown")  # values that say nothing: they tie no two rows together
@@ -215,7 +216,7 @@ def leave_speakers_out(
     if len(nobody):
         raise InputError(f"corpus {corpus.name!r} has {len(nobody)} utterances without a speaker",
                          expected="a speaker each", found=f"none for {nobody.iloc[0]!r}",
-                         mend="leave these rows out, or use split_dev")
+                         hint="leave these rows out, or use split_dev")
     groups, whole = _speaker_groups(corpus, folds)
     have = len(np.unique(groups))
     if not 2 <= (folds or have) <= have:
@@ -238,7 +239,7 @@ def official_splits(
     found = {part: rows for part, rows in parts.items() if len(rows)}
     if not found:
         raise InputError(f"corpus {corpus.name!r} has no official split", expected="train, dev or test in `split`",
-                         mend="use split_dev or leave_speakers_out")
+                         hint="use split_dev or leave_speakers_out")
     return found
 
 # %% ../../nbs/corpora/04_folds.ipynb #39dffaf0

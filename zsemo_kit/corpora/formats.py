@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tqdm.auto import tqdm
 
+from ..core.errors import InputError
+from ..core.files import json_text
 from .audio import audio_path, open_part
 from .export import MARK, file_names, new_folder
-from .record import json_text
-from .table import SPACES, Corpus, InputError
+from .table import SPACES, Corpus
 
 # %% ../../nbs/corpora/09_formats.ipynb #8ed3808c
 if TYPE_CHECKING:
@@ -41,12 +42,12 @@ def is_synthetic(
 
 def require_synthetic(
     corpus: Corpus,  # to be given away
-    mend: str = "only what a model wrote may be given away; ask the corpus' owners, and point to their page",  # told to the user
+    hint: str = "only what a model wrote may be given away; ask the corpus' owners, and point to their page",  # told to the user
 ) -> None:
     "Refuse a corpus that people wrote or recorded: its licence is not the kit's to pass on."
     if not is_synthetic(corpus):
         raise InputError(f"{corpus.name} is a corpus of people, with a licence of its own",
-                         expected=f"a synthetic one (columns {', '.join(_WRITTEN)} in every row)", mend=mend)
+                         expected=f"a synthetic one (columns {', '.join(_WRITTEN)} in every row)", hint=hint)
 
 # %% ../../nbs/corpora/09_formats.ipynb #9cecd83b
 def usable(
@@ -56,14 +57,14 @@ def usable(
     "A corpus of speech without the rows that have no readable audio; a corpus of text as it is."
     table = corpus.table
     if not len(table):
-        raise InputError(f"corpus {corpus.name!r} is empty", mend="another label space, strategy or second reading keeps more")
+        raise InputError(f"corpus {corpus.name!r} is empty", hint="another label space, strategy or second reading keeps more")
     if not table["audio"].ne("").any():
         return corpus, pd.DataFrame(columns=["utterance", "audio", "problem"])
     bar = tqdm(range(len(table)), desc="look", unit="file", disable=not progress)
     problem = pd.Series([_problem(corpus, i) for i in bar], table.index)
     bad = table.loc[problem != "", ["utterance", "audio"]].assign(problem=problem[problem != ""]).reset_index(drop=True)
     if len(bad) == len(table):
-        raise InputError(f"no audio of {corpus.name!r} can be used", found=bad["problem"].iloc[0], mend="speak it again")
+        raise InputError(f"no audio of {corpus.name!r} can be used", found=bad["problem"].iloc[0], hint="speak it again")
     return corpus.where(problem == ""), bad
 
 
@@ -198,7 +199,7 @@ def write_datasets(
     _needed("datasets")
     if corpus.table[["start", "end"]].notna().any(axis=None):
         raise InputError(f"corpus {corpus.name!r} has utterances inside longer files", expected="a file an utterance",
-                         mend="cut them first")
+                         hint="cut them first")
     lost = problems if problems is not None else pd.DataFrame(columns=["utterance", "audio", "problem"])
     with new_folder(Path(folder), form="datasets", replace=force) as staging:
         (staging / "data").mkdir()
@@ -210,7 +211,7 @@ def write_datasets(
 def _needed(package: str) -> None:
     from importlib.util import find_spec
     if find_spec(package) is None:
-        raise InputError(f"the package {package} is missing", mend="pip install 'zsemo_kit[exchange]'")
+        raise InputError(f"the package {package} is missing", hint="pip install 'zsemo_kit[exchange]'")
 
 # %% ../../nbs/corpora/09_formats.ipynb #2a051306
 def _with_media(corpus: Corpus, folder: Path, copy: bool, progress: bool) -> Corpus:

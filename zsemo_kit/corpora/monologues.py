@@ -123,6 +123,6 @@ def read_libritts(
     ids = {n for n in (*audio, *(k.rpartition(".")[0] for k in words)) if _SENTENCE.fullmatch(n)}
     if not ids:
         expected = "audio such as dev-clean/84/121123/84_121123_000007_000001.wav"
-        raise InputError(f"libritts: nothing to read in {root}", expected=expected, mend="give the folder as it was unpacked")
+        raise InputError(f"libritts: nothing to read in {root}", expected=expected, hint="give the folder as it was unpacked")
     rows = pd.DataFrame(_list_sentences(sorted(ids, key=lambda i: [int(n) for n in i.split("_")]), audio, words, root))
     return Corpus("libritts", rows.assign(turn=rows.groupby("dialogue").cumcount()), root)

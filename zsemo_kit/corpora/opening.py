@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .table import InputError
+from ..core.errors import InputError
 
 # %% ../../nbs/corpora/01_opening.ipynb #0a28c087
 _EXTRAS = {"av": "media"}  # which extra of the kit brings a package; `audio` brings the others
@@ -38,7 +38,7 @@ def audio_package(
     try:
         return import_module(name)
     except ImportError as e:
-        raise InputError(f"the package {name} is missing", mend=f"pip install 'zsemo_kit[{_EXTRAS.get(name, 'audio')}]'") from e
+        raise InputError(f"the package {name} is missing", hint=f"pip install 'zsemo_kit[{_EXTRAS.get(name, 'audio')}]'") from e
 
 # %% ../../nbs/corpora/01_opening.ipynb #6d251a5d
 class AudioError(InputError):
@@ -51,10 +51,10 @@ class AudioError(InputError):
         *,
         expected: str = "",  # what would have been accepted
         found: str = "",  # what was there instead
-        mend: str = "unpack it again, or leave it out",  # what the user can do about it
+        hint: str = "unpack it again, or leave it out",  # what the user can do about it
     ) -> None:
         self.kind = kind
-        super().__init__(f"{path}: {why}", expected=expected, found=found, mend=mend)
+        super().__init__(f"{path}: {why}", expected=expected, found=found, hint=hint)
 
     def __reduce__(self) -> tuple[Any, ...]:  # for its way back from another process
         return InputError, (str(self),)
@@ -208,7 +208,7 @@ def _by_av(path: Path) -> _Blocks:
     av = audio_package("av")
     with av.open(f"file:{path}") as box:
         if not box.streams.audio:
-            raise AudioError("empty", path, "the file holds no sound", found=_NO_TRACK, mend="leave it out")
+            raise AudioError("empty", path, "the file holds no sound", found=_NO_TRACK, hint="leave it out")
         flat = av.AudioResampler(format="flt")
         for frame in box.decode(box.streams.audio[0]):
             for part in flat.resample(frame):
@@ -221,7 +221,7 @@ def _by_ffmpeg(path: Path, program: str) -> Any:
     done = subprocess.run(asked, stdout=store, stderr=subprocess.PIPE, check=False)  # noqa: S603 - no shell, and a file of the user's
     told = done.stderr.decode(errors="replace").strip()
     if "matches no streams" in told:
-        raise AudioError("empty", path, "the file holds no sound", found=_NO_TRACK, mend="leave it out")
+        raise AudioError("empty", path, "the file holds no sound", found=_NO_TRACK, hint="leave it out")
     if done.returncode:
         raise OSError(told.split("\n")[-1])
     return store
@@ -299,20 +299,20 @@ def _rescued(path: Path, why: str) -> Sound:
             head = file.read(512)
         copy = _rewrapped(path)
     except OSError as e:
-        raise AudioError("corrupt", path, "it cannot be opened", found=e.strerror or str(e), mend="check its permissions") from e
+        raise AudioError("corrupt", path, "it cannot be opened", found=e.strerror or str(e), hint="check its permissions") from e
     with suppress(audio_package("soundfile").SoundFileError):
         if copy:
             return _entered(copy, "WAV", mended=True)
     form, foreign = _media(head), _foreign(head)
     if foreign and not form:
-        raise AudioError("foreign", path, "not audio that can be read", found=foreign[0], mend=foreign[1])
+        raise AudioError("foreign", path, "not audio that can be read", found=foreign[0], hint=foreign[1])
     if find_decoder():
         return _entered(_decoded(path, form), form)
     if form:
         raise AudioError("undecoded", path, f"{form}, which needs a decoder",
-                         mend="pip install 'zsemo_kit[media]', or put ffmpeg on the path, or convert it to WAV")
+                         hint="pip install 'zsemo_kit[media]', or put ffmpeg on the path, or convert it to WAV")
     raise AudioError("corrupt", path, "not audio that can be read", expected="WAV, FLAC, OGG or MP3", found=why,
-                     mend="unpack it again, or convert it with ffmpeg")
+                     hint="unpack it again, or convert it with ffmpeg")
 
 
 def _checked(file: Any, path: Path) -> None:
@@ -334,7 +334,7 @@ def open_sound(
     "A file of sound that holds some, open; an `AudioError` says why it cannot be used."
     audio_package("soundfile")
     if not path.is_file():
-        raise AudioError("missing", path, "there is no such file", found=_near(path), mend="unpack the corpus again")
+        raise AudioError("missing", path, "there is no such file", found=_near(path), hint="unpack the corpus again")
     if not path.stat().st_size:
         raise AudioError("empty", path, "the file is empty")
     key = path, path.stat().st_size, path.stat().st_mtime_ns

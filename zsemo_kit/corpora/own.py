@@ -183,8 +183,8 @@ def _map_emotions(values: pd.Series, path: Path, space: str) -> list[str]:
     codes = label_map("generic") | {label: label for label in space_labels(space)}
     words = values.map(lambda v: _NUMBERED.sub("", v).lower())
     found = [codes.get(w, codes.get(w.replace("_", " "))) for w in words]
-    mend = "write the names of the classes: what the numbers mean is not told" if values.str.fullmatch(r"\d+").any() else ""
-    refuse(values, np.array([e is None for e in found], dtype=bool), path, f"one of {', '.join(filter(None, codes))}", mend)
+    hint = "write the names of the classes: what the numbers mean is not told" if values.str.fullmatch(r"\d+").any() else ""
+    refuse(values, np.array([e is None for e in found], dtype=bool), path, f"one of {', '.join(filter(None, codes))}", hint)
     return [e or "" for e in found]
 
 # %% ../../nbs/corpora/02_own.ipynb #06249e57
@@ -260,8 +260,8 @@ def _list_audformat_files(folder: Path) -> list[Path]:
     files = {n: next((f for s in ("parquet", "csv") if (f := folder / f"db.{n}.{s}").is_file()), None) for n in named}
     bad = next((n for n, file in files.items() if file is None and (folder / f"db.{n}.pkl").is_file()), None)
     if bad:
-        mend = "save the database with storage_format='csv' or 'parquet'"
-        raise InputError(f"{folder / f'db.{bad}.pkl'} is a pickle, which can run code", mend=mend)
+        hint = "save the database with storage_format='csv' or 'parquet'"
+        raise InputError(f"{folder / f'db.{bad}.pkl'} is a pickle, which can run code", hint=hint)
     return [file for file in files.values() if file]
 
 
@@ -270,7 +270,7 @@ def _load_audformat(folder: Path, files: Sequence[Path]) -> Any:
     try:
         import audformat
     except ImportError as e:
-        raise InputError("the package audformat is missing", mend="pip install 'zsemo_kit[exchange]'") from e
+        raise InputError("the package audformat is missing", hint="pip install 'zsemo_kit[exchange]'") from e
     try:
         with tempfile.TemporaryDirectory() as apart:
             for file in (folder / "db.yaml", *files):
@@ -312,7 +312,7 @@ def _part_of(path: Path | PurePosixPath) -> str:
     "The part that the folders of a path name."
     named = {part for p in path.parts[:-1] if (part := part_named(p))}
     if len(named) > 1:
-        raise InputError(f"{path} lies in folders of two parts", found=", ".join(sorted(named)), mend="rename one of the folders")
+        raise InputError(f"{path} lies in folders of two parts", found=", ".join(sorted(named)), hint="rename one of the folders")
     return next(iter(named), "")
 
 # %% ../../nbs/corpora/02_own.ipynb #c988e923
@@ -339,7 +339,7 @@ def _class_of(path: Path) -> str:
     known = {codes[w]: p for p in folders if (w := _NUMBERED.sub("", p).lower().replace("_", " ")) in codes}
     if len(known) > 1:
         raise InputError(f"{path} lies in folders of two emotions", found=", ".join(sorted(known.values())),
-                         mend="rename one of the folders")
+                         hint="rename one of the folders")
     return next(iter(known.values()), folders[0] if folders else "")
 
 
@@ -350,8 +350,8 @@ def _read_classes(root: Path) -> pd.DataFrame:
     if not audio:
         tables = [p for p in _list_visible(root) if _suffix(p) in TABLES]
         expected = "metadata.csv or metadata.jsonl beside the audio, or one folder a class"
-        mend = f"give the table itself: {root / tables[0]}" if tables else ""
-        raise InputError(f"{root} is no audio folder", expected=expected, mend=mend)
+        hint = f"give the table itself: {root / tables[0]}" if tables else ""
+        raise InputError(f"{root} is no audio folder", expected=expected, hint=hint)
     if len(audio) < len(found):
         first = next(p for p, label in found.items() if not label)
         warnings.warn(f"{root.name}: {len(found) - len(audio)} audio files lie in no folder of a class and are left out, "
@@ -457,7 +457,7 @@ def read_path(
         return read_table(path, name)
     if not path.is_dir():
         expected = f"a table ({', '.join((*_TEXTS[:2], '.parquet', '.jsonl'))}) or a folder"
-        raise InputError(f"cannot read {path}", expected=expected, mend=_ELSEWHERE.get(_suffix(path), ""))
+        raise InputError(f"cannot read {path}", expected=expected, hint=_ELSEWHERE.get(_suffix(path), ""))
     if (path / "corpus.json").is_file():
         return Corpus.load(path)
     if (path / "db.yaml").is_file():

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from ..core.errors import InputError
 from .catalogue import PublishedFold, corpus_facts, corpus_names
 from .folds import leave_speakers_out, sample, split_dev
-from .table import Corpus, InputError, space_labels
+from .table import Corpus, space_labels
 
 # %% ../../nbs/corpora/06_parts.ipynb #d9fe7925
 ZERO_SHOT, CEILING = "zero-shot", "ceiling"
@@ -40,18 +41,18 @@ def parts(
     if source.space != target.space:
         raise InputError("source and target differ in label space", expected=target.space, found=source.space)
     if "corpus" in source.table and (source.table["corpus"] == target.name).any():
-        raise InputError(f"the source {source.name} holds the target {target.name}", mend="choose a source without it")
+        raise InputError(f"the source {source.name} holds the target {target.name}", hint="choose a source without it")
     same = source.name == target.name
     if same and not {"train", "test"} <= set(source.table["split"]):
-        expected, mend = "official parts train and test", "set its parts with `fold`, or choose another source"
-        raise InputError(f"{source.name} cannot be tested on itself", expected=expected, mend=mend)
+        expected, hint = "official parts train and test", "set its parts with `fold`, or choose another source"
+        raise InputError(f"{source.name} cannot be tested on itself", expected=expected, hint=hint)
     official = bool((source.table["split"] == "train").any())
     seen = source.where({"split": ["train", "dev"]}) if official else source
     train, dev = _seen_parts(seen, size, dev_share, seed)
     test = target.where({"split": "test"}) if (target.table["split"] == "test").any() else target
     if not test.table["emotion"].ne("").any():
         raise InputError(f"{target.name} has no labelled utterance to be tested on", found=f"{len(test)} without a label",
-                         expected=f"some of {', '.join(space_labels(target.space))}", mend="check its labels and the label space")
+                         expected=f"some of {', '.join(space_labels(target.space))}", hint="check its labels and the label space")
     _check_apart(train, dev, test, same)
     return Parts(train, dev, test, CEILING if same else ZERO_SHOT)
 
@@ -74,7 +75,7 @@ def _check_apart(train: Corpus, dev: Corpus, test: Corpus, same: bool) -> None:
         for column in ("utterance", "dialogue"):
             both = set(a.table[column]) & set(b.table[column]) - {""}
             if both:
-                raise InputError(f"{a.name}: two parts share the {column} {min(both)!r}", mend="give every dialogue one part")
+                raise InputError(f"{a.name}: two parts share the {column} {min(both)!r}", hint="give every dialogue one part")
 
 # %% ../../nbs/corpora/06_parts.ipynb #16983bc3
 def speaker_parts(
@@ -124,8 +125,8 @@ def fold(
         return corpus
     rules = corpus_facts(corpus.name).folds if corpus.name in corpus_names() else {}
     if name not in rules:
-        mend = "" if rules else f"folds are known for {', '.join(n for n in corpus_names() if corpus_facts(n).folds)}"
-        raise InputError(f"{corpus.name} has no fold {name!r}", expected=f"one of {', '.join((OFFICIAL, *rules))}", mend=mend)
+        hint = "" if rules else f"folds are known for {', '.join(n for n in corpus_names() if corpus_facts(n).folds)}"
+        raise InputError(f"{corpus.name} has no fold {name!r}", expected=f"one of {', '.join((OFFICIAL, *rules))}", hint=hint)
     made = replace(corpus, table=corpus.table.assign(split=_divide(corpus, name, rules[name])))
     _check_sizes(made, name, rules[name])
     return made
@@ -135,8 +136,8 @@ def _divide(corpus: Corpus, name: str, rule: PublishedFold) -> pd.Series:
     "The part of each row; a row that no part takes is refused."
     by, rest = "utterance" if rule.by == OFFICIAL else rule.by, rule.rest
     if by not in corpus.table:
-        mend = "read the corpus by its name"
-        raise InputError(f"fold {name!r} divides {corpus.name} by {by}", expected=f"a column {by}", mend=mend)
+        hint = "read the corpus by its name"
+        raise InputError(f"fold {name!r} divides {corpus.name} by {by}", expected=f"a column {by}", hint=hint)
     part_of = {value: part for part, values in rule.parts.items() for value in values}
     values = corpus.table[by].astype(str)
     made = values.map(part_of)
@@ -156,7 +157,7 @@ def _check_sizes(corpus: Corpus, name: str, rule: PublishedFold) -> None:
     for part, n in rule.n.items():
         if not sizes[part]:
             raise InputError(f"fold {name!r} of {corpus.name} leaves {part} empty", expected=f"{n:,} ({rule.count})",
-                             mend="give the whole corpus")
+                             hint="give the whole corpus")
     if corpus.space == rule.space and sizes != rule.n:
         differ = "; ".join(f"{part} {sizes[part]:,} for {n:,}" for part, n in rule.n.items() if sizes[part] != n)
         warnings.warn(f"{corpus.name}, fold {name}: {rule.count} counts differ from the published ones: {differ}", stacklevel=3)

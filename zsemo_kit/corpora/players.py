@@ -16,8 +16,9 @@ from importlib import import_module
 import numpy as np
 import pandas as pd
 
+from ..core.errors import InputError
 from .audio import RATE, utterance_audio
-from .table import Corpus, InputError
+from .table import Corpus
 
 # %% ../../nbs/corpora/01_players.ipynb #0bae3380
 def player(
@@ -32,7 +33,7 @@ def player(
     try:
         soundfile = import_module("soundfile")
     except ImportError as e:
-        raise InputError("the package soundfile is missing", mend="pip install 'zsemo_kit[audio]'") from e
+        raise InputError("the package soundfile is missing", hint="pip install 'zsemo_kit[audio]'") from e
     soundfile.write(buffer, np.clip(samples, -1, 1), rate, format="MP3", subtype="MPEG_LAYER_III", compression_level=0.8)
     sound = base64.b64encode(buffer.getvalue()).decode()
     play = "autoplay " * autoplay
@@ -91,11 +92,11 @@ def playable(
     table, wanted = corpus.table, [n] if isinstance(n, str) else n
     unknown = [u for u in columns if u not in table] if isinstance(wanted, int) else set(wanted) - set(table["utterance"])
     if unknown:
-        raise InputError(f"{corpus.name} has no {sorted(unknown)[0]!r}", mend="see its table")
+        raise InputError(f"{corpus.name} has no {sorted(unknown)[0]!r}", hint="see its table")
     mask = table["audio"].ne("") if isinstance(wanted, int) else table["utterance"].isin(list(wanted))
     rows = mask.to_numpy().nonzero()[0][: wanted if isinstance(wanted, int) else None]
     if not len(rows) or len(rows) > _MOST:
         raise InputError(f"cannot play {len(rows)} utterances of {corpus.name}", expected=f"1 to {_MOST} with audio",
-                         mend="name a few, or speak a text corpus first: zsemo_kit.synthesis.speak")
+                         hint="name a few, or speak a text corpus first: zsemo_kit.synthesis.speak")
     players, notes = zip(*(_heard(corpus, int(i)) for i in rows), strict=True)
     return Playable(table[list(columns)].iloc[rows].assign(sound=notes).reset_index(drop=True), players)

@@ -56,8 +56,8 @@ def _list_folders() -> list[Path]:
     try:
         return sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: (len(p.name), p.name)) if root else []
     except OSError as e:
-        mend = "set ZSEMO_CORPORA to a folder that you may read"
-        raise InputError(f"cannot look into {root}", found=e.strerror or str(e), mend=mend) from e
+        hint = "set ZSEMO_CORPORA to a folder that you may read"
+        raise InputError(f"cannot look into {root}", found=e.strerror or str(e), hint=hint) from e
 
 
 def find(
@@ -100,15 +100,15 @@ def _locate(name: str, word: str) -> Path:
     folder, here, facts = find(name), Path(word), corpus_facts(name)
     if here.is_dir() and not (folder and folder.exists() and folder.samefile(here)):
         if folder is None:
-            raise InputError(f"corpus {name!r} was not found in ZSEMO_CORPORA", mend=f"for the folder here write ./{word}")
+            raise InputError(f"corpus {name!r} was not found in ZSEMO_CORPORA", hint=f"for the folder here write ./{word}")
         warnings.warn(f"{word} is the corpus in ZSEMO_CORPORA; for the folder here write ./{word}", stacklevel=3)
     if folder is None:
-        mend = f"download it: zsemo fetch {name}" if facts.files else facts.clone or f"ask for it: {facts.page}"
+        hint = f"download it: zsemo fetch {name}" if facts.files else facts.clone or f"ask for it: {facts.page}"
         if likely := find_likely(name):
-            mend = f"is it {likely}? Then call that folder {name}, or give its path"
+            hint = f"is it {likely}? Then call that folder {name}, or give its path"
         found = describe_root() if folder_from("ZSEMO_CORPORA") and not corpora_root() else ""
         expected = f"a folder {name} in ZSEMO_CORPORA, or a path"
-        raise InputError(f"corpus {name!r} was not found", expected=expected, found=found, mend=mend)
+        raise InputError(f"corpus {name!r} was not found", expected=expected, found=found, hint=hint)
     return folder
 
 
@@ -129,9 +129,9 @@ def read(
     if not where.exists():
         check_known(name)
         several = "open_corpus of zsemo_kit.generation.sources opens what models wrote, and several"
-        mend = several if name.card or name.parts else ""
+        hint = several if name.card or name.parts else ""
         expected = f"a path that there is, or one of {', '.join(corpus_names())}"
-        raise InputError(f"no corpus {str(name_or_path)!r}", expected=expected, mend=mend)
+        raise InputError(f"no corpus {str(name_or_path)!r}", expected=expected, hint=hint)
     return read_path(where, "" if path is None else str(name_or_path))
 
 # %% ../../nbs/corpora/02_readers.ipynb #0b24db13

@@ -9,7 +9,8 @@ __all__ = ['TURN', 'plain', 'remember', 'texts_of']
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .table import Corpus, InputError
+from ..core.errors import InputError
+from .table import Corpus
 
 # %% ../../nbs/corpora/07_turns.ipynb #f7011c90
 TURN = "\x1f"  # ASCII unit separator: stands between turns in the texts that `texts_of` makes
@@ -82,7 +83,7 @@ def texts_of(
     t = corpus.table
     own = [plain(x) for x in t.text]
     if len(own) and not any(own):
-        raise InputError(f"corpus {corpus.name!r} has no text", mend="transcribe it first, or use a speech encoder")
+        raise InputError(f"corpus {corpus.name!r} has no text", hint="transcribe it first, or use a speech encoder")
     if not _count("context", context, 0):
         return own
     past = ([[p for p in h.split(TURN) if p][-context:] for h in t.history] if "history" in t

@@ -9,7 +9,8 @@ __all__ = ['PARTS', 'GENDERS', 'ALIASES', 'plain_word', 'part_named', 'gender_na
 import re
 from collections.abc import Sequence
 
-from .table import COLUMNS, InputError
+from ..core.errors import InputError
+from .table import COLUMNS
 
 # %% ../../nbs/corpora/01_words.ipynb #c1b26b73
 _UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
@@ -113,10 +114,10 @@ def own_columns(
         if like and own not in made:
             if len(like) > 1:
                 raise InputError(f"{where} has no column {own!r}, and more than one that could be it",
-                                 found=", ".join(str(names[place]) for place in like), mend=f"rename one of them to {own}")
+                                 found=", ".join(str(names[place]) for place in like), hint=f"rename one of them to {own}")
             made[like[0]] = own
     twice = next((n for n in made if made.count(n) > 1), None)
     if twice is not None:
         raise InputError(f"{where} has the column {twice!r} twice", found=", ".join(map(str, names)),
-                         mend="rename or remove one of them")
+                         hint="rename or remove one of them")
     return made

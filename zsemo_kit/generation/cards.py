@@ -12,8 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import InputError
 from ..core.files import read_yaml
-from ..corpora.table import EMOTIONS, InputError
+from ..corpora.table import EMOTIONS
 
 # %% ../../nbs/generation/10_cards.ipynb #a506c303
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _check_fields(raw: Any, where: str) -> None:
         raise InputError(f"{where}: unknown field {unknown[0]!r}", expected=f"one of {', '.join(sorted(_FIELDS))}")
     for name in _TEXTS:
         if not isinstance(raw.get(name, ""), str):
-            raise InputError(f"{where}: bad field {name!r}", expected="text", found=repr(raw[name]), mend="quote it")
+            raise InputError(f"{where}: bad field {name!r}", expected="text", found=repr(raw[name]), hint="quote it")
     if not raw.get("id"):
         raise InputError(f"{where}: a card needs an 'id'")
 
@@ -126,7 +127,7 @@ def _bounds(value: Any, name: str, where: str) -> tuple[int, int]:
 def _labels(raw: dict[str, Any], where: str) -> tuple[tuple[str, ...], dict[str, str | None]]:
     name = "emotions" if raw.get("form") == "sentences" else "prompt_labels"
     if not raw.get(name):
-        raise InputError(f"{where} has no labels", expected=f"a list {name!r}", mend="add the labels to ask for")
+        raise InputError(f"{where} has no labels", expected=f"a list {name!r}", hint="add the labels to ask for")
     labels = _texts(raw[name], name, where)
     mapped = raw.get("label_map", {label: label for label in labels})
     if not isinstance(mapped, dict):
@@ -134,7 +135,7 @@ def _labels(raw: dict[str, Any], where: str) -> tuple[tuple[str, ...], dict[str,
     for label in [*labels, *mapped]:
         if label not in mapped or label not in labels:
             missing = "label_map" if label not in mapped else name
-            raise InputError(f"{where}: label {label!r} is not in {missing!r}", mend="both must name the same labels")
+            raise InputError(f"{where}: label {label!r} is not in {missing!r}", hint="both must name the same labels")
         if mapped[label] is not None and mapped[label] not in EMOTIONS:
             raise InputError(
                 f"{where}: label {label!r} maps to no known emotion", found=repr(mapped[label]),
@@ -159,7 +160,7 @@ def _facts(raw: dict[str, Any], sources: Mapping[str, str], where: str) -> tuple
         if fact.source not in sources:
             raise InputError(
                 f"{where}: a fact cites the unknown source {fact.source!r}",
-                expected=f"one of {', '.join(sources) or '(the card has no sources)'}", mend="add it under 'sources'",
+                expected=f"one of {', '.join(sources) or '(the card has no sources)'}", hint="add it under 'sources'",
             )
     return tuple(facts)
 

@@ -17,25 +17,22 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import openai
 
-from ..corpora.proxies import client_options, proxy_of
-from ..corpora.table import InputError
+from ..core.errors import InputError
+from ..core.proxies import client_options, proxy_of
 from .answers import Answer, EmptyReplyError, read_answer, refused
 from .fields import Form, check_fields, json_form, refused_field
 from .pace import Pace
 from .prompts import SECOND_READING, Prompt
 from zsemo_kit.generation.servers import (
-    NO_KEY, OPENAI_URL, NoReplyError, api_key, check_url, hopeless, is_filtered, is_loading, no_reply, scrub, shown,
-    split_query, unreachable,
+    NO_KEY, OPENAI_URL, NoReplyError, api_key, check_url, hopeless, is_filtered, is_loading, no_reply, shown, split_query,
+    unreachable,
 )
-from zsemo_kit.generation.store import (
-    RECORDED_MODEL, Failure, RecordedStore, Reply, ReplyStore, Store, now, request_key,
-)
+from .store import RECORDED_MODEL, RecordedStore, Reply, ReplyStore, Store, now, request_key
 
 # %% ../../nbs/generation/12_chat.ipynb #212b2531
 _FIRST_GUESS = 1024  # tokens of a reply, before any was seen
@@ -51,7 +48,7 @@ class Ledger:
         spent: float = 0.0,  # what the store has cost so far
     ) -> None:
         if max_cost is not None and price is None:
-            raise InputError("a limit on the cost needs a price", mend="give the price of a million tokens, in and out")
+            raise InputError("a limit on the cost needs a price", hint="give the price of a million tokens, in and out")
         if any(not isinstance(v, int | float) or not 0 <= v < float("inf") for v in [*(price or ()), max_cost or 0]):
             raise InputError("bad price or limit", expected="numbers of at least 0", found=f"{price}, {max_cost}")
         self.price, self.max_cost, self.spent = price, max_cost, float(spent)
@@ -129,7 +126,7 @@ class Chat:
         grace: float = 30.0,  # seconds that requests in flight get when a run is stopped
     ) -> None:
         if not isinstance(model, str) or not model:
-            raise InputError("no model given", mend="name one, such as --model llama3")
+            raise InputError("no model given", hint="name one, such as --model llama3")
         _check_number("concurrency", concurrency, 1, whole=True)
         _check_number("timeout", timeout, 0.001)
         _check_number("max_retries", max_retries, 0, whole=True)
@@ -293,12 +290,12 @@ class _Run:
 def _not_recorded(store: Store, prompt: Prompt) -> InputError:
     if isinstance(store, ReplyStore):
         return InputError(f"the reply store {store.path} may only be read, and lacks a reply",
-                          mend="copy it to a folder of yours")
+                          hint="copy it to a folder of yours")
     counts = store.counts() if isinstance(store, RecordedStore) else {}
     have = ", ".join(f"{n} for {strategy}" for strategy, n in counts.items())
     return InputError(
         f"card {prompt.card}: no recorded reply for {prompt.strategy}, scenario {prompt.scenario}, sample {prompt.sample}",
-        expected=f"no more than are recorded ({have})", mend="ask for fewer, or name a server",
+        expected=f"no more than are recorded ({have})", hint="ask for fewer, or name a server",
     )
 
 # %% ../../nbs/generation/12_chat.ipynb #f1505d0b
@@ -443,7 +440,7 @@ def _wait_for(run: _Run, no: NoReplyError) -> bool:
     run.waiting = time.monotonic() if run.waiting is None else run.waiting
     if time.monotonic() - run.waiting + seconds > chat.patience:
         what = f"{where} is still not ready after {_long(chat.patience)}" if loading else f"{where} asks to wait {_long(seconds)}"
-        raise InputError(what, found=no.said, mend="the same command goes on from here later")
+        raise InputError(what, found=no.said, hint="the same command goes on from here later")
     if loading:
         run._say(f"{where} is not ready yet ({no.said}); waiting up to {_long(chat.patience)} for it", once="loading")
     elif seconds > chat.pace.paused() + _PAUSE:
@@ -538,7 +535,7 @@ async def _failed(run: _Run, no: NoReplyError, prompt: Prompt, request: dict[str
     ends = hopeless(no, chat.base_url, chat.model, run.proxy)
     if not ends and run.row >= _IN_A_ROW:
         what = f"{shown(chat.base_url)} failed {run.row} requests in a row"
-        ends = InputError(what, found=f"{no.kind}: {no.said}", mend="see the server's log; the same command goes on later")
+        ends = InputError(what, found=f"{no.kind}: {no.said}", hint="see the server's log; the same command goes on later")
     if ends:
         run._give_up(ends)
 
@@ -547,5 +544,5 @@ async def _on_disk(done: "Future[None]", store: Store) -> None:
     try:
         await asyncio.wrap_future(done)
     except sqlite3.Error as e:
-        mend = "make room or choose another folder; what was stored before is safe"
-        raise InputError(f"cannot write to {store!r}", found=str(e), mend=mend) from None
+        hint = "make room or choose another folder; what was stored before is safe"
+        raise InputError(f"cannot write to {store!r}", found=str(e), hint=hint) from None

@@ -9,12 +9,13 @@ __all__ = ['COMMON', 'named_labels', 'documented_labels', 'chosen_labels', 'of_l
 import difflib
 from collections.abc import Sequence
 
+from ..core.errors import InputError
 from ..corpora.catalogue import corpus_facts
 from ..corpora.corpus_name import CorpusName
 from ..corpora.labels import folding, label_map
-from ..corpora.table import SPACES, Corpus, InputError, space_labels
+from ..corpora.table import SPACES, Corpus, space_labels
 from .cards import load_card
-from .sources import names_of, open_corpus
+from .sources import names_of
 
 # %% ../../nbs/generation/16_classes.ipynb #7ad36d2d
 COMMON = "common"  # the word for the classes that source and target both have
@@ -31,12 +32,12 @@ def named_labels(
     for word in words:
         if word not in known:
             expected = f"two or more of {', '.join(known)}; or {COMMON}; or nothing for all"
-            raise InputError(f"labels: {word!r} is no class of the space {space}", expected=expected, mend=_hint(word, known))
+            raise InputError(f"labels: {word!r} is no class of the space {space}", expected=expected, hint=_hint(word, known))
         if words.count(word) > 1:
-            raise InputError(f"labels: {word!r} is named twice", mend="name each class once")
+            raise InputError(f"labels: {word!r} is named twice", hint="name each class once")
     if len(words) < 2:
         raise InputError("labels: one class is nothing to tell apart" if words else "labels: no class is named",
-                         expected=f"two or more of {', '.join(known)}; or {COMMON}", mend="write them as happy,sad")
+                         expected=f"two or more of {', '.join(known)}; or {COMMON}", hint="write them as happy,sad")
     return tuple(label for label in known if label in words)
 
 
@@ -93,7 +94,7 @@ def chosen_labels(
     wanted = named_labels(labels, space)
     if untaught := [label for label in wanted if label not in taught]:
         raise InputError(f"{source.name} has no utterance of {', '.join(untaught)} to learn from",
-                         mend=f"leave it out of labels, or set labels={COMMON}")
+                         hint=f"leave it out of labels, or set labels={COMMON}")
     return wanted
 
 # %% ../../nbs/generation/16_classes.ipynb #a06e1935
@@ -105,5 +106,5 @@ def of_labels(
     part = corpus.where({"emotion": list(labels)})
     if not len(part):
         raise InputError(f"{corpus.name} has no utterance of {', '.join(labels)}",
-                         found=f"{len(corpus)} utterances of other classes", mend="choose other labels, or another corpus")
+                         found=f"{len(corpus)} utterances of other classes", hint="choose other labels, or another corpus")
     return part

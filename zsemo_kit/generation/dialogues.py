@@ -20,11 +20,12 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
+from ..core.errors import InputError
 from ..corpora.corpus_name import CorpusName
-from ..corpora.table import Corpus, InputError
+from ..corpora.table import Corpus
 from .cards import Card, load_card
 from .chat import Chat
-from .lines import STATUSES, Line, label_of, parse
+from .lines import STATUSES, label_of, parse
 from zsemo_kit.generation.prompts import (
     CONVERSATIONS, LINES, NO_SCENARIO, SECOND_LABELS, Prompt, as_json, prompts, second_prompt,
 )
@@ -87,7 +88,7 @@ def corpus_of(
     "The corpus that a model wrote, with where each line came from in extra columns."
     kept = lines[lines["status"] == "kept"].reset_index(drop=True)
     if kept.empty:
-        raise InputError(f"no line of the card {card.id} could be kept", found=_lost(lines), mend=_where_raw(lines))
+        raise InputError(f"no line of the card {card.id} could be kept", found=_lost(lines), hint=_where_raw(lines))
     table = _sentence_rows(kept, card) if card.form == "sentences" else _line_rows(kept, card)
     return Corpus(f"{card.id}_synthetic", table.drop(columns=["label", "finish"]))
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 from .servers import NoReplyError
 
 # %% ../../nbs/generation/11_fields.ipynb #e8e84cb6
@@ -57,9 +57,9 @@ def check_fields(
     "Refuse what a further field may not be."
     for name in fields:
         if name in _OURS:
-            raise InputError(f"the field {name!r} cannot be set", mend=_OURS[name] and f"it comes from {_OURS[name]}")
+            raise InputError(f"the field {name!r} cannot be set", hint=_OURS[name] and f"it comes from {_OURS[name]}")
         if name in taken:
-            raise InputError(f"the field {name!r} is given twice", mend=f"leave out the option --{name.replace('_', '-')}")
+            raise InputError(f"the field {name!r} is given twice", hint=f"leave out the option --{name.replace('_', '-')}")
     try:
         json.dumps(fields, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, TypeError, RecursionError) as e:

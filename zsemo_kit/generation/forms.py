@@ -9,7 +9,7 @@ __all__ = ['split_thoughts', 'without_thoughts', 'Piece', 'kind_of', 'raw_lines'
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import unescape
 from itertools import groupby
@@ -17,7 +17,7 @@ from typing import Any
 
 import json_repair
 
-from .tags import EMOTION_WORDS, is_emotion, tag_of
+from .tags import is_emotion, tag_of
 
 # %% ../../nbs/generation/12_forms.ipynb #65c9e123
 _THINK = (

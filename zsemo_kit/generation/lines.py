@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from .cards import Card
 from .forms import Piece, fields_of, kind_of, pieces_of, without_thoughts
-from .prompts import NO_SCENARIO, SECOND_LABELS
+from .prompts import NO_SCENARIO
 from .store import Reply, ending
 from .tags import EMOTION_WORDS, LETTERS, TWO, is_emotion, spellings, tag_of
 

@@ -9,7 +9,7 @@ __all__ = ['Pace']
 import time
 from collections.abc import Callable
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 
 # %% ../../nbs/generation/11_pace.ipynb #b580329f
 def _seconds_each(what: str, limit: float | None) -> float:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from typing import Any
 
-from ..corpora.table import InputError
-from .cards import Card, Scenario, load_card
+from ..core.errors import InputError
+from .cards import Card, Scenario
 
 # %% ../../nbs/generation/11_prompts.ipynb #5aa5a33d
 Message = dict[str, str]  # {"role": ..., "content": ...}

@@ -20,8 +20,8 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import openai
 
-from ..corpora.proxies import is_local, without_password
-from ..corpora.table import InputError
+from ..core.errors import InputError
+from ..core.proxies import is_local, without_password
 
 # %% ../../nbs/generation/11_servers.ipynb #2d876183
 _KEYLIKE = re.compile(r"(?i)\bbearer\s+[^\s'\"]+|\bsk-[\w*.\-]{6,}")
@@ -52,10 +52,10 @@ def api_key(
     "The key of OPENAI_API_KEY, if it can be one."
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not key and not is_local(urlsplit(url).hostname or ""):
-        mend = "export OPENAI_API_KEY=..., or name a local server with --base-url http://localhost:11434/v1"
-        raise InputError(f"no key for {shown(url)}", expected="the environment variable OPENAI_API_KEY", mend=mend)
+        hint = "export OPENAI_API_KEY=..., or name a local server with --base-url http://localhost:11434/v1"
+        raise InputError(f"no key for {shown(url)}", expected="the environment variable OPENAI_API_KEY", hint=hint)
     if odd := [what for pattern, what in _ODD_KEYS.items() if re.search(pattern, key)]:
-        raise InputError("OPENAI_API_KEY holds what no key has", found=odd[0], mend="copy the key alone, with nothing around it")
+        raise InputError("OPENAI_API_KEY holds what no key has", found=odd[0], hint="copy the key alone, with nothing around it")
     return key or NO_KEY
 
 # %% ../../nbs/generation/11_servers.ipynb #c4faeb9a
@@ -82,8 +82,8 @@ def check_url(
     except ValueError:
         good = False
     if not good:
-        mend = "" if "://" in plain or not plain else "it begins with http:// or https://"
-        raise InputError(f"bad base URL {shown(plain)!r}", expected="such as http://localhost:11434/v1", mend=mend)
+        hint = "" if "://" in plain or not plain else "it begins with http:// or https://"
+        raise InputError(f"bad base URL {shown(plain)!r}", expected="such as http://localhost:11434/v1", hint=hint)
     return urlunsplit((parts.scheme, parts.netloc, _PASTED.sub("", parts.path), parts.query, ""))
 
 
@@ -258,7 +258,7 @@ def unreachable(
         why, start = f"{why}, through the proxy {without_password(proxy)}", "list the host in NO_PROXY if it needs no proxy"
     elif re.search(r"(?i)wrong.version.number|record layer", why):
         start = f"this port speaks http: --base-url {shown(url).replace('https:', 'http:', 1)}"
-    return InputError(f"no server answers at {shown(url)}", found=why, mend=start)
+    return InputError(f"no server answers at {shown(url)}", found=why, hint=start)
 
 # %% ../../nbs/generation/11_servers.ipynb #a1089456
 def hopeless(
@@ -273,13 +273,13 @@ def hopeless(
     if broke and (no.after is None or "insufficient_quota" in no.words or no.status == 402):
         return InputError(f"{where}: the account has no money left", found=no.said)
     if no.status == 401 or (no.status == 403 and re.search(r"\b(key|token|credential|auth\w*)\b", no.words)):
-        return InputError(f"{where} refuses the key", found=no.said, mend="set OPENAI_API_KEY to a key of this server")
+        return InputError(f"{where} refuses the key", found=no.said, hint="set OPENAI_API_KEY to a key of this server")
     if no.status == 403:
-        return InputError(f"{where} refuses to answer", found=no.said, mend="see which models and countries the account is for")
+        return InputError(f"{where} refuses to answer", found=no.said, hint="see which models and countries the account is for")
     if no.status in (400, 404, 422) and _NO_MODEL.search(no.words):
-        mend = "see the server's list of models (`ollama list`), and that the base URL ends in /v1"
-        return InputError(f"{where} does not know the model {model!r}", found=no.said, mend=mend)
+        hint = "see the server's list of models (`ollama list`), and that the base URL ends in /v1"
+        return InputError(f"{where} does not know the model {model!r}", found=no.said, hint=hint)
     if no.status in (404, 405, 410):
-        mend = "see the server's page" if re.search(r"/v\d", where) else f"most end in /v1: --base-url {where}/v1"
-        return InputError(f"{where} is not where this server answers chats", found=no.said, mend=mend)
+        hint = "see the server's page" if re.search(r"/v\d", where) else f"most end in /v1: --base-url {where}/v1"
+        return InputError(f"{where} is not where this server answers chats", found=no.said, hint=hint)
     return unreachable(url, no.said, proxy) if no.cause in _NO_CONNECTION else None

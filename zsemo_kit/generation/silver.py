@@ -17,6 +17,7 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score, confusion_matrix
 from tqdm.auto import tqdm
 
+from ..core.errors import InputError
 from ..corpora.catalogue import corpus_names
 from ..corpora.corpus_name import CorpusName
 from ..corpora.files import look_for, mend_text, read_rows, refuse
@@ -24,13 +25,13 @@ from ..corpora.folds import normal_text
 from ..corpora.labels import folding, in_space, label_map
 from ..corpora.own import read_own_rows
 from ..corpora.readers import find, read
-from ..corpora.table import EMOTIONS, SPACES, Corpus, InputError, concat, space_labels
+from ..corpora.table import EMOTIONS, SPACES, Corpus, concat, space_labels
 from ..corpora.turns import plain, remember
 from ..corpora.words import own_columns, plain_word
 from .chat import Chat
 from .dialogues import _show
 from .forms import split_thoughts
-from .lines import STATUSES, _is_refusal, label_of
+from .lines import _is_refusal, label_of
 from .prompts import NO_SCENARIO, Message, Prompt
 from .sources import names_of, open_corpus
 from .store import Reply, ending
@@ -205,7 +206,7 @@ def _melt_file() -> Path:
     if len(hits) != 1:
         expected = "a folder melt in ZSEMO_CORPORA with one CSV"
         found = f"{len(hits)} tables" if folder else ""
-        raise InputError("MELT's labels were not found", expected=expected, found=found, mend=_MELT["get"])
+        raise InputError("MELT's labels were not found", expected=expected, found=found, hint=_MELT["get"])
     return hits[0]
 
 # %% ../../nbs/generation/16_silver.ipynb #6aab3edf
@@ -265,8 +266,8 @@ def _from_folder(folder: Path, task: Task) -> pd.DataFrame:
 def _silver_table(corpus: Corpus) -> pd.DataFrame:
     missing = [c for c in ("silver", "silver_status", "silver_task", "silver_model") if c not in corpus.table]
     if missing:
-        mend = f"label it first: zsemo generate --silver {corpus.name}"
-        raise InputError(f"{corpus.name} has no silver labels", expected=f"a column {missing[0]}", mend=mend)
+        hint = f"label it first: zsemo generate --silver {corpus.name}"
+        raise InputError(f"{corpus.name} has no silver labels", expected=f"a column {missing[0]}", hint=hint)
     return corpus.table
 
 # %% ../../nbs/generation/16_silver.ipynb #a6a7c94a
@@ -319,7 +320,7 @@ def silver_corpus(
     has, test = table["silver"] != "", table["split"] == "test"
     of_target = pd.Series(corpus.name == target, index=table.index) | (table.get("corpus", "") == target)
     if target and (held := int((has & test & of_target).sum())):
-        raise InputError(f"{held} silver labels are of the test part of the target {target}", mend="label its other parts only")
+        raise InputError(f"{held} silver labels are of the test part of the target {target}", hint="label its other parts only")
     if not (has & ~test).any():
         found = str(table["silver_status"].value_counts().to_dict())
         raise InputError(f"{corpus.name} has no silver label to train on", found=found)
@@ -348,14 +349,14 @@ def open_silver(
         return _moved(silver_corpus(remember(corpus), target), space)
     if not {"strategy", "model"} <= set(corpus.table):
         raise InputError(f"the labels of {name} are not silver", expected=f"{_MELT['name']}, <card>_synthetic or a saved folder",
-                         mend=f"label it first: zsemo generate --silver {name}")
+                         hint=f"label it first: zsemo generate --silver {name}")
     return open_corpus(name, space)
 
 # %% ../../nbs/generation/16_silver.ipynb #4dfa77bf
 def _moved(corpus: Corpus, space: str) -> Corpus:
     if corpus.space == "sentiment" and space not in ("sentiment", "polarity"):
         raise InputError(f"the silver labels of {corpus.name} are of sentiment", expected="the space sentiment or polarity",
-                         found=space, mend="label it with --task emotion")
+                         found=space, hint="label it with --task emotion")
     return in_space(corpus, space)
 
 
@@ -368,7 +369,7 @@ def _refuse_known(corpus: Corpus, target: str) -> None:
     both = [i for i in mine.index.intersection(test.index) if _same_words(mine[i], test[i])]
     if both:
         raise InputError(f"{len(both)} silver labels are of the test part of the target {target}", found=f"such as {both[0]!r}",
-                         mend="label its other parts only")
+                         hint="label its other parts only")
 
 # %% ../../nbs/generation/16_silver.ipynb #ac7b5e3d
 def human_labels(

@@ -9,10 +9,11 @@ __all__ = ['strategies_of', 'open_corpus', 'names_of']
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..core.errors import InputError
 from ..corpora.corpus_name import CorpusName
 from ..corpora.labels import in_space
 from ..corpora.readers import read
-from ..corpora.table import Corpus, InputError, concat, space_labels
+from ..corpora.table import Corpus, concat, space_labels
 from ..corpora.turns import remember
 from .cards import cards, load_card
 from .dialogues import SECOND_READINGS, agreed, recorded
@@ -49,7 +50,7 @@ def open_corpus(
     made = in_space(_chosen(_with_history(whole), strategies, second_reading), space)
     if not len(made):
         raise InputError(f"{name} has no utterance with a label of the space {space}", expected=", ".join(space_labels(space)),
-                         found=f"{len(whole)} utterances in all", mend="check its labels, or take another space")
+                         found=f"{len(whole)} utterances in all", hint="check its labels, or take another space")
     return made
 
 # %% ../../nbs/generation/15_sources.ipynb #75f44160

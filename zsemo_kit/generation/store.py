@@ -27,7 +27,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 from .prompts import Prompt
 
 # %% ../../nbs/generation/11_store.ipynb #9569e04b
@@ -305,7 +305,7 @@ class ReplyStore:
 
     def _write(self, *statements: _Statement) -> "Future[None]":
         if self._writer is None:
-            raise InputError(f"the reply store {self.path} may only be read", mend="copy it to a folder of yours")
+            raise InputError(f"the reply store {self.path} may only be read", hint="copy it to a folder of yours")
         return self._writer.submit(*statements)
 
     def get(
@@ -460,11 +460,11 @@ class RecordedStore:
 
     def put(self, reply: Reply, prompt: Prompt, request: Mapping[str, Any], server: str = "") -> "Future[None]":
         "Refused: the recorded replies stay as they are."
-        raise InputError("the recorded replies cannot be written to", mend="use a ReplyStore")
+        raise InputError("the recorded replies cannot be written to", hint="use a ReplyStore")
 
     def fail(self, key: str, kind: str, error: str, prompt: Prompt, request: Mapping[str, Any]) -> "Future[None]":
         "Refused as well."
-        raise InputError("the recorded replies cannot be written to", mend="use a ReplyStore")
+        raise InputError("the recorded replies cannot be written to", hint="use a ReplyStore")
 
     def claim(self, key: str) -> bool:
         "Nothing is ever sent, so nothing is claimed."

@@ -10,7 +10,7 @@ __all__ = ['EGEMAPS', 'MEASURES', 'PITCH', 'QUANTILES', 'WORDS', 'SPOKEN', 'egem
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from hashlib import sha256
@@ -23,11 +23,12 @@ import numpy as np
 import pandas as pd
 from scipy.signal import find_peaks
 
+from ..core.cache import FeatureCache, default_cache, file_digest
+from ..core.errors import InputError
+from ..core.files import json_text
 from ..corpora.audio import RATE, audio_digest, stream_audio
-from ..corpora.cache import FeatureCache, default_cache, file_digest
 from ..corpora.cues import CUES
-from ..corpora.record import json_text
-from ..corpora.table import Corpus, InputError
+from ..corpora.table import Corpus
 
 # %% ../../nbs/synthesis/21_acoustics.ipynb #cc8c48d7
 def _package(
@@ -38,7 +39,7 @@ def _package(
     try:
         return __import__(name)
     except ImportError as e:
-        raise InputError(f"the package {name} is missing", mend=f"pip install 'zsemo_kit[{extra}]'") from e
+        raise InputError(f"the package {name} is missing", hint=f"pip install 'zsemo_kit[{extra}]'") from e
 
 
 @cache

@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from ..core.errors import InputError
+from ..core.files import json_text
 from ..corpora.folds import normal_text
-from ..corpora.record import json_text
-from ..corpora.table import EMOTIONS, Corpus, InputError
+from ..corpora.table import EMOTIONS, Corpus
 from ..corpora.turns import plain
 from ..generation.chat import Chat
 from ..generation.dialogues import _show
@@ -396,7 +397,7 @@ def traced(
     "Every claim of a sentence, held against its measurement."
     lacking = {"heard_gender", "gender_by", "text", *ATTRIBUTES, *ATTRIBUTES.values()} - set(row.keys())
     if lacking:
-        raise InputError(f"this row has no {min(lacking)}", expected="one of an annotated corpus", mend="annotate it first")
+        raise InputError(f"this row has no {min(lacking)}", expected="one of an annotated corpus", hint="annotate it first")
     return [Claim(a, word, *_evidence(a, row, annotator), _agrees(a, word, row))
             for a, word in claims_of(text).items() if a != "emotion"]
 
@@ -505,7 +506,7 @@ def with_explanations(
     """
     lacking = {"heard_gender", *ATTRIBUTES} - set(annotated.table)
     if lacking:
-        raise InputError(f"{annotated.name} has no {min(lacking)}", expected="an annotated corpus", mend="annotate it first")
+        raise InputError(f"{annotated.name} has no {min(lacking)}", expected="an annotated corpus", hint="annotate it first")
     rows = [{str(k): v for k, v in row.items()} for row in annotated.table.to_dict("records")]
     first = ["not_asked" if chat and not sent else "" if chat and _is_evident(row) else "no_evidence" if chat else "template"
              for row, sent in zip(rows, _wanted(annotated, parts), strict=True)]

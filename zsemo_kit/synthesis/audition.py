@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..corpora.audio import RATE, utterance_audio
-from ..corpora.panels import Panel, widgets
+from ..core.errors import InputError
+from ..core.widgets import Panel, widgets
+from ..corpora.audio import utterance_audio
 from ..corpora.players import player
-from ..corpora.table import Corpus, InputError
+from ..corpora.table import Corpus
 from ..generation.cards import cards
 from ..generation.sources import open_corpus
 from .acoustics import measure
@@ -106,7 +107,7 @@ class Audition(Panel):
         else:
             text = spoken_text(self.said, voice.language)
             if why := unspeakable(text, voice.language):
-                raise InputError("this cannot be said", found=why, mend="write words of the corpus' language")
+                raise InputError("this cannot be said", found=why, hint="write words of the corpus' language")
             before = self._read(text, voice)
         rng = np.random.default_rng(self.controls["take"].value)
         return before, inject(before, emotion, self.profile, strength=self.controls["strength"].value, rng=rng)
@@ -139,5 +140,5 @@ def _sayable(given: Corpus | str) -> Corpus:
     corpus = open_corpus(given, "all") if isinstance(given, str) else given
     corpus = corpus.where(corpus.table["text"].str.strip().ne("") & ~corpus.table["text"].duplicated())
     if not len(corpus):
-        raise InputError(f"{corpus.name} has no text", mend="choose another corpus, or transcribe it first")
+        raise InputError(f"{corpus.name} has no text", hint="choose another corpus, or transcribe it first")
     return corpus

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 
 # %% ../../nbs/synthesis/17_casting.ipynb #56301c86
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def _pool(voices: Sequence[Voice], gender: str) -> list[int]:
         places = [i for i, v in enumerate(voices) if gender == "any" or v.gender == wanted]
         if places:
             return places
-    mend = "choose another engine or model, or give its voices genders"
-    raise InputError(f"no {gender} voice", expected="a voice of each gender of the corpus", mend=mend)
+    hint = "choose another engine or model, or give its voices genders"
+    raise InputError(f"no {gender} voice", expected="a voice of each gender of the corpus", hint=hint)
 
 
 def _shuffled(seed: int, take: int, unit: _Unit, n: int) -> np.ndarray:

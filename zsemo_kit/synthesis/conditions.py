@@ -17,8 +17,8 @@ import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 from scipy.signal import oaconvolve, resample_poly
 
+from ..core.errors import InputError
 from ..corpora.audio import RATE, levelled
-from ..corpora.table import InputError
 
 # %% ../../nbs/synthesis/24_conditions.ipynb #473abce7
 NOISES = ("white", "pink", "brown", "speech", "hum")  # "speech": the long-term spectrum of talk; "hum": mains at 50 or 60 Hz

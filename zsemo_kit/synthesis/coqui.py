@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..corpora.cache import default_cache, writable
-from ..corpora.table import InputError
+from ..core.cache import default_cache, writable
+from ..core.errors import InputError
+from ..core.files import json_text, write_text
 from .casting import Engine, Voice, gender_by_pitch, named_voices, only_voices, typical_pitch
 from .espeak import phonemes
 from .languages import language_name, language_tag, nearest, no_voice
@@ -53,7 +54,7 @@ def _manager() -> Any:
     try:
         from TTS.utils.manage import ModelManager
     except ImportError as e:
-        raise InputError(f"the package coqui-tts is missing ({e})", mend="pip install 'zsemo_kit[coqui]'") from e
+        raise InputError(f"the package coqui-tts is missing ({e})", hint="pip install 'zsemo_kit[coqui]'") from e
     return ModelManager(progress_bar=False)
 
 # %% ../../nbs/synthesis/18_coqui.ipynb #b3cab1f2
@@ -80,10 +81,10 @@ def _check_terms(model: str, item: Mapping[str, Any]) -> None:
     if item.get("tos_required") and not agreed:
         raise InputError(
             f"the model {model} asks for agreement to its licence, {item.get('license')}",
-            mend="read it at https://tts-hub.github.io/cpml and, if you agree, export COQUI_TOS_AGREED=1",
+            hint="read it at https://tts-hub.github.io/cpml and, if you agree, export COQUI_TOS_AGREED=1",
         )
     if model.endswith("/bark"):
-        raise InputError(f"{model} is not opened: its weights are pickles that may run code", mend="choose another model")
+        raise InputError(f"{model} is not opened: its weights are pickles that may run code", hint="choose another model")
 
 # %% ../../nbs/synthesis/18_coqui.ipynb #6256d83c
 def _fetched(model: str) -> Any:
@@ -94,7 +95,7 @@ def _fetched(model: str) -> Any:
             return TTS(model_name=model, progress_bar=False)
     except Exception as e:  # requests, huggingface_hub, zipfile and Coqui each have their own
         said = " ".join(f"{type(e).__name__}: {e}".split())[:200]
-        raise InputError(f"cannot fetch the Coqui model {model}", found=said, mend=f"see the network, {_LOCAL} (--model)") from e
+        raise InputError(f"cannot fetch the Coqui model {model}", found=said, hint=f"see the network, {_LOCAL} (--model)") from e
 
 # %% ../../nbs/synthesis/18_coqui.ipynb #c7e9531a
 _WEIGHTS = ("model_file.pth", "model.pth", "best_model.pth", "checkpoint.pth")
@@ -103,7 +104,7 @@ _WEIGHTS = ("model_file.pth", "model.pth", "best_model.pth", "checkpoint.pth")
 def _checkpoint(folder: Path) -> Path:
     "The one model file of a folder."
     if not (folder / "config.json").is_file():
-        raise InputError(f"{folder} is no Coqui model", expected="config.json and a model file", mend="name another folder")
+        raise InputError(f"{folder} is no Coqui model", expected="config.json and a model file", hint="name another folder")
     named = [folder / n for n in _WEIGHTS if (folder / n).is_file()]
     found = named or sorted(p for p in folder.glob("*.pth") if not p.name.startswith(("speaker", "language", "d_vector")))
     if len(found) != 1 and not named:
@@ -140,8 +141,8 @@ def _opened(folder: Path) -> Any:
         raise
     except Exception as e:  # a broken checkpoint fails in a hundred ways
         said = " ".join(f"{type(e).__name__}: {e}".split())[:200]
-        mend = "see that config and model belong together"
-        raise InputError(f"cannot open the Coqui model in {folder}", found=said, mend=mend) from e
+        hint = "see that config and model belong together"
+        raise InputError(f"cannot open the Coqui model in {folder}", found=said, hint=hint) from e
 
 # %% ../../nbs/synthesis/18_coqui.ipynb #c57847f4
 def _use_own_phonemizer() -> None:
@@ -189,11 +190,8 @@ def _remembered(file: Path) -> dict[str, str]:
 
 
 def _remember(file: Path, genders: Mapping[str, str]) -> None:
-    with contextlib.suppress(OSError):  # a cache that cannot be written is no reason to stop
-        file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = file.with_name(f"{file.name}.{os.getpid()}")
-        scratch.write_text(json.dumps(genders, indent=1), "utf-8")
-        scratch.replace(file)
+    with contextlib.suppress(InputError):  # a cache that cannot be written is no reason to stop
+        write_text(file, json_text(genders, indent=1))
 
 # %% ../../nbs/synthesis/18_coqui.ipynb #cbdb93e9
 def _digest(files: list[Path]) -> str:
@@ -246,7 +244,7 @@ class Coqui(Engine):
         self._wanted = named_voices(voices)
         self._clones = _recordings(recordings) if recordings else []
         if self._clones and not self._model.config.supports_cloning:
-            raise InputError(f"the model {model} cannot clone voices", mend="take XTTS or YourTTS, or leave the recordings out")
+            raise InputError(f"the model {model} cannot clone voices", hint="take XTTS or YourTTS, or leave the recordings out")
         named, terms = (folder.name, item["license"]) if local else (model, item.get("license", "not told"))
         self.licence = f"Coqui TTS is under MPL-2.0; the licence of the model {named} is {terms}."
         weights = _checkpoint(folder) if local else Path(self._tts.synthesizer.tts_checkpoint)

@@ -15,12 +15,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from scipy.ndimage import convolve1d, minimum_filter1d
 
+from ..core.cache import FeatureCache, default_cache, file_digest, writable
+from ..core.errors import InputError
 from ..corpora.audio import RATE, audio_digest, save_audio, stream_audio
-from ..corpora.cache import FeatureCache, default_cache, file_digest, writable
-from ..corpora.table import Corpus, InputError
+from ..corpora.table import Corpus
 from .conditions import speech_level
 from .resynthesis import Manner, resynthesised
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 from .casting import Engine, Voice, named_voices, only_voices
 from .languages import language_tag, nearest, no_voice
 
@@ -28,9 +28,9 @@ from .languages import language_tag, nearest, no_voice
 def _loader() -> Any:
     try:
         import espeakng_loader
-        import soxr
+        import soxr  # noqa: F401
     except ImportError as e:
-        raise InputError(f"the package {e.name} is missing", mend="pip install 'zsemo_kit[espeak]'") from e
+        raise InputError(f"the package {e.name} is missing", hint="pip install 'zsemo_kit[espeak]'") from e
     return espeakng_loader
 
 
@@ -55,12 +55,12 @@ def _short(
         try:
             link.symlink_to(data, target_is_directory=True)
         except OSError as e:
-            mend = "install the environment in a shorter folder"
+            hint = "install the environment in a shorter folder"
             raise InputError("the path of espeak-ng's data is too long", expected=f"at most {_LONGEST_PATH} bytes",
-                             found=f"{long}; no link to it could be made ({e.strerror})", mend=mend) from e
+                             found=f"{long}; no link to it could be made ({e.strerror})", hint=hint) from e
         if len(os.fsencode(link)) > _LONGEST_PATH:
             raise InputError("the path of espeak-ng's data is too long", expected=f"at most {_LONGEST_PATH} bytes", found=long,
-                             mend="set TMPDIR to a short folder, or install the environment in one")
+                             hint="set TMPDIR to a short folder, or install the environment in one")
         yield link
 
 # %% ../../nbs/synthesis/18_espeak.ipynb #e6f92eeb
@@ -80,7 +80,7 @@ def _library() -> Iterator[tuple[ctypes.CDLL, int]]:
         try:
             rate = lib.espeak_Initialize(_SYNCHRONOUS, _BUFFER, os.fsencode(data), _DONT_EXIT)
             if rate <= 0:
-                raise InputError("espeak-ng does not start", found=f"data in {_data()}", mend="reinstall espeakng-loader")
+                raise InputError("espeak-ng does not start", found=f"data in {_data()}", hint="reinstall espeakng-loader")
             lib.espeak_ng_SetRandSeed(ctypes.c_long(1))
             yield lib, rate
         finally:
@@ -95,7 +95,7 @@ def _unload(handle: int) -> None:
 # %% ../../nbs/synthesis/18_espeak.ipynb #d3e9f6cb
 def _set_voice(lib: ctypes.CDLL, name: str) -> None:
     if lib.espeak_SetVoiceByName(name.encode()) != 0:
-        raise InputError(f"espeak-ng has no voice {name!r}", mend="take one of the engine's voices")
+        raise InputError(f"espeak-ng has no voice {name!r}", hint="take one of the engine's voices")
 
 
 def _plain(text: str) -> bytes:
@@ -208,7 +208,7 @@ class Espeak(Engine):
             raise InputError("nothing to say", expected="a letter or digit", found=repr(text[:40]))
         samples, rate = _spoken(text, voice)
         if not len(samples):
-            raise InputError(f"espeak gave no sound for {text[:40]!r}", mend="see spoken_text and unspeakable")
+            raise InputError(f"espeak gave no sound for {text[:40]!r}", hint="see spoken_text and unspeakable")
         speech = soxr.resample(samples.astype(np.float32) / 32768, rate, 16_000)
         return (speech / max(1.0, float(np.abs(speech).max()))).astype(np.float32)  # the filter may overshoot by a hair
 

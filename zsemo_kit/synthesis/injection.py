@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from ..corpora.audio import RATE, levelled, trimmed
+from ..core.errors import InputError
 from ..core.files import read_yaml
+from ..corpora.audio import RATE, levelled, trimmed
 from ..corpora.corpus_name import CorpusName
 from ..corpora.readers import read
-from ..corpora.table import EMOTIONS, Corpus, InputError
+from ..corpora.table import EMOTIONS, Corpus
 from .acoustics import kept_numbers
 from zsemo_kit.synthesis.resynthesis import (
     BOUNDS, Manner, Speaker, effort_gains, envelope, octave_levels, pitch_track, praat_sound, resynthesised,

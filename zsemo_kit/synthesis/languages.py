@@ -16,7 +16,7 @@ from typing import Any
 from babel.core import Locale, get_global
 from babel.localedata import locale_identifiers
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 
 # %% ../../nbs/synthesis/17_languages.ipynb #4a6e751d
 _NOT_TOLD = frozenset(
@@ -108,9 +108,9 @@ def language_tag(
     found = found or _of_code(name.strip()) or _of_name(folded)
     if not found:
         near = difflib.get_close_matches(folded, _names(), 1)
-        mend = f"is it {near[0].title()} ({_names()[near[0]]})?" if near else ""
+        hint = f"is it {near[0].title()} ({_names()[near[0]]})?" if near else ""
         expected = "a code or a name, such as de, pt-BR, cmn or Norwegian"
-        raise InputError(f"{name!r} names no language", expected=expected, mend=mend)
+        raise InputError(f"{name!r} names no language", expected=expected, hint=hint)
     return found
 
 # %% ../../nbs/synthesis/17_languages.ipynb #d4de64b9
@@ -168,8 +168,8 @@ def no_voice(
     told = language_name(language_tag(language)) if language_tag(language) else repr(language)
     told = told if "(" in told else repr(language)
     expected = f"one of its {len(bases)} languages: {', '.join(bases)}" if len(bases) > 1 else "".join(bases)
-    mend = f"is it {near[0]}?" if near else ""
-    return InputError(f"{engine} has no voice for the language {told}", expected=expected, mend=mend)
+    hint = f"is it {near[0]}?" if near else ""
+    return InputError(f"{engine} has no voice for the language {told}", expected=expected, hint=hint)
 
 # %% ../../nbs/synthesis/17_languages.ipynb #15c44f81
 @functools.cache

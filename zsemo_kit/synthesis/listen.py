@@ -20,10 +20,11 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from ..core.cache import FeatureCache, default_cache, file_digest
+from ..core.errors import InputError
+from ..core.hub import has_weights, with_safetensors
 from ..corpora.audio import RATE, audio_digest, stream_audio
-from ..corpora.cache import FeatureCache, default_cache, file_digest
-from ..corpora.weights import has_weights, with_safetensors
-from ..corpora.table import Corpus, InputError
+from ..corpora.table import Corpus
 from ..corpora.turns import TURN, plain, remember
 
 # %% ../../nbs/synthesis/23_listen.ipynb #5de95092
@@ -48,7 +49,7 @@ def edits(
     try:
         import jiwer
     except ImportError as e:
-        raise InputError("the package jiwer is missing", mend="pip install 'zsemo_kit[listen]'") from e
+        raise InputError("the package jiwer is missing", hint="pip install 'zsemo_kit[listen]'") from e
     n, m = len(references), len(hypotheses)
     if n != m:
         raise InputError("references and hypotheses do not fit", expected=f"{n} of each", found=f"{m} hypotheses")
@@ -120,7 +121,7 @@ def _decoder() -> Any:  # pocketsphinx.Decoder
     try:
         pocketsphinx = import_module("pocketsphinx")
     except ImportError as e:
-        raise InputError("the package pocketsphinx is missing", mend="pip install 'zsemo_kit[listen]'") from e
+        raise InputError("the package pocketsphinx is missing", hint="pip install 'zsemo_kit[listen]'") from e
     return pocketsphinx.Decoder(loglevel="FATAL", cmn="batch", maxhmmpf=_BEAM)
 
 # %% ../../nbs/synthesis/23_listen.ipynb #97a20802
@@ -185,7 +186,7 @@ def _fetched(
             return folder
     why = "it has no weights as safetensors or pytorch_model.bin" if error is None else type(error).__name__
     raise InputError(f"the listener {name!r} cannot be fetched from the Hugging Face hub ({why})",
-                     mend="give a local folder that save_pretrained of transformers wrote, or use 'pocketsphinx'") from error
+                     hint="give a local folder that save_pretrained of transformers wrote, or use 'pocketsphinx'") from error
 
 # %% ../../nbs/synthesis/23_listen.ipynb #d44ad11e
 def _folder(
@@ -195,13 +196,13 @@ def _folder(
     folder = Path(name).expanduser()
     if not name or not folder.is_dir():
         if not name or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-            mend = "give a folder, a name on the Hugging Face hub, or 'pocketsphinx'"
-            raise InputError(f"there is no folder {name!r}", mend=mend)
+            hint = "give a folder, a name on the Hugging Face hub, or 'pocketsphinx'"
+            raise InputError(f"there is no folder {name!r}", hint=hint)
         return _fetched(name)
     if not (folder / "config.json").exists() or not has_weights(folder):
         raise InputError(f"{name} is not a model that can be read", expected="config.json and *.safetensors or pytorch_model.bin",
                          found=", ".join(sorted(f.name for f in folder.iterdir())[:8]) or "an empty folder",
-                         mend="save it with save_pretrained of transformers, tokenizer and feature extractor too")
+                         hint="save it with save_pretrained of transformers, tokenizer and feature extractor too")
     return folder
 
 # %% ../../nbs/synthesis/23_listen.ipynb #f1f1b41a
@@ -240,7 +241,7 @@ def _read(
     except Exception as e:  # transformers raises OSError, ValueError, KeyError, SafetensorError and more
         why = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise InputError(f"the model in {folder} cannot be read: {why}",
-                         mend="give a folder that save_pretrained wrote, with tokenizer and feature extractor") from e
+                         hint="give a folder that save_pretrained wrote, with tokenizer and feature extractor") from e
     if told["missing_keys"]:
         raise InputError(f"the model in {folder} lacks weights", found=", ".join(sorted(told["missing_keys"])[:3]))
     if extractor.sampling_rate != RATE:
@@ -377,7 +378,7 @@ def _device(
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as e:
-        raise InputError(f"device {name!r} is not there", mend="use 'auto' or 'cpu'") from e
+        raise InputError(f"device {name!r} is not there", hint="use 'auto' or 'cpu'") from e
     return device
 
 # %% ../../nbs/synthesis/23_listen.ipynb #967e3e69
@@ -393,7 +394,7 @@ def open_listener(
     if name == "pocketsphinx":
         if language.lower() not in ("", "en", "english"):
             raise InputError(f"pocketsphinx does not know the language {language!r}", expected="English",
-                             mend="give a Whisper or CTC model of that language")
+                             hint="give a Whisper or CTC model of that language")
         _decoder()  # a missing package is said here
         return Sphinx()
     where, store = _device(device), FeatureCache(Path(cache or default_cache()))

@@ -8,7 +8,7 @@ __all__ = ['BOUNDS', 'OCTAVES', 'SPECTRA', 'NEUTRAL_LEVEL', 'Manner', 'effort_ga
 
 # %% ../../nbs/synthesis/22_resynthesis.ipynb #45ef309e
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -16,8 +16,8 @@ import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import butter, lfilter, sosfiltfilt
 
+from ..core.errors import InputError
 from ..corpora.audio import RATE
-from ..corpora.table import InputError
 
 # %% ../../nbs/synthesis/22_resynthesis.ipynb #f491594e
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def praat_sound(
         return import_module("parselmouth").Sound(samples.astype(np.float64), RATE)
     except ImportError as e:
         raise InputError("prosody needs Praat", expected="the package praat-parselmouth (GPL-3)",
-                         mend="pip install 'zsemo_kit[praat]'") from e
+                         hint="pip install 'zsemo_kit[praat]'") from e
 
 
 def pitch_track(

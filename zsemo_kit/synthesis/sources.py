@@ -9,8 +9,9 @@ __all__ = ['Speech', 'not_the_target', 'open_speech']
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..corpora.cache import default_cache, writable
-from ..corpora.table import Corpus, InputError, concat
+from ..core.cache import default_cache, writable
+from ..core.errors import InputError
+from ..corpora.table import Corpus, concat
 from ..generation.sources import names_of, open_corpus
 from .injection import Profile, open_profile
 from .speak import speak
@@ -42,7 +43,7 @@ def not_the_target(
     "Refuses a profile that was fitted on the target."
     if target in profile.corpora:
         raise InputError(f"the profile {profile.name!r} was fitted on the target {target!r}",
-                         mend="fit it on other corpora, or take the documented one")
+                         hint="fit it on other corpora, or take the documented one")
 
 
 def open_speech(
@@ -66,7 +67,7 @@ def open_speech(
         corpus = _spoken(corpus, how, target, Path(cache or default_cache()), progress)
     heard = corpus.where(corpus.table["audio"].ne(""))
     if not len(heard):
-        raise InputError(f"{name} has no audio", mend="give a corpus with audio, or one of text that a voice can say")
+        raise InputError(f"{name} has no audio", hint="give a corpus with audio, or one of text that a voice can say")
     return heard
 
 

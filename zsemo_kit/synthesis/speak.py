@@ -7,14 +7,13 @@ __all__ = ['INJECTIONS', 'Spread', 'Spoken', 'languages_of', 'speak']
 
 # %% ../../nbs/synthesis/25_speak.ipynb #ec9a5d6d
 import hashlib
-import os
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,9 +23,12 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..corpora.audio import RATE, in_order, load_audio, save_audio
+from ..core.errors import InputError
+from ..core.files import atomic_file
+from ..core.parallel import in_order
+from ..corpora.audio import RATE, load_audio, save_audio
 from ..corpora.corpus_name import CorpusName
-from ..corpora.table import Corpus, InputError
+from ..corpora.table import Corpus
 from ..generation.cards import cards, load_card
 from .casting import Engine, EngineError, Voice, cast
 from .conditions import conditions_of, randomised
@@ -68,7 +70,7 @@ def _told_languages(corpus: Corpus) -> list[str]:
             language_tag(value)
         except InputError as e:
             row = f"corpus {corpus.name!r}, row {i} (utterance {table['utterance'].iloc[i]!r}): bad 'language'"
-            raise InputError(row, expected=e.expected, found=repr(value), mend=e.mend) from None
+            raise InputError(row, expected=e.expected, found=repr(value), hint=e.hint) from None
     return [language_tag(value) or card for value, card in zip(column, of_card, strict=True)]
 
 # %% ../../nbs/synthesis/25_speak.ipynb #78031d2b
@@ -167,7 +169,7 @@ def _taken(corpus: Corpus, engine: Engine, take: int, seed: int, languages: Sequ
             raise
         except InputError as e:  # told before anything is spoken
             what = f"{e.what}, of {len(part):,} of {len(table):,} utterances"
-            raise InputError(what, expected=e.expected, found=e.found, mend=e.mend) from None
+            raise InputError(what, expected=e.expected, found=e.found, hint=e.hint) from None
         voices |= dict(zip(part.index, cast(part, company, seed, take=take), strict=True))
     chosen = [voices[i] for i in table.index]
     ids = pd.Series([v.id for v in chosen], table.index)
@@ -369,10 +371,8 @@ def _gather(out: Path, made: Iterator[tuple[dict[str, bytes], float]]) -> float:
     for sounds, seconds in made:
         total += seconds
         for name, sound in sounds.items():
-            part = out / f"{name}.part-{os.getpid()}"
-            part.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(sound)
-            part.replace(out / name)
+            with atomic_file(out / name) as part:
+                part.write_bytes(sound)
     return total
 
 # %% ../../nbs/synthesis/25_speak.ipynb #31102c1f

@@ -19,8 +19,8 @@ import httpx
 import numpy as np
 import openai
 
-from ..corpora.table import InputError
-from ..corpora.proxies import client_options, proxy_of
+from ..core.errors import InputError
+from ..core.proxies import client_options, proxy_of
 from ..generation.servers import OPENAI_URL, api_key, check_url, hopeless, no_reply, shown, split_query
 from .casting import Engine, EngineError, Voice, named_voices
 from .languages import language_tag, nearest, no_voice
@@ -48,7 +48,7 @@ def _decoded(body: bytes, asked: str) -> np.ndarray:
         import soundfile
         import soxr
     except ImportError as e:
-        raise InputError(f"the package {e.name} is missing", mend="pip install 'zsemo_kit[audio]'") from e
+        raise InputError(f"the package {e.name} is missing", hint="pip install 'zsemo_kit[audio]'") from e
     try:
         samples, rate = soundfile.read(io.BytesIO(_whole_wav(body)), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as e:
@@ -260,13 +260,13 @@ class SpeechServer(Engine):
         "What an error of the server means for the other texts."
         where, no = shown(self.base_url), no_reply(error, self._key)
         if _of_voice(error, voice.id, no.said):
-            mend = "name its voices with --voices (voices=), with genders: anna:female,tom:male"
-            refused = _VoiceError(f"{where} does not take the voice {voice.id!r}", found=no.said, mend=mend)
+            hint = "name its voices with --voices (voices=), with genders: anna:female,tom:male"
+            refused = _VoiceError(f"{where} does not take the voice {voice.id!r}", found=no.said, hint=hint)
             refused.offered = tuple(_offered(error.message))
             return refused
         ends = hopeless(no, self.base_url, self.model, proxy_of(self.base_url))
         if ends:
-            return EngineError(ends.what, found=ends.found, mend=ends.mend)
+            return EngineError(ends.what, found=ends.found, hint=ends.hint)
         return InputError(f"{where} does not speak {text[:40]!r}", found=no.said)
 
     def _connected(self) -> openai.OpenAI:

@@ -10,7 +10,7 @@ import html
 import re
 import unicodedata
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 
 # %% ../../nbs/synthesis/17_spoken.ipynb #67a4a092
 _C1 = {i: bytes([i]).decode("cp1252", "ignore") for i in range(0x80, 0xA0)}

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from ..corpora.table import InputError
-from .casting import Engine, EngineError, Voice, cast  # all of these are also to be had from here
-from .spoken import spoken_text, unspeakable
+from ..core.errors import InputError
+from .casting import Engine  # all of these are also to be had from here
 
 # %% ../../nbs/synthesis/20_voices.ipynb #66e1708d
 _MODULES = {"espeak": ("espeak", "Espeak"), "coqui": ("coqui", "Coqui"), "openai": ("speech_server", "SpeechServer")}

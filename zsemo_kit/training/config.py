@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 
 # %% ../../nbs/training/32_config.ipynb #6de2752f
 CLASSIFIERS: dict[str, dict[str, Any]] = {  # classifier: what `None` means for it
@@ -135,7 +135,7 @@ class FitConfig:
             others = ", ".join(c for c in CLASSIFIERS if _READS.get(c, modality) == modality)
             raise InputError(f"classifier {self.classifier!r} does not read {modality}", expected=f"one of {others}")
         if self.classifier == "finetune" and self.normalisation != "none":
-            raise InputError("normalisation is for frozen features", mend="use normalisation 'none' with finetune")
+            raise InputError("normalisation is for frozen features", hint="use normalisation 'none' with finetune")
         return replace(self, scale=_SCALES[modality]) if self.scale == "auto" else self
 
 # %% ../../nbs/training/32_config.ipynb #8ef01e65
@@ -156,4 +156,4 @@ def _check_config(
     if config.strengths is not None and (not config.strengths or min(config.strengths) <= 0):
         raise InputError("strengths are not usable", expected="numbers above 0", found=repr(config.strengths))
     if config.balance == "shares" and not config.shares:
-        raise InputError("balance 'shares' needs the shares", mend="give shares={label: share}, from the card")
+        raise InputError("balance 'shares' needs the shares", hint="give shares={label: share}, from the card")

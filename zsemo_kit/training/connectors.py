@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 from .heads import LayerSum
 
 # %% ../../nbs/training/34_connectors.ipynb #a0d7bf01

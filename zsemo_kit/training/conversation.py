@@ -21,14 +21,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..corpora.record import json_text
-from ..corpora.table import Corpus, InputError
+from ..core.errors import InputError
+from ..core.files import atomic_folder, json_text
+from ..corpora.table import Corpus
 from ..corpora.turns import texts_of
 from ..generation.prompts import LINES
 from .config import FitConfig
 from .dialogue_nets import ContextNet, FusionNet, JointNet
 from .encoders import TextEncoder, quiet
-from .fit import Model, trainable, written
+from .fit import Model, trainable
 from .heads import MLPHead
 from .loop import Data, Job, answers, optimise, probabilities, warn_of_collapse
 from .targets import check_labels, class_weights, targets_of
@@ -183,7 +184,9 @@ class Conversation:
         below: bool = True,  # write the stages below too; without them `load` has to be given them
     ) -> Path:  # the folder
         "Writes the stage; the folder appears when it is whole."
-        return written(Path(folder), _MANIFEST, lambda place: _write(self, place, below))
+        with atomic_folder(Path(folder), _MANIFEST) as staging:
+            _write(self, staging, below)
+        return Path(folder)
 
     @classmethod
     def load(
@@ -274,7 +277,7 @@ def _check_below(
     if config.classifier == "fusion":
         fits = fits and all(b.config.classifier == "context" for b in below)
         if fits and config.causal and not all(b.config.causal for b in below):
-            raise InputError("a causal fusion on contexts that read the future", mend="train the context stages with causal=True")
+            raise InputError("a causal fusion on contexts that read the future", hint="train the context stages with causal=True")
     if config.classifier == "joint":
         fits = fits and below[1].config.classifier == "mlp"
     if not fits:
@@ -328,7 +331,7 @@ def _job(
     for name, corpus in (("train", train), ("dev", dev)):
         data, turns = _data(config, below, corpus, progress)
         if not turns.asked.any():
-            raise InputError(f"{name} has nothing to read (corpus {corpus.name!r})", mend="give it text or speech")
+            raise InputError(f"{name} has nothing to read (corpus {corpus.name!r})", hint="give it text or speech")
         if not turns.asked.all():  # what cannot be read may be all of a class
             check_labels(replace(corpus, table=corpus.table[turns.asked]), labels, name)
         parts.append((data, targets_of(corpus, labels, config.soft_labels and name == "train")[turns.asked]))
@@ -393,9 +396,9 @@ def _load(
         below = below or tuple(_load_below(n, folder / f"below_{i}", config, cache, device) for i, n in names)
         _check_below(config, below, labels)
         if not below:
-            raise InputError(f"{folder} was saved without what it stands on", mend="pass it as below")
+            raise InputError(f"{folder} was saved without what it stands on", hint="pass it as below")
         if [_mark_of(b) for b in below] != manifest["marks"]:
-            raise InputError(f"what is given as below is not the one that {folder} was trained on", mend="pass that one")
+            raise InputError(f"what is given as below is not the one that {folder} was trained on", hint="pass that one")
         net = _net_of(config, below, manifest["widths"], len(labels))
         net.load_state_dict(load_file(folder / "net.safetensors"))
         history = pd.read_csv(folder / "history.csv")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 from .encoders import pooled
 
 # %% ../../nbs/training/31_dialogue_nets.ipynb #57a4f4aa

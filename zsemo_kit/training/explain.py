@@ -6,7 +6,6 @@
 __all__ = ['NOBODY', 'read_scp', 'within', 'Answering', 'Explained', 'explain', 'explained', 'open_annotator', 'as_table']
 
 # %% ../../nbs/training/35_explain.ipynb #02f16db9
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +18,14 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..corpora.audio import RATE, AudioError, audio_path, in_order, open_part
+from ..core.errors import InputError
+from ..core.parallel import in_order
+from ..corpora.audio import RATE, AudioError, audio_path, open_part
 from ..corpora.files import AUDIO, as_on_disk
 from ..corpora.own import local_path
 from ..corpora.readers import read
 from ..corpora.stretches import stretches
-from ..corpora.table import Corpus, InputError, escapes
+from ..corpora.table import Corpus, escapes
 from ..synthesis.annotation import ATTRIBUTES, Annotator, Claim, answer_text, claims_of, traced, with_explanations
 
 # %% ../../nbs/training/35_explain.ipynb #6487fd48
@@ -39,7 +40,7 @@ def _lines(
     try:
         data = path.read_bytes()
     except OSError as e:
-        raise InputError(f"cannot read {path}", found=e.strerror or str(e), mend="give a list: id, tab, path on each line") from e
+        raise InputError(f"cannot read {path}", found=e.strerror or str(e), hint="give a list: id, tab, path on each line") from e
     if b"\0" in data:
         raise InputError(f"{path} is no list of recordings", expected="UTF-8 text, on each line an id, a tab and a path")
     return data.removeprefix(b"\xef\xbb\xbf").splitlines()
@@ -490,7 +491,7 @@ def open_annotator(
     corpus = read(reference)
     train = corpus.where({"split": "train"}) if (corpus.table["split"] == "train").any() else corpus
     if not (train.table["audio"] != "").any():
-        raise InputError(f"{reference} has no audio to measure", mend="give a corpus with audio, or an annotator that was saved")
+        raise InputError(f"{reference} has no audio to measure", hint="give a corpus with audio, or an annotator that was saved")
     return Annotator.fit(train, levels=levels, cache=cache, progress=progress)
 
 # %% ../../nbs/training/35_explain.ipynb #f881cd92

@@ -8,8 +8,8 @@ __all__ = ['functionals', 'vocal_cues']
 # %% ../../nbs/training/30_functionals.ipynb #8752a940
 import numpy as np
 
+from ..core.errors import InputError
 from ..corpora.audio import own_terms
-from ..corpora.table import InputError
 from ..synthesis.acoustics import cues, egemaps
 
 # %% ../../nbs/training/30_functionals.ipynb #bfff2157

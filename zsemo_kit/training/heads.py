@@ -9,7 +9,7 @@ __all__ = ['lengths_of', 'ConvHead', 'LinearHead', 'LayerSum', 'WeightedSumHead'
 import torch
 from torch import Tensor, nn
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 from .encoders import pooled
 
 # %% ../../nbs/training/31_heads.ipynb #a39af386

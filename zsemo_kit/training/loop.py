@@ -24,7 +24,7 @@ from sklearn.metrics import f1_score, recall_score
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 from .config import FitConfig
 from .encoders import bucketed
 from .normalise import Normaliser
@@ -171,7 +171,7 @@ def _accelerator(
 ) -> Accelerator:  # fresh, unless this is one of several processes
     "accelerate keeps its settings for a process' life; a second fit may need others."
     if precision == "fp16" and device.type == "cpu":
-        raise InputError("precision fp16 needs a GPU", mend="use bf16 or no")
+        raise InputError("precision fp16 needs a GPU", hint="use bf16 or no")
     if AcceleratorState._shared_state and AcceleratorState().num_processes == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device.type == "cpu", mixed_precision=precision, device_placement=False)
@@ -243,7 +243,7 @@ def _steps(
         bar.update()
     mean = float(accelerator.reduce(torch.stack(losses).mean(), "mean"))
     if not math.isfinite(mean):
-        raise InputError("training diverged: the loss is not a number", mend="lower lr, or precision 'no'")
+        raise InputError("training diverged: the loss is not a number", hint="lower lr, or precision 'no'")
     return mean
 
 # %% ../../nbs/training/32_loop.ipynb #9fe5d098

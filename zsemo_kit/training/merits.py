@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..corpora.table import Corpus, InputError, space_labels
+from ..core.errors import InputError
+from ..corpora.table import Corpus, space_labels
 from ..corpora.turns import texts_of
 from .config import FitConfig
 from .conversation import Conversation, fit_conversation
@@ -105,7 +106,7 @@ class Merits:
 
     def _ears(self) -> SpeechEncoder:
         if self.speech is None:
-            raise InputError("this stage needs speech", mend="give a SpeechEncoder, or ask for text_1 or text_2")
+            raise InputError("this stage needs speech", hint="give a SpeechEncoder, or ask for text_1 or text_2")
         return self.speech
 
     def _fitted(self, name: str, make: Callable[[], Model], encoder: SpeechEncoder | None = None) -> Model:
@@ -161,7 +162,7 @@ def _heard(
     "A turn without speech teaches a speech stage nothing."
     known = np.isfinite(speech.means(corpus, progress)).all((1, 2))
     if not known.any():
-        raise InputError(f"{corpus.name} has no speech that can be read", mend="take a corpus with audio, or a text stage")
+        raise InputError(f"{corpus.name} has no speech that can be read", hint="take a corpus with audio, or a text stage")
     return replace(corpus, table=corpus.table[known])
 
 # %% ../../nbs/training/33_merits.ipynb #c22ccfc9

@@ -20,9 +20,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from ..core.cache import file_digest
+from ..core.errors import InputError
 from ..corpora.audio import audio_digest
-from ..corpora.cache import file_digest
-from ..corpora.table import Corpus, InputError
+from ..corpora.table import Corpus
 from ..synthesis.annotation import Annotator, answer_text
 from .config import FitConfig
 from .connectors import SHAPES, QFormer
@@ -286,7 +287,7 @@ def _lessons(
     "Rows that can be heard."
     part, frames = model.prepared(corpus, progress)
     if not len(part):
-        raise InputError(f"{corpus.name} has no sound that can be heard", mend="look at the encoder's problems")
+        raise InputError(f"{corpus.name} has no sound that can be heard", hint="look at the encoder's problems")
     return Lessons(model, part, frames, tasks)
 
 # %% ../../nbs/training/34_phases.ipynb #5f9ab20b
@@ -336,7 +337,7 @@ def _aligned(
     "Trains the Q-Former on captions, with a path for words that it loses afterwards."
     own = model.net.connector
     if not isinstance(own, QFormer):
-        raise InputError("only a Q-Former is aligned with captions", expected="a connector qformer", mend="leave the phase out")
+        raise InputError("only a Q-Former is aligned with captions", expected="a connector qformer", hint="leave the phase out")
     wordy = QFormer(own.layers, own.width, own.out.out_features, own.shape, own.standardise, words=True)
     wordy.load_state_dict(own.state_dict(), strict=False)
     wordy.out.requires_grad_(False)  # the way into the language model is not in use yet
@@ -438,6 +439,6 @@ def _settle(
     frames = model.encoder.frames(train, model.config.layer, progress)
     connector = model.net.connector
     if not len(frames.values):
-        raise InputError(f"{train.name} has no sound that can be heard", mend="look at the encoder's problems")
+        raise InputError(f"{train.name} has no sound that can be heard", hint="look at the encoder's problems")
     for buffer, values in ((connector.mean, frames.values.mean(0)), (connector.deviation, frames.values.std(0).clip(min=1e-5))):
         buffer.copy_(torch.from_numpy(np.asarray(values, np.float32)).view_as(buffer))

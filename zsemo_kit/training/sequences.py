@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..corpora.table import InputError
+from ..core.errors import InputError
 from ..synthesis.acoustics import sentence
 from ..synthesis.annotation import ATTRIBUTES, answer_text, check_kind
 from .connectors import SHAPES
@@ -132,7 +132,7 @@ class Sequencer:
     @property
     def end(self) -> int:  # token that ends an answer
         if self.tokenizer.eos_token_id is None:
-            raise InputError("the tokenizer has no end-of-sequence token", mend="set eos_token and save it again")
+            raise InputError("the tokenizer has no end-of-sequence token", hint="set eos_token and save it again")
         return self.tokenizer.eos_token_id
 
     @property
@@ -150,11 +150,11 @@ class Sequencer:
                 whole = self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
             except Exception as e:  # jinja's own errors, and whatever a template raises
                 raise InputError("the tokenizer's chat template fails", found=f"{type(e).__name__}: {e}"[:200],
-                                 mend="mend its chat_template") from e
+                                 hint="mend its chat_template") from e
         else:
             whole = f"{self.tokenizer.bos_token or ''}{_SOUND}{self.plain(prompt)}\n"
         if whole.count(_SOUND) != 1:
-            raise InputError("the tokenizer's chat template changes what a user says", mend="mend its chat_template")
+            raise InputError("the tokenizer's chat template changes what a user says", hint="mend its chat_template")
         before, after = whole.split(_SOUND)
         return self.ids(before), self.ids(after)
 

@@ -27,13 +27,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ..corpora.cache import FeatureCache, default_cache
-from ..corpora.record import json_text
-from ..corpora.table import Corpus, InputError
+from ..core.cache import FeatureCache, default_cache
+from ..core.errors import InputError
+from ..core.files import atomic_folder, json_text
+from ..corpora.table import Corpus
 from ..synthesis.annotation import ATTRIBUTES, Annotator, claims_of
 from .connectors import Connector, open_connector
-from .encoders import Frames, bucketed, fingerprint, model_folder, pick_device, quiet
-from .fit import lasting, written
+from .encoders import Frames, bucketed, fingerprint, model_folder, quiet
+from .fit import lasting
 from .sequences import Exchange, Sequencer, SpeechLLMConfig, collated, prompt_text
 from .upstreams import SpeechEncoder
 
@@ -66,9 +67,9 @@ def load_llm(
     except Exception as e:  # transformers raises OSError, ValueError, KeyError, SafetensorError and more
         why = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise InputError(f"{name} cannot be read as a language model", found=why[:200],
-                         mend="give a folder with config.json, *.safetensors and the tokenizer's files of a causal LM") from e
+                         hint="give a folder with config.json, *.safetensors and the tokenizer's files of a causal LM") from e
     if not len(tokenizer):
-        raise InputError(f"{name} has no tokenizer", mend="save the tokenizer beside the model with save_pretrained")
+        raise InputError(f"{name} has no tokenizer", hint="save the tokenizer beside the model with save_pretrained")
     mark = fingerprint(folder, FeatureCache(Path(cache or default_cache())))
     return LLM(name, model.eval().requires_grad_(False), tokenizer, mark)
 
@@ -121,7 +122,7 @@ def adapted(
             bias="none", task_type="CAUSAL_LM"))
     except ValueError as e:
         raise InputError("LoRA does not fit this language model", expected=f"layers named {', '.join(config.targets)}",
-                         found=str(e).splitlines()[0][:200], mend="name its own layers in `targets`") from e
+                         found=str(e).splitlines()[0][:200], hint="name its own layers in `targets`") from e
 
 # %% ../../nbs/training/34_speechllm.ipynb #2f54a538
 def trained_numbers(
@@ -255,10 +256,10 @@ class SpeechLLM:
         config = config or SpeechLLMConfig()
         if encoder.net is None:
             raise InputError(f"{encoder.name} has no frames that a speech LLM could hear",
-                             mend="take an upstream such as fbank_no_cmvn or wavlm_large")
+                             hint="take an upstream such as fbank_no_cmvn or wavlm_large")
         if config.tune == "lora" and not llm.mark:
             raise InputError("LoRA is saved without the language model under it, and this one has no folder",
-                             mend="save the language model with its tokenizer, and load it with load_llm")
+                             hint="save the language model with its tokenizer, and load it with load_llm")
         layers = encoder.layers if config.layer == "all" else 1
         with torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []):
             torch.manual_seed(seed)
@@ -314,7 +315,9 @@ class SpeechLLM:
         folder: Path | str,  # new, empty, or an older one of the kind, which is replaced
     ) -> Path:  # the folder
         "Writes what was trained, and the names of what was not."
-        return written(Path(folder), _MANIFEST, lambda place: _write(self, place))
+        with atomic_folder(Path(folder), _MANIFEST) as staging:
+            _write(self, staging)
+        return Path(folder)
 
     @classmethod
     def load(
@@ -346,7 +349,7 @@ def _prepared(
     part = replace(corpus, table=corpus.table.iloc[known])
     if "features" in model.config.reads and len(part) and not set(ATTRIBUTES) <= set(part.table):
         if model.annotator is None:
-            raise InputError("this model's prompt carries measured features, and it has no thresholds", mend="give an annotator")
+            raise InputError("this model's prompt carries measured features, and it has no thresholds", hint="give an annotator")
         part = model.annotator.annotate(part, cache=model.encoder.cache.folder, progress=progress)
     return part, _rows_of(frames, known)
 
@@ -534,7 +537,7 @@ def _base(
     "The language model under the trained parts: the one that it was trained with, and no other."
     if not mark:
         if given:
-            raise InputError(f"{folder} holds a language model of its own", mend="load it without llm")
+            raise InputError(f"{folder} holds a language model of its own", hint="load it without llm")
         return replace(load_llm(str(folder / "llm"), cache=cache), mark="")
     base = given if isinstance(given, LLM) else load_llm(given or name, cache=cache)
     if base.mark != mark:
@@ -559,5 +562,5 @@ def _fill(
     except (RuntimeError, KeyError) as e:
         why = next((s.strip() for s in str(e).splitlines()[1:] if s.strip()), str(e))
         raise InputError(f"the checkpoint {folder} does not fit its encoder and language model", found=why[:200],
-                         mend="use those that it was trained with") from e
+                         hint="use those that it was trained with") from e
     model.net.requires_grad_(False)

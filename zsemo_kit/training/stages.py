@@ -18,8 +18,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 from filelock import FileLock
 
-from ..corpora.cache import default_cache, writable
-from ..corpora.table import Corpus, InputError
+from ..core.cache import default_cache, writable
+from ..core.errors import InputError
+from ..corpora.table import Corpus
 from .config import FitConfig
 
 # %% ../../nbs/training/33_stages.ipynb #defe6633
@@ -87,7 +88,7 @@ class Stages:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
         except OSError as e:
-            raise InputError(f"cannot write to {self.folder.parent}", found=str(e), mend="set ZSEMO_CACHE to a folder") from e
+            raise InputError(f"cannot write to {self.folder.parent}", found=str(e), hint="set ZSEMO_CACHE to a folder") from e
         with FileLock(place.with_name(f"{name}.lock")):
             if place.exists():
                 try:

@@ -15,8 +15,9 @@ import pandas as pd
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from ..core.errors import InputError
 from ..corpora.labels import folding
-from ..corpora.table import Corpus, InputError, space_labels
+from ..corpora.table import Corpus, space_labels
 
 # %% ../../nbs/training/32_targets.ipynb #3d503225
 def check_labels(
@@ -32,14 +33,14 @@ def check_labels(
     for odd in (str(label) for label in labels if label not in known):
         near = difflib.get_close_matches(odd.lower(), known, 1)
         raise InputError(f"labels: {odd!r} is no class of the space {corpus.space}", expected=f"some of {', '.join(known)}",
-                         mend=f"did you mean {near[0]}?" if near else "")
+                         hint=f"did you mean {near[0]}?" if near else "")
     if not len(corpus):
-        raise InputError(f"{part} is empty (corpus {corpus.name!r})", mend="check the filters and the label space")
+        raise InputError(f"{part} is empty (corpus {corpus.name!r})", hint="check the filters and the label space")
     counts = corpus.table.emotion.value_counts()
     for label in counts.index.difference(list(labels)):
         row = corpus.table.utterance[corpus.table.emotion == label].iloc[0]
         raise InputError(f"{part}, utterance {row!r}: " + (f"label {label!r} is not a class" if label else "no label"),
-                         expected=", ".join(labels), mend="map the corpus into the label space first (in_space)")
+                         expected=", ".join(labels), hint="map the corpus into the label space first (in_space)")
     _check_missing(corpus.name, [label for label in labels if label not in counts], labels, part)
 
 
@@ -56,7 +57,7 @@ def _check_missing(
     told = f"{part} has no utterance of class {', '.join(missing)} (corpus {corpus!r})"
     if part == "train":
         some = f", or leave it out: labels=common, or labels={','.join(rest)}" if len(rest) > 1 else ": one alone teaches nothing"
-        raise InputError(told, mend=f"add data with that class{some}")
+        raise InputError(told, hint=f"add data with that class{some}")
     warnings.warn(f"{told}: its scores are over {', '.join(rest)}; a larger dev share may help", stacklevel=4)
 
 # %% ../../nbs/training/32_targets.ipynb #c7b6104c

@@ -30,10 +30,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoFeatureExtractor, AutoModel
 
+from ..core.cache import Compute, FeatureCache, default_cache, file_digest
+from ..core.errors import InputError
 from ..corpora.audio import OWN_TERMS, RATE, audio_digest, own_terms, stream_audio
-from ..corpora.cache import Compute, FeatureCache, default_cache, file_digest
 from ..corpora.cues import CUES, recorded_cues
-from ..corpora.table import Corpus, InputError
+from ..corpora.table import Corpus
 from ..synthesis.acoustics import EGEMAPS
 from .encoders import Frames, fingerprint, model_folder, pick_device, quiet, room_for, weights_state
 from .functionals import functionals, vocal_cues
@@ -59,7 +60,7 @@ def _s3prl() -> tuple[Any, ModuleType]:  # the class S3PRLUpstream, and s3prl's 
             from s3prl import hub  # type: ignore[import-untyped]
             from s3prl.nn import S3PRLUpstream  # type: ignore[import-untyped]
     except ImportError as e:
-        raise InputError("the package s3prl is missing", mend="pip install 'zsemo_kit[s3prl]'") from e
+        raise InputError("the package s3prl is missing", hint="pip install 'zsemo_kit[s3prl]'") from e
     return S3PRLUpstream, hub
 
 # %% ../../nbs/training/30_upstreams.ipynb #093638c9
@@ -120,9 +121,9 @@ def _open_s3prl(
     if place and name.startswith("hf_"):
         place = str(model_folder(place, cache.folder).resolve())
     if place and not name.endswith("_url") and not Path(place).expanduser().exists():
-        raise InputError(f"upstream {name!r}: there is no {place}", mend=_LOCAL)
+        raise InputError(f"upstream {name!r}: there is no {place}", hint=_LOCAL)
     if not place and name.endswith(("_custom", "_local", "_url")):
-        raise InputError(f"upstream {name!r} needs to know where its weights are", mend=f"write {name}:FOLDER")
+        raise InputError(f"upstream {name!r} needs to know where its weights are", hint=f"write {name}:FOLDER")
     try:
         with _hushed():
             module = made(name, path_or_url=place or None)
@@ -144,10 +145,10 @@ def _refusal(
     "One line: weights that cannot be had, a package that is missing, or something else."
     kind, why = type(error).__name__, (str(error).strip().splitlines() or [""])[0]
     if any(word in kind + why for word in _NETWORK):
-        return InputError(f"the weights of upstream {name!r} cannot be fetched ({kind})", mend=_LOCAL)
+        return InputError(f"the weights of upstream {name!r} cannot be fetched ({kind})", hint=_LOCAL)
     if isinstance(error, ImportError):
         return InputError(f"upstream {name!r} needs a package that is missing", found=why)
-    return InputError(f"upstream {name!r} cannot be opened", found=f"{kind}: {why}"[:300], mend=_LOCAL)
+    return InputError(f"upstream {name!r} cannot be opened", found=f"{kind}: {why}"[:300], hint=_LOCAL)
 
 # %% ../../nbs/training/30_upstreams.ipynb #d75ba17d
 _SHORTEST = RATE // 20  # samples: less does not fill the first window of a network
@@ -183,7 +184,7 @@ def _open_transformers(
     try:
         folder = model_folder(name, cache.folder)
     except InputError as e:
-        raise InputError(e.what, expected=e.expected, found=e.found, mend=_LOCAL) from e
+        raise InputError(e.what, expected=e.expected, found=e.found, hint=_LOCAL) from e
     mark = fingerprint(folder, cache)
     try:
         with _hushed():
@@ -191,7 +192,7 @@ def _open_transformers(
             model = AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
     except Exception as e:  # transformers raises OSError, ValueError, KeyError, SafetensorError and more
         why = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise InputError(f"{name} cannot be read as an audio model: {why}", mend="give a folder with config.json, "
+        raise InputError(f"{name} cannot be read as an audio model: {why}", hint="give a folder with config.json, "
                          "*.safetensors and preprocessor_config.json of an audio model") from e
     if getattr(extractor, "sampling_rate", 0) != RATE:
         raise InputError(f"{name} is not a model for sound at {RATE} Hz", found=str(getattr(extractor, "sampling_rate", "none")))
@@ -212,7 +213,7 @@ def _open(
         return _open_s3prl(kind, place, cache)
     near = get_close_matches(kind, ["egemaps", "cues", *names], 3, 0.5)
     raise InputError(f"unknown upstream {name!r}", expected=f"one like {', '.join(near)}" if near else "",
-                     mend="give egemaps, cues, an upstream of s3prl (fbank, data2vec, hf_hubert_custom:FOLDER), or an audio "
+                     hint="give egemaps, cues, an upstream of s3prl (fbank, data2vec, hf_hubert_custom:FOLDER), or an audio "
                           "model of transformers by hub name or folder")
 
 # %% ../../nbs/training/30_upstreams.ipynb #0083e9ea
@@ -299,7 +300,7 @@ class SpeechEncoder:
         if self.flat:
             raise InputError(f"the mean over time of {self.name!r} is zero for every utterance (each is normalised by itself): "
                              "a head that reads means could only guess",
-                             mend="take fbank_no_cmvn, or the classifier 'attentive', which reads frames")
+                             hint="take fbank_no_cmvn, or the classifier 'attentive', which reads frames")
         keys, compute = _prepared(self, corpus, "means")
         self.cache.fill(keys, compute, progress=progress, unit="utterance")
         out = room_for(len(corpus) * self.layers, self.width, ram).reshape(len(corpus), self.layers, self.width)
@@ -361,7 +362,7 @@ def _mark(
     try:
         return hashlib.sha256(f"{label} {package} {version(package)}".encode()).hexdigest()[:32]
     except ImportError as e:  # PackageNotFoundError is one
-        raise InputError(f"the package {package} is missing", mend=f"pip install 'zsemo_kit[{extra}]'") from e
+        raise InputError(f"the package {package} is missing", hint=f"pip install 'zsemo_kit[{extra}]'") from e
 
 # %% ../../nbs/training/30_upstreams.ipynb #e05c9a66
 def _is_flat(
@@ -377,7 +378,7 @@ def _layer(
 ) -> str:  # "all", "mean" or a number from 0
     "The layer's one name; what is not there is refused."
     if encoder.net is None:
-        raise InputError(f"{encoder.name} has one vector an utterance and no frames", mend="take a classifier that reads means")
+        raise InputError(f"{encoder.name} has one vector an utterance and no frames", hint="take a classifier that reads means")
     if layer in ("all", "mean"):
         return str(layer)
     if isinstance(layer, str | bool) or not -encoder.layers <= layer < encoder.layers:
@@ -395,7 +396,7 @@ def _prepared(
 ) -> tuple[list[bytes], Compute]:  # key of each utterance, and what computes utterances by their place
     "Keys by content; an utterance without sound has a key that nothing is ever stored under."
     if encoder.net is not None and weights_state(encoder.net.module) != encoder.state:
-        raise InputError(f"the weights of {encoder.name!r} were changed after it was loaded", mend="load the encoder again")
+        raise InputError(f"the weights of {encoder.name!r} were changed after it was loaded", hint="load the encoder again")
     utterances, audio = corpus.table.utterance.tolist(), corpus.table.audio.tolist()
     for u in utterances:
         encoder.found.pop((corpus.name, u), None)
