@@ -18,7 +18,7 @@ from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -27,7 +27,7 @@ from ..core.files import read_yaml
 from .table import SPACES, Corpus, space_labels
 
 # %% ../../nbs/corpora/00_catalogue.ipynb #6d005975
-_Part = Literal["train", "dev", "test"]
+_Part = Annotated[str, Field(pattern="^(train|dev|test)$")]
 
 
 class _Record(BaseModel):
@@ -60,7 +60,7 @@ class PublishedFold(_Record):
     "Which utterances train, choose and test, where the corpus does not say or a paper departs from it."
     by: str = "official"  # column that divides
     parts: dict[_Part, tuple[str, ...]] = {}  # its values that each part takes
-    rest: Literal["", "train", "dev", "test", "official"] = ""  # part of all other rows; if empty, each must be named
+    rest: str = Field("", pattern="^(train|dev|test|official)?$")  # part of all other rows; if empty, each must be named
     space: Literal[tuple(SPACES)]  # type: ignore[valid-type]  # label space of the counts
     count: str  # column whose distinct values are counted
     n: dict[_Part, int]  # how many each part holds
@@ -81,6 +81,7 @@ class CorpusFacts(_Record):
     name: str  # by which it is read: the file's
     display: str  # by which people know it
     title: str  # what it is, in a line
+    note: str = ""  # what else a user of it has to know
     family: Literal["conversations", "monologues", "acted"]
     reader: str = Field(pattern=r"^[\w.]+:\w+$")  # module:function, which makes a `Corpus` of its folder
     licence: str  # what its authors say
@@ -197,7 +198,7 @@ def find_reader(
     Raises: `InputError` where the YAML names none that there is."""
     module, _, function = corpus_facts(name).reader.partition(":")
     try:
-        return getattr(import_module(module), function)  # type: ignore[no-any-return]
+        return getattr(import_module(module), function)
     except (ImportError, AttributeError) as e:
         raise InputError(f"the reader of {name!r} cannot be loaded", expected=f"a function {function} in {module}",
                          found=str(e)) from e
