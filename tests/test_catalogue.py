@@ -86,7 +86,8 @@ def test_one_yaml_and_one_reader_are_all_that_a_corpus_takes(bring: Brought, cap
     with pytest.raises(InputError, match="ask for it: its author"):
         fetch("whispers", folder)
     assert "whispers" not in fetchable()
-    for command, line in (("corpora", "whispers       found: Quiet Voices v1"), ("doctor whispers", "whispers against all (a paper)")):
+    said = {"corpora": "whispers       found: Quiet Voices v1", "doctor whispers": "whispers against all (a paper)"}
+    for command, line in said.items():
         with pytest.raises(SystemExit) as ended:
             main(command.split())
         assert ended.value.code == 0 and line in capsys.readouterr().out
@@ -158,7 +159,8 @@ def test_no_module_lists_the_corpora(project: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "singles", "display", "written"), [
-    ("meld", ["meld"], "MELD", False), ("Emo-DB", ["emodb"], "Emo-DB", False), ("all_synthetic", ["all"], "synthetic of all cards", True),
+    ("meld", ["meld"], "MELD", False), ("Emo-DB", ["emodb"], "Emo-DB", False),
+    ("all_synthetic", ["all"], "synthetic of all cards", True),
     ("meld_synthetic", ["meld"], "synthetic MELD", True), ("sentences_synthetic", ["sentences"], "synthetic sentences", True),
     ("ravdess + nemo_synthetic", ["ravdess", "nemo"], "RAVDESS + synthetic nEMO", False), ("none", ["none"], "none", False),
     ("./mine.csv", ["./mine.csv"], "./mine.csv", False), ("all", ["all"], "all", False), ("", [""], "", False),

@@ -27,14 +27,7 @@ from .table import Corpus
 # %% ../../nbs/corpora/02_acted.ipynb #c37a05d4
 _STRANGER = "not named as its takes are"
 _Take = dict[str, Any] | str  # the columns of a take, or why a file is left out
-_COPY = re.compile(r"[ _.-]+(?:\d{1,2}k(?:hz)?|\d{4,6}(?:hz)?|mono|resampled|converted|trimmed)$", re.IGNORECASE)
-
-
-def _parse_copy(path: Path, parse: Callable[[Path], _Take]) -> _Take:
-    "The take of a file, or of one that a script resampled and renamed: 03-01-05-02-01-01-01_16k.wav."
-    take = parse(path)
-    plain = _COPY.sub("", path.stem)
-    return parse(path.with_name(plain + path.suffix)) if take == _STRANGER and plain and plain != path.stem else take
+_COPY = re.compile(r"[ _.-]+(?:\d{1,2}k(?:hz)?|\d{4,6}(?:hz)?|mono|resampled|converted|trimmed)$", re.IGNORECASE)  # …_16k.wav
 
 
 def _list_takes(root: Path, corpus: str, parse: Callable[[Path], _Take], example: str) -> pd.DataFrame:
@@ -44,7 +37,9 @@ def _list_takes(root: Path, corpus: str, parse: Callable[[Path], _Take], example
     takes: dict[str, dict[str, Any]] = {}
     left: Counter[str] = Counter()
     for path in list_files(root, AUDIO):
-        take = _parse_copy(path.relative_to(root), parse)
+        take, plain = parse(path.relative_to(root)), _COPY.sub("", path.stem)
+        if take == _STRANGER and plain not in ("", path.stem):  # a script resampled and renamed it
+            take = parse(path.relative_to(root).with_name(plain + path.suffix))
         if isinstance(take, str):
             left[take] += 1
         else:

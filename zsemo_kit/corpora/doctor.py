@@ -21,7 +21,7 @@ import pandas as pd
 from ..core.parallel import in_order
 from .audio import Part, open_part
 from .opening import DECODED, AudioError
-from .catalogue import Count, CorpusFacts, KnownFault, Release, corpus_facts, corpus_names
+from .catalogue import Count, CorpusFacts, KnownFault, corpus_facts, corpus_names
 from .readers import read
 from .table import Corpus
 
@@ -78,12 +78,6 @@ def _count(corpus: Corpus, item: Count) -> int:
         return 0
     part = corpus.where(item.where).table
     return part[item.unique].replace("", np.nan).nunique() if item.unique else len(part)
-
-
-def _find_release(corpus: Corpus, releases: Sequence[Release]) -> Release | None:
-    "The release whose counts are nearest."
-    off = [sum(abs(_count(corpus, item) - item.n) for item in release.counts) for release in releases]
-    return releases[int(np.argmin(off))] if releases else None
 
 # %% ../../nbs/corpora/03_doctor.ipynb #990e8dc5
 def _compare_counts(corpus: Corpus, counts: Sequence[Count], partial: bool = False) -> Iterator[dict[str, str]]:
@@ -160,12 +154,8 @@ def _measure_part(part: Part) -> dict[str, Any]:
     kind = "silent" if silent else "long" if part.seconds > LONG else "short" if part.seconds < SHORT else ""
     return {"kind": kind, "clipped": clipped, "seconds": part.seconds, "rate": part.rate, "channels": channels,
             "digest": "" if silent else f"{part.rate} {digest.hexdigest()}", "form": part.form, "header": part.mended,
-            **({} if silent or channels == 1 else _check_wiring(part))}
-
-
-def _check_wiring(part: Part) -> dict[str, bool]:
-    "What is wrong with how channels stand to each other."
-    return {"opposite": part.alone() is not None, "dead": bool(part.powers()[:-1].min() < SILENT**2)}
+            **({} if silent or channels == 1 else
+               {"opposite": part.alone() is not None, "dead": bool(part.powers()[:-1].min() < SILENT**2)})}
 
 
 def _hear(item: tuple[Path, float, float]) -> dict[str, Any]:
@@ -292,7 +282,8 @@ def examine(
     Raises: `InputError` where the corpus cannot be read; whatever is odd in it is a check."""
     corpus = read(name, path)
     facts = _facts_of(corpus)
-    release = _find_release(corpus, facts.releases)
+    off = {sum(abs(_count(corpus, item) - item.n) for item in release.counts): release for release in reversed(facts.releases)}
+    release = off[min(off)] if off else None  # the nearest
     checks = [*(_compare_counts(corpus, release.counts, facts.partial) if release else ()), *_check_text(corpus)]
     checks += [*_check_known_bad(corpus, facts), *(_check_audio(corpus, facts, progress) if audio else ())]
     return Examination(corpus.name, pd.DataFrame(checks), *((release.name, release.citation) if release else ()))

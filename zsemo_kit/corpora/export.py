@@ -31,17 +31,16 @@ _Fold = tuple[Corpus, Corpus, Corpus]  # train, dev, test
 _FOLDS = 5
 
 
-def _dev(corpus: Corpus, share: float, seed: int) -> tuple[Corpus, Corpus]:
-    "Training and dev part: the corpus' own dev part where there is one."
-    own = corpus.table["split"] == "dev"
-    return (corpus.where(~own), corpus.where(own)) if own.any() else split_dev(corpus, share, seed)
+
 
 # %% ../../nbs/corpora/09_export.ipynb #fb837c62
 def _one_fold(corpus: Corpus, share: float, seed: int) -> _Fold:
     "The corpus' own parts, or parts by dialogue where speakers are not known."
     own = official_splits(corpus) if (corpus.table["split"] != "").any() else {}
+    if "dev" in own and {"train", "test"} <= set(own):
+        return own["train"], own["dev"], own["test"]
     if {"train", "test"} <= set(own):
-        return *_dev(corpus.where({"split": ["train", "dev"]}), share, seed), own["test"]
+        return *split_dev(own["train"], share, seed), own["test"]
     rest, test = split_dev(corpus, share, seed)
     return *split_dev(rest, share, seed), test
 
@@ -74,17 +73,13 @@ def file_names(
     return stems
 
 # %% ../../nbs/corpora/09_export.ipynb #40362885
-def _as_it_is(path: Path) -> bool:
-    "Whether a file can be copied: WAV, 16 kHz, mono, 16 bit."
-    with open_part(path) as part:
-        file = part.file
-        return (file.format, file.subtype, file.samplerate, file.channels) == ("WAV", "PCM_16", RATE, 1)
-
-
 def _write_wav(samples: np.ndarray, job: tuple[Path, Path | None]) -> int:
-    "Write one utterance, or copy it; its length in samples."
+    "Write one utterance, or copy a file that is WAV of 16 kHz, mono, 16 bit; its length in samples."
     out, whole = job
-    if whole is not None and _as_it_is(whole):
+    if whole is not None:
+        with open_part(whole) as part:
+            form = part.file.format, part.file.subtype, part.file.samplerate, part.file.channels
+    if whole is not None and form == ("WAV", "PCM_16", RATE, 1):
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(whole, out)
     else:
@@ -93,13 +88,8 @@ def _write_wav(samples: np.ndarray, job: tuple[Path, Path | None]) -> int:
     return len(samples)
 
 # %% ../../nbs/corpora/09_export.ipynb #f7173ce8
-def _write_all(
-    corpus: Corpus,  # whose audio is wanted
-    folder: Path,  # of the export
-    jobs: int | None,  # processes
-    progress: bool,  # show a bar
-) -> pd.DataFrame:  # one row an utterance: corpus, utterance, audio, path (relative), samples, problem
-    "The audio of every utterance as 16 kHz mono WAV."
+def _write_all(corpus: Corpus, folder: Path, jobs: int | None, progress: bool) -> pd.DataFrame:
+    "Write every utterance as 16 kHz mono WAV; a row each: corpus, utterance, audio, path (relative), samples, problem."
     table = corpus.table
     home = f"wav/{file_names([corpus.name])[0]}"
     paths = [f"{home}/{stem}.wav" for stem in file_names(table["utterance"].tolist())]
@@ -125,11 +115,6 @@ def _write_meta(path: Path, labels: Sequence[str], rows: pd.DataFrame) -> None:
     path.write_text(json_text(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_csv(path: Path, rows: pd.DataFrame) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stems = [Path(p).stem for p in rows["path"]]
-    pd.DataFrame({"id": stems, "label": rows["label"], "wav_path": rows["path"]}).to_csv(path, index=False)
-
 # %% ../../nbs/corpora/09_export.ipynb #5807a153
 def _write_fold(folder: Path, number: int, fold: _Fold, written: pd.DataFrame, labels: Sequence[str]) -> dict[str, int]:
     "Both forms of one fold; how many utterances each part has."
@@ -140,8 +125,12 @@ def _write_fold(folder: Path, number: int, fold: _Fold, written: pd.DataFrame, l
     session = folder / "meta_data" / f"Session{number}"
     _write_meta(session / "train_meta_data.json", labels, pd.concat([train, dev]))
     _write_meta(session / "test_meta_data.json", labels, test)
+    superb = folder / "superb_er" / f"fold{number}"
+    superb.mkdir(parents=True)
     for name, rows in (("train", train), ("valid", dev), ("test", test)):
-        _write_csv(folder / "superb_er" / f"fold{number}" / f"{name}.csv", rows)
+        stems = [Path(p).stem for p in rows["path"]]
+        table = pd.DataFrame({"id": stems, "label": rows["label"], "wav_path": rows["path"]})
+        table.to_csv(superb / f"{name}.csv", index=False)
     return {"train": len(train), "dev": len(dev), "test": len(test)}
 
 # %% ../../nbs/corpora/09_export.ipynb #8b3fadc9
@@ -209,9 +198,8 @@ def _readme(title: str, sizes: Sequence[dict[str, int]], labels: Sequence[str], 
 # %% ../../nbs/corpora/09_export.ipynb #1eb44ed5
 def _apart(fold: _Fold, across: bool) -> str:
     "What keeps test and dev apart from training, in words."
-    dev, test = (" and ".join(part.table.attrs.get("apart", [])) for part in fold[1:])
-    testing = "the test part is another corpus" if across else f"the test part is apart by {test or 'the corpus itself'}"
-    return f"{testing}, the dev part by {dev or 'the corpus itself'}"
+    dev, test = (" and ".join(part.table.attrs.get("apart", [])) or "the corpus itself" for part in fold[1:])
+    return f"the test part is {'another corpus' if across else f'apart by {test}'}, the dev part by {dev}"
 
 # %% ../../nbs/corpora/09_export.ipynb #ef7bb13f
 MARK = "export.json"  # marks an export's folder

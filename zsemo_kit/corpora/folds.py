@@ -49,12 +49,8 @@ def components(
     return pd.factorize(codes)[0]
 
 # %% ../../nbs/corpora/04_folds.ipynb #ba5bc541
-def _deal(
-    counts: np.ndarray,  # utterances per group and label, shape (groups, labels)
-    shares: np.ndarray,  # label shares to stay near to, shape (labels,)
-    seed: int,  # shuffles the deck
-) -> np.ndarray:  # order of the groups, shape (groups,)
-    "Random order of groups of which every prefix has label shares near the wanted ones."
+def _deal(counts: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
+    "Random order of groups, (groups,), of which every prefix has label shares near the wanted ones; counts are (groups, labels)."
     deck = np.random.default_rng(seed).permutation(len(counts)).tolist()
     hand = int(np.clip(len(counts) // 8, 2, 16))  # a hand as wide as the deck would make every seed the same
     order: list[int] = []
@@ -67,19 +63,13 @@ def _deal(
     return np.array(order, int)
 
 # %% ../../nbs/corpora/04_folds.ipynb #17df28b9
-def _counts(
-    corpus: Corpus,  # n utterances
-    groups: np.ndarray,  # group of each utterance, from 0, shape (n,)
-) -> np.ndarray:  # utterances per group and label, shape (groups, labels)
-    "Label counts of each group; an empty label is a label of its own."
+def _counts(corpus: Corpus, groups: np.ndarray) -> np.ndarray:
+    "Label counts of each group, (groups, labels), by each utterance's group, (n,); an empty label is a label of its own."
     return pd.crosstab(groups, corpus.table["emotion"].astype(str).to_numpy()).to_numpy(float)
 
 # %% ../../nbs/corpora/04_folds.ipynb #c9633443
-def _kept(
-    counts: np.ndarray,  # utterances per group and label, shape (groups, labels)
-    seed: int,  # draws the group that is kept
-) -> np.ndarray:  # groups that stay in training, boolean, shape (groups,)
-    "For every label, rarest first, one random group that holds it stays in training."
+def _draw_kept(counts: np.ndarray, seed: int) -> np.ndarray:
+    "Groups that stay in training, boolean, (groups,): for every label, rarest first, one random group that holds it."
     rng = np.random.default_rng(seed)
     kept = np.zeros(len(counts), bool)
     for label in np.argsort((counts > 0).sum(0), kind="stable"):
@@ -89,15 +79,11 @@ def _kept(
     return kept
 
 # %% ../../nbs/corpora/04_folds.ipynb #0ef19cca
-def _hold_out(
-    counts: np.ndarray,  # utterances per group and label, shape (groups, labels)
-    share: float,  # wanted share of utterances in dev
-    seed: int,  # draws the groups
-) -> np.ndarray:  # groups that go to dev, boolean, shape (groups,)
-    "Whole groups, in stratified random order, until their utterances come nearest to the share."
+def _hold_out(counts: np.ndarray, share: float, seed: int) -> np.ndarray:
+    "Groups that go to dev, boolean, (groups,): in stratified random order until their utterances come nearest to the share."
     if len(counts) < 2:
         return np.zeros(len(counts), bool)
-    sizes, kept = counts.sum(1), _kept(counts, seed)
+    sizes, kept = counts.sum(1), _draw_kept(counts, seed)
     want = share * sizes.sum()
     free = np.flatnonzero(~kept & (sizes <= 1.5 * want))
     if not len(free):  # a handful of groups: size gives way first, then the rare label
@@ -108,20 +94,13 @@ def _hold_out(
     return np.isin(np.arange(len(counts)), order[: last + 1])
 
 # %% ../../nbs/corpora/04_folds.ipynb #91047e2b
-def _fits(
-    counts: np.ndarray,  # utterances per group and label, shape (groups, labels)
-    dev: np.ndarray,  # groups in dev, boolean, shape (groups,)
-    share: float,  # wanted share of utterances in dev
-) -> bool:  # whether the split may stand
-    "A split stands if dev is within half of its wanted size and training has every label."
+def _fits(counts: np.ndarray, dev: np.ndarray, share: float) -> bool:
+    "Whether a split may stand: dev is within half of its wanted size, and training has every label."
     size = counts[dev].sum() / counts.sum()
     return bool(abs(size - share) <= share / 2 and (counts[~dev].sum(0) > 0).all())
 
 # %% ../../nbs/corpora/04_folds.ipynb #bbff01cb
-def _check_share(
-    corpus: Corpus,  # to be split
-    share: float,  # wanted share of dev
-) -> None:
+def _check_share(corpus: Corpus, share: float) -> None:
     "Refuse a share that leaves a side empty, and a corpus that is."
     if not 0 < share < 1:
         raise InputError("share of the dev part", expected="a number between 0 and 1", found=repr(share))
@@ -130,11 +109,7 @@ def _check_share(
                          found=str(len(corpus)))
 
 # %% ../../nbs/corpora/04_folds.ipynb #727d2dcb
-def _parts(
-    corpus: Corpus,  # n utterances
-    held: np.ndarray,  # rows of the second part, boolean, shape (n,)
-    apart: Sequence[str],  # columns of which no value is in both parts
-) -> tuple[Corpus, Corpus]:  # the rest, the held-out part
+def _parts(corpus: Corpus, held: np.ndarray, apart: Sequence[str]) -> tuple[Corpus, Corpus]:
     "Two corpora whose tables remember in `attrs['apart']` what they were kept apart by."
     mask = pd.Series(held)
     parts = corpus.where(~mask), corpus.where(mask)
@@ -173,11 +148,10 @@ def split_dev(
     return train, held
 
 # %% ../../nbs/corpora/04_folds.ipynb #2252b145
-def _speaker_groups(
-    corpus: Corpus,  # n utterances with speakers
-    folds: int | None,  # wanted number of folds
-) -> tuple[np.ndarray, bool]:  # group of each utterance, shape (n,); whether dialogues stay whole
-    "Components of speakers and dialogues if they are many and even enough, else speakers."
+def _speaker_groups(corpus: Corpus, folds: int | None) -> tuple[np.ndarray, bool]:
+    """Group of each utterance, (n,), and whether dialogues stay whole.
+
+    Components of speakers and dialogues if they are many and even enough, else speakers."""
     tied, alone = components(corpus), components(corpus, ["speaker"])
     sizes = np.bincount(tied)
     whole = len(sizes) >= max(2, folds or 2) and sizes.max() <= len(corpus) / 2
@@ -185,13 +159,8 @@ def _speaker_groups(
     return (tied if whole else alone), bool(whole)
 
 # %% ../../nbs/corpora/04_folds.ipynb #57eefab2
-def _test_rows(
-    labels: np.ndarray,  # emotion of each utterance, shape (n,)
-    groups: np.ndarray,  # group of each utterance, shape (n,)
-    folds: int,  # number of folds, at most the number of groups
-    seed: int,  # shuffles the groups
-) -> list[np.ndarray]:  # rows of each fold's test part
-    "Stratified folds of whole groups; evenly sized ones where stratifying leaves a fold empty."
+def _test_rows(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[np.ndarray]:
+    "Rows of each fold's test part: stratified folds of whole groups; evenly sized ones where stratifying leaves a fold empty."
     if folds == groups.max() + 1:
         return [test for _, test in LeaveOneGroupOut().split(labels, labels, groups)]
     makers = [StratifiedGroupKFold(folds, shuffle=True, random_state=seed),
@@ -269,11 +238,8 @@ def normal_text(
     return " ".join("".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text).split())
 
 # %% ../../nbs/corpora/04_folds.ipynb #b9896bfd
-def _features(
-    texts: Sequence[str],  # normalised texts, shape (a,)
-    reference: Sequence[str],  # normalised texts to compare with, shape (b,)
-) -> tuple[csr_array, csr_array]:  # unit rows, shapes (a, 2**18) and (b, 2**18)
-    "TF-IDF of character n-grams (3 and 4), document frequencies over both sides."
+def _features(texts: Sequence[str], reference: Sequence[str]) -> tuple[csr_array, csr_array]:
+    "TF-IDF of character n-grams (3 and 4) in unit rows, (a, 2**18) and (b, 2**18); document frequencies over both sides."
     hasher = HashingVectorizer(analyzer="char", ngram_range=(3, 4), n_features=2**18, alternate_sign=False, norm=None,
                                lowercase=False, dtype=np.float32)
     counts = hasher.transform([*texts, *reference])
@@ -281,12 +247,8 @@ def _features(
     return rows[: len(texts)], rows[len(texts) :]
 
 # %% ../../nbs/corpora/04_folds.ipynb #13af64eb
-def _best(
-    left: csr_array,  # unit rows, shape (a, d)
-    right: csr_array,  # unit rows, shape (b, d)
-    threshold: float,  # least cosine
-) -> Iterator[tuple[int, int, float]]:  # row of left, its nearest row of right, cosine
-    "The nearest row of `right` for each row of `left` that has one at the threshold, block by block."
+def _best(left: csr_array, right: csr_array, threshold: float) -> Iterator[tuple[int, int, float]]:
+    "Row, nearest row of `right` and cosine for each row of `left` that has one at the threshold; both of unit rows, (n, d)."
     turned = right.T.tocsr()
     block = max(1, 4_000_000 // max(1, right.shape[0]))  # bounds a block's product, however dense
     for start in range(0, left.shape[0], block):
@@ -321,26 +283,16 @@ def near_texts(
 KINDS = ("speaker", "dialogue", "script", "text", "text_long", "near_text")  # what two parts can share
 
 # %% ../../nbs/corpora/04_folds.ipynb #373cb58f
-def _values(
-    corpus: Corpus,  # n utterances
-    kind: str,  # one of KINDS but near_text
-    min_words: int,  # least length of text_long
-) -> pd.Series:  # what may be shared, empty where nothing is known, shape (n,)
-    "The values of one kind."
+def _values(corpus: Corpus, kind: str, min_words: int) -> pd.Series:
+    "What may be shared of one kind, (n,), empty where nothing is known; text_long leaves out what is shorter."
     if not kind.startswith("text"):
         return corpus.table[kind].where(~corpus.table[kind].isin(_UNKNOWN), "")
     plain = corpus.table["text"].map(normal_text).astype("str")
     return plain if kind == "text" else plain.where(plain.map(lambda t: len(t.split())) >= min_words, "")
 
 # %% ../../nbs/corpora/04_folds.ipynb #912b9aec
-def _matches(
-    part: Corpus,  # utterances in question
-    other: Corpus,  # utterances that they may share something with
-    kind: str,  # one of KINDS
-    threshold: float,  # least cosine of near_text
-    min_words: int,  # least length of text_long and near_text
-) -> pd.DataFrame:  # columns text, match (row positions) and value, one row an utterance of `part` that leaks
-    "The first row of `other` that shares the kind, for each row of `part` that has one."
+def _matches(part: Corpus, other: Corpus, kind: str, threshold: float, min_words: int) -> pd.DataFrame:
+    "Positions text and match, and value: the first row of `other` that shares the kind, for each row of `part` that has one."
     if kind == "near_text":
         plain = part.table["text"].map(normal_text)
         fresh = np.flatnonzero(~plain.isin(set(_values(other, "text", 0))))
