@@ -100,7 +100,7 @@ def test_one_yaml_and_one_reader_are_all_that_a_corpus_takes(bring: Brought, cap
 @pytest.mark.parametrize(("change", "told"), [
     ({"licens": "CC0"}, "unknown field 'licens'.*did you mean licence"), ({"codes": {"glad": "glee"}}, "not 'glee'"),
     ({"family": "films"}, "bad 'family'; expected 'conversations', 'monologues' or 'acted'; found 'films'"),
-    ({"mark": "("}, "bad 'mark'; expected a regular expression"), ({"ask": ""}, "one of files, clone and ask"),
+    ({"mark": "("}, "bad 'mark'; expected a valid regular expression"), ({"ask": ""}, "one of files, clone and ask"),
     ({"reader": "nothing"}, "bad 'reader'"), ({"releases": [{"name": "x", "citation": "y", "counts": [{"n": "many"}]}]},
                                                r"bad 'releases\.0\.counts\.0\.n'"),
     ({"files": [{"path": "x", "url": "y", "sha256": "z"}]}, r"bad 'files\.0\.sha256'"), ({"spaces": {"eight": {}}}, "eight"),

@@ -20,7 +20,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..core.errors import InputError
 from ..core.files import read_yaml
@@ -91,7 +91,7 @@ class CorpusFacts(_Record):
     ask: str = ""  # whom to ask for it, where it may not be downloaded
     videos: str = ""  # how to come by its sound, where that is released as videos
     aliases: tuple[str, ...] = ()  # other names of its folder, lower case letters and digits
-    mark: str  # regular expression: a file by whose name its folder is known
+    mark: re.Pattern[str]  # a file by whose name its folder is known
     codes: dict[str, str] = {}  # its own code to the canonical emotion, "" for unlabelled
     spaces: dict[str, dict[str, str]] = {}  # label space: what it folds beyond its own names
     sentences: dict[str, str] = {}  # what actors say, by the id of the script
@@ -103,15 +103,6 @@ class CorpusFacts(_Record):
     partial: bool = False  # whether a part of it is often had on purpose
     known_bad: tuple[KnownFault, ...] = ()  # utterances
     copies: tuple[KnownFault, ...] = ()  # copies that circulate
-
-    @field_validator("mark")
-    @classmethod
-    def _is_pattern(cls, mark: str) -> str:
-        try:
-            re.compile(mark)
-        except re.error as e:
-            raise ValueError(f"a regular expression ({e})") from e
-        return mark
 
     @model_validator(mode="after")
     def _is_whole(self) -> "CorpusFacts":

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from ..core.errors import InputError
 from ..core.files import json_text
 from .audio import audio_path, open_part
-from .export import MARK, file_names, new_folder
+from .export import MARK, file_names, new_folder, read_template
 from .table import SPACES, Corpus
 
 # %% ../../nbs/corpora/09_formats.ipynb #8ed3808c
@@ -227,23 +227,6 @@ def _with_media(corpus: Corpus, folder: Path, copy: bool, progress: bool) -> Cor
     return Corpus(corpus.name, table.assign(audio=names), folder, corpus.space)
 
 # %% ../../nbs/corpora/09_formats.ipynb #2622ec79
-_INI = """[EXP]
-root = .
-name = results
-[DATA]
-databases = ['{name}']
-{name} = .
-{name}.split_strategy = {split}
-target = emotion
-labels = [{labels}]
-[FEATS]
-type = ['os']
-scale = standard
-[MODEL]
-type = svm
-"""
-
-
 def nkululeko_ini(
     corpus: Corpus,  # labelled, with audio
 ) -> str:  # a file for `python -m nkululeko.nkululeko --config`, to be run in the export's folder
@@ -251,7 +234,8 @@ def nkululeko_ini(
     name = re.sub(r"[^a-z0-9]+", "_", corpus.name.lower()).strip("_") or "corpus"
     present = [e for e in SPACES[corpus.space] if (corpus.table["emotion"] == e).any()]
     known = corpus.table["speaker"].loc[lambda s: s != ""].nunique() > 1
-    return _INI.format(name=name, labels=", ".join(map(repr, present)), split="speaker_split" if known else "random")
+    ini = read_template("nkululeko.ini")
+    return ini.format(name=name, labels=", ".join(map(repr, present)), split="speaker_split" if known else "random")
 
 # %% ../../nbs/corpora/09_formats.ipynb #82881929
 def write_audformat(

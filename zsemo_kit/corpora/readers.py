@@ -90,7 +90,7 @@ def find_likely(
     "A folder that may be the corpus, though its name is another: by a part of its name, or by names of files in it."
     taken = {find(n) for n in corpus_names()}
     free = [f for f in _list_folders() if f not in taken and not re.search("synthetic|acoustic|spoken", f.name.lower())]
-    plain, mark = plain_letters(name), re.compile(corpus_facts(name).mark, re.IGNORECASE)
+    plain, mark = plain_letters(name), re.compile(corpus_facts(name).mark.pattern, re.IGNORECASE)
     called = [f for f in free if len(plain) > 3 and plain in plain_letters(f.name)]
     return next(iter(called), None) or next((f for f in free if any(map(mark.fullmatch, islice(_list_names(f), _LOOKED)))), None)
 
