@@ -17,7 +17,7 @@ demo: $(READY)  ## from a card to scores on real text and real speech, on the re
 	$(BIN)/zsemo run demo_speech --jobs 2
 
 test: $(READY) lint notebooks  ## every check
-	$(BIN)/python -m pytest -n 2 --dist loadfile  # both cores; a file keeps its fixtures
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # both cores; a file keeps its fixtures
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -13,6 +13,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="write what the small studies measure to tests/golden.json")
 
 
+LONGEST = ("test_studies.py", "test_site.py", "test_tour.py", "test_guide.py", "test_batch.py", "test_fit.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files begin first: two workers then end at about the same time."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+
+
 @pytest.fixture(scope="session")
 def corpora_dir() -> Path:
     """The folder of real corpora; tests that need it are skipped where there is none."""

@@ -220,10 +220,10 @@ def test_bad_input_is_one_clear_line() -> None:
 def conversations(project: Path) -> Corpus:
     "The recorded conversations of the meld card."
     try:
-        from zsemo_kit.generation.dialogues import recorded
+        from zsemo_kit.generation.dialogues import open_recorded
     except ImportError:
         return _plain_conversations(project / "zsemo_kit/data/recorded/meld.jsonl.gz")
-    return recorded("meld")
+    return open_recorded("meld")
 
 
 def _plain_conversations(path: Path) -> Corpus:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import EMOTIONS
-from zsemo_kit.generation.cards import Card, cards, load_card
+from zsemo_kit.generation.cards import Card, list_cards, load_card
 
 GOOD = {
     "id": "x", "sources": {"a": "A, 2020"}, "facts": [{"text": "Ten actors.", "source": "a"}],
@@ -26,7 +26,7 @@ def write(folder: Path, **changes: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", cards())
+@pytest.mark.parametrize("name", list_cards())
 def test_packaged(name: str) -> None:
     card = load_card(name)
     assert card.id == name and card.title and card.access and card.facts

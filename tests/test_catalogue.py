@@ -18,8 +18,8 @@ from zsemo_kit.corpora.fetch import fetch, fetchable
 from zsemo_kit.corpora.labels import folding, in_space
 from zsemo_kit.corpora.parts import fold, published_folds
 from zsemo_kit.corpora.readers import available, find, find_likely, read
-from zsemo_kit.generation.cards import cards
-from zsemo_kit.generation.classes import documented_labels
+from zsemo_kit.generation.cards import list_cards
+from zsemo_kit.generation.classes import list_documented_labels
 from zsemo_kit.generation.sources import names_of, open_corpus
 
 FACTS = {
@@ -78,7 +78,7 @@ def test_one_yaml_and_one_reader_are_all_that_a_corpus_takes(bring: Brought, cap
     assert corpus.name == "whispers" and corpus.table["emotion"].tolist() == ["happy", "angry"]
     assert open_corpus("whispers", "four").table["emotion"].tolist() == ["happy", "angry"]
     assert len(in_space(corpus, "polarity")) == 2 and folding("whispers", "four")["excited"] == "happy"
-    assert documented_labels("whispers", "four") == ("happy", "angry")
+    assert list_documented_labels("whispers", "four") == ("happy", "angry")
     assert fold(corpus, "by_speaker").table["split"].tolist() == ["train", "test"]
     assert ("whispers", "by_speaker") in published_folds().set_index(["corpus", "fold"]).index
     assert examine("whispers").ok and examine("whispers").release == "all"
@@ -194,6 +194,6 @@ def test_an_unknown_name_says_which_there_are_and_the_nearest(name: str, told: s
 
 
 def test_every_card_has_a_known_name() -> None:
-    for card in cards():
+    for card in list_cards():
         check_known(CorpusName.parse(f"{card}_synthetic"))
         assert CorpusName.parse(f"{card}_synthetic").of_card == card

@@ -24,7 +24,7 @@ from zsemo_kit.generation.cards import load_card
 from zsemo_kit.generation.chat import Chat, Ledger
 from zsemo_kit.generation.servers import scrub
 from zsemo_kit.generation.dialogues import generate, generate_lines
-from zsemo_kit.generation.prompts import Prompt, prompts
+from zsemo_kit.generation.prompts import Prompt, build_prompts
 from zsemo_kit.generation.store import RecordedStore, Reply, ReplyStore, request_key
 
 HERE = Path(__file__).parent
@@ -444,7 +444,7 @@ def test_recorded_store(tmp_path: Path) -> None:
         assert store.get(request_key({"model": "claude", "messages": list(prompt.messages)}, prompt.sample)) == reply
     chat = Chat.recorded("iemocap")
     for strategy, n in RecordedStore("iemocap").counts().items():
-        assert len(list(chat.stream(prompts(load_card("iemocap"), strategy, n)))) == n
+        assert len(list(chat.stream(build_prompts(load_card("iemocap"), strategy, n)))) == n
     row = {"card": "own", "strategy": "labels", "scenario": "-", "sample": 0, "messages": [],
            "reply": "x", "model": "m", "date": ""}
     (tmp_path / "own.jsonl.gz").write_bytes(gzip.compress(json.dumps(row).encode()))

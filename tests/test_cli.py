@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -724,3 +725,26 @@ def test_a_full_disk_is_one_line_and_loses_nothing(call: Call, full: Path) -> No
     (full / "fill").unlink()
     assert call("generate", "meld", "--recorded", "--out", full / "made")[0] == 0
     assert len(Corpus.load(full / "made")) > 2000
+
+
+def test_every_cache_in_use_is_shown_and_only_ones_own_is_emptied(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from zsemo_kit.core import cache as caching
+    shared, own = tmp_path / "shared", tmp_path / "home" / ".cache" / "zsemo_kit"
+    for file, size in ((shared / "features.sqlite", 3000), (shared / "speech/a.flac", 500), (own / "features.sqlite", 200)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x" * size)
+    (own / "stages").mkdir()
+    (own / "stages" / "linked").symlink_to(shared / "speech/a.flac")
+    monkeypatch.setenv("ZSEMO_CACHE", str(shared))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(caching, "_READ_ONLY", {shared})  # as a share that may only be read: root may write anywhere
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shown = json.loads(call("cache", "features", "speech", "--json")[1])
+        assert shown["folders"] == {str(shared): {"features": 3000, "speech": 500}, str(own): {"features": 200, "speech": 0}}
+        assert shown["bytes"] == {"features": 3200, "speech": 500} and shown["folder"] == str(shared)
+        said = call("cache", "--clear")[1]
+        assert said.count("deleted") == 2 and f"in {shared}, which may only be read\n" in said and f"in {own}\n" in said
+    assert files(shared) == ["features.sqlite", "speech/a.flac"] and files(own) == []

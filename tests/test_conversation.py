@@ -19,12 +19,12 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.cues import CUES
 from zsemo_kit.corpora.table import Corpus, concat
-from zsemo_kit.training import conversation as module
-from zsemo_kit.training.config import FitConfig
+from zsemo_kit.training import conversation as module, loop
 from zsemo_kit.training.conversation import Conversation, dialogues_of, fit_conversation
 from zsemo_kit.training.encoders import TextEncoder
 from zsemo_kit.training.fit import Model, fit, predictions
 from zsemo_kit.training.heads import MLPHead
+from zsemo_kit.training.recipes import Recipe, configure
 from zsemo_kit.training.upstreams import SpeechEncoder
 
 pytest.importorskip("parselmouth")
@@ -39,8 +39,8 @@ TINY = {"hidden": 8, "heads": 2, "epochs": 3, "batch": 4, "dropout": 0.1, "patie
 FAST = {"context": {"lr": 2e-2}, "fusion": {"lr": 2e-2}, "joint": {"lr": 1e-2}}
 
 
-def config(classifier: str, **more: object) -> FitConfig:
-    return FitConfig(classifier=classifier, **{**TINY, **FAST[classifier], **more})
+def config(classifier: str, **more: object) -> Recipe:
+    return configure(classifier, **{**TINY, **FAST[classifier], **more})
 
 
 def chatter(split: str, dialogues: int, turns: int, seed: int) -> Corpus:
@@ -131,9 +131,9 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def stack(encoder: TextEncoder, place: Path) -> Stack:
-    text = fit(TRAIN, DEV, LABELS, encoder, FitConfig(classifier="linear", epochs=15, lr=2e-2, batch=16), progress=False)
+    text = fit(TRAIN, DEV, LABELS, encoder, configure("linear", epochs=15, lr=2e-2, batch=16), progress=False)
     cues = SpeechEncoder.load("cues", cache=place / "cache")
-    chosen = FitConfig(classifier="mlp", epochs=15, lr=1e-2, batch=16, hidden=6, dropout=0.0, normalisation="source")
+    chosen = configure("mlp", epochs=15, lr=1e-2, batch=16, hidden=6, dropout=0.0, normalisation="source")
     speech = fit(TRAIN, DEV, LABELS, cues, chosen, progress=False)
     contexts = tuple(fit_conversation(TRAIN, DEV, LABELS, [m], config("context"), progress=False) for m in (text, speech))
     return Stack(encoder, text, speech, contexts, place / "cache")  # type: ignore[arg-type]
@@ -285,9 +285,9 @@ def test_what_causal_stages_read_is_causal(stack: Stack, causal: dict[str, Conve
 @pytest.mark.parametrize("kind", KINDS)
 def test_exactly_the_stage_trains(kind: str, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, set[str]] = {}
-    real = module.optimise
+    real = loop.optimise
 
-    def watched(net: nn.Module, job: object) -> pd.DataFrame:
+    def watched(net: nn.Module, job: object, checkpoint: None) -> pd.DataFrame:
         before = {k: v.clone() for k, v in net.state_dict().items()}
         history = real(net, job)  # type: ignore[arg-type]
         seen["moved"] = {k for k, v in net.named_parameters() if not torch.equal(v, before[k])}
@@ -295,7 +295,7 @@ def test_exactly_the_stage_trains(kind: str, stack: Stack, monkeypatch: pytest.M
         seen["all"] = {k for k, _ in net.named_parameters()}
         return history
 
-    monkeypatch.setattr(module, "optimise", watched)
+    monkeypatch.setattr(loop, "optimise", watched)
     before = stack.bits()
     stage = made(stack, kind)
     assert seen["moved"] == seen["trains"]
@@ -320,7 +320,7 @@ def test_joint_speech_starts_afresh(stack: Stack) -> None:
     nn.init.constant_(head.weights, 2.0)
     head.weights.data[0] = -2.0
     before = {k: v.clone() for k, v in head.state_dict().items()}
-    net = module._net_of(config("joint"), (stack.encoder, replace(stack.speech, head=head)), [16, 6], 4)
+    net = config("joint").build_net((stack.encoder, replace(stack.speech, head=head)), [16, 6], 4)
     assert not torch.equal(net.body.projector.weight, before["projector.weight"])
     assert torch.equal(net.body.weights.softmax(0), torch.full((3,), 1 / 3))
     assert all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
@@ -395,7 +395,7 @@ def test_a_collapse_to_one_class_is_told(kind: str, stack: Stack) -> None:
     train, dev = dull(TRAIN), dull(DEV)
     with pytest.warns(UserWarning, match=rf"\({kind}\) guesses one class only"):
         if kind == "finetune":
-            chosen = FitConfig(classifier=kind, lr=1e-3, epochs=3, balance="none")
+            chosen = configure(kind, lr=1e-3, epochs=3, balance="none")
             history = fit(train, dev, LABELS, stack.encoder, chosen, progress=False).history
         else:
             chosen = config(kind, balance="none", epochs=8)
@@ -534,7 +534,7 @@ def test_the_wrong_stage_below_is_one_clear_line(stack: Stack, stages: dict[str,
         for below in some:
             refused("does not stand on this", stack, kind, below)
     for other in ("linear", "mlp", "finetune"):
-        refused("no stage of a conversation", stack, "context", config=FitConfig(classifier=other))
+        refused("no stage of a conversation", stack, "context", config=configure(other))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -570,8 +570,9 @@ def test_a_class_that_dev_lacks_is_a_warning(stack: Stack) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_settings_that_do_not_fit_are_one_clear_line(kind: str, stack: Stack) -> None:
-    refused("for single utterances", stack, kind, balance="sampling")
-    refused("for single utterances", stack, kind, balance="shares", shares=dict.fromkeys(LABELS, 0.25))
+    for balance in ("sampling", "shares"):  # they are for single utterances
+        with pytest.raises(InputError, match="unknown balance; expected one of none, weights"):
+            configure(kind, balance=balance)
     refused("hidden is not usable", stack, kind, hidden=7, heads=1)
     refused("hidden is not usable", stack, kind, hidden=10, heads=4)
 
@@ -674,7 +675,7 @@ def test_a_relative_encoder_is_found_from_anywhere(
 
 def test_a_joint_stage_on_a_tuned_encoder_comes_back(stack: Stack, tmp_path: Path) -> None:
     "Pre-training on silver labels gives an encoder that lies nowhere but in its model."
-    tuned = fit(TRAIN, DEV, LABELS, stack.encoder, FitConfig(classifier="finetune", epochs=1, lr=1e-3), progress=False)
+    tuned = fit(TRAIN, DEV, LABELS, stack.encoder, configure("finetune", epochs=1, lr=1e-3), progress=False)
     stage = made(replace(stack, encoder=tuned.encoder), "joint", epochs=1)
     again = Conversation.load(stage.save(tmp_path / "stage"), cache=stack.cache, device="cpu")
     assert np.abs(again.predict(TARGET) - stage.predict(TARGET)).max() < 1e-6

@@ -15,9 +15,9 @@ from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.labels import in_space
 from zsemo_kit.generation.cards import load_card
 from zsemo_kit.generation.dialogues import (
-    agreed, corpus_from, funnel, read_lines, recorded, recorded_lines, second_labels,
+    keep_agreed, corpus_from, count_funnel, read_lines, open_recorded, read_recorded_lines, read_second_labels,
 )
-from zsemo_kit.generation.lines import STATUSES, Line, label_of, parse
+from zsemo_kit.generation.lines import STATUSES, Line, read_label, parse
 from zsemo_kit.generation.prompts import CONVERSATIONS, SECOND_LABELS, STRATEGIES, Prompt
 from zsemo_kit.generation.store import RecordedStore, Reply
 
@@ -39,7 +39,7 @@ def one(text: str, **options: object) -> tuple[str, str, str, str]:
 
 def test_published_counts() -> None:
     def four(card: str, strategies: list[str], second: str = "keep") -> int:
-        return len(in_space(recorded(card, strategies, second), "four"))
+        return len(in_space(open_recorded(card, strategies, second), "four"))
 
     assert four("meld", list(CONVERSATIONS)) == 2439
     assert four("meld", list(CONVERSATIONS), "agreed") == 1697
@@ -50,22 +50,22 @@ def test_published_counts() -> None:
 
 @pytest.mark.parametrize(("card", "share"), [("meld", 0.67), ("iemocap", 0.72), ("msp_podcast", 0.73)])
 def test_agreement_is_the_documented_one(card: str, share: float) -> None:
-    corpus = recorded(card)
+    corpus = open_recorded(card)
     assert (corpus.table["emotion_second"] != "").all()
-    assert round(len(agreed(corpus)) / len(corpus), 2) == share
-    kept = agreed(corpus).table
+    assert round(len(keep_agreed(corpus)) / len(corpus), 2) == share
+    kept = keep_agreed(corpus).table
     assert (kept["emotion"] == kept["emotion_second"]).all() and "frustrated" not in set(kept["emotion"])
 
 
 def test_second_labels_join_every_conversation_line() -> None:
-    assert len(second_labels()) == 7092 and set(second_labels().values()) == set(SECOND_LABELS)
-    lines = sum(len(recorded(c)) for c in ("meld", "iemocap", "msp_podcast"))
+    assert len(read_second_labels()) == 7092 and set(read_second_labels().values()) == set(SECOND_LABELS)
+    lines = sum(len(open_recorded(c)) for c in ("meld", "iemocap", "msp_podcast"))
     assert lines == 7092
 
 
 @pytest.mark.parametrize("card", ["meld", "iemocap", "msp_podcast", "ravdess", "emodb", "nemo"])
 def test_recorded_replies_are_read_whole_and_unchanged(card: str) -> None:
-    lines = recorded_lines(card, STRATEGIES)
+    lines = read_recorded_lines(card, STRATEGIES)
     assert set(lines["status"]) == {"kept"}
     raw = {(p.strategy, p.scenario, p.sample): r.text.split("\n") for p, r in RecordedStore(card).pairs()}
     changed, form = 0, load_card(card).form
@@ -84,7 +84,7 @@ def test_recorded_replies_are_read_whole_and_unchanged(card: str) -> None:
 
 @pytest.mark.parametrize("card", ["meld", "iemocap", "msp_podcast", "ravdess"])
 def test_corpus_holds_together(card: str) -> None:
-    table = recorded(card, STRATEGIES).table
+    table = open_recorded(card, STRATEGIES).table
     assert table["utterance"].is_unique
     assert (table.groupby("speaker")["dialogue"].nunique() == 1).all() or card == "ravdess"
     if card == "ravdess":
@@ -101,15 +101,15 @@ def test_corpus_holds_together(card: str) -> None:
 
 def test_recorded_refuses() -> None:
     for call, says in (
-        (lambda: recorded("meld", second_reading="yes"), "one of none, keep, agreed"),
-        (lambda: recorded("semaine"), "no recorded replies for the card 'semaine'"),
-        (lambda: recorded("ravdess", ["contrast"]), "expected some of description"),
-        (lambda: recorded("meld", []), "no recorded replies for nothing"),
+        (lambda: open_recorded("meld", second_reading="yes"), "one of none, keep, agreed"),
+        (lambda: open_recorded("semaine"), "no recorded replies for the card 'semaine'"),
+        (lambda: open_recorded("ravdess", ["contrast"]), "expected some of description"),
+        (lambda: open_recorded("meld", []), "no recorded replies for nothing"),
     ):
         with pytest.raises(InputError) as caught:
             call()
         assert says in str(caught.value)
-    assert (recorded("meld", second_reading="none").table["emotion_second"] == "").all()
+    assert (open_recorded("meld", second_reading="none").table["emotion_second"] == "").all()
 
 
 # ---- single lines of a conversation ------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ def test_any_text(text: str, strategy: str, finish: str) -> None:
         if x.status == "kept":
             assert x.label in MELD.labels and any(c.isalnum() or c == "_" for c in x.text)
             assert finish not in ("length", "content_filter")
-    label_of(text, SECOND_LABELS)
+    read_label(text, SECOND_LABELS)
 
 
 def test_long_lines_take_no_long_time() -> None:
@@ -307,7 +307,7 @@ def test_long_lines_take_no_long_time() -> None:
                  "sorry " * 9_000, "I can't " * 9_000, "joy " * 9_000, "not " * 9_000, ". " * 20_000):
         read(text)
         read(text, strategy="utterances", scenario="anger")
-        label_of(text, SECOND_LABELS)
+        read_label(text, SECOND_LABELS)
 
 
 def test_funnel_counts_every_line() -> None:
@@ -315,11 +315,11 @@ def test_funnel_counts_every_line() -> None:
         (Prompt("meld", "labels", "-", i, ()), Reply(str(i), "m", text, finish))
         for i, (text, finish) in enumerate([("A: Hi. [joy]\nB: No.", "stop"), ("A: Hi. [joy]", "length"), ("", "content_filter")])
     ]
-    table = funnel(read_lines(pairs, MELD))
+    table = count_funnel(read_lines(pairs, MELD))
     row = table.loc["all"]
     assert row[["replies", "lines", "kept", "no_label", "truncated", "refused"]].tolist() == [3, 4, 1, 1, 1, 1]
     assert row[list(STATUSES)].sum() == row["lines"] and row["kept_share"] == 0.25
-    assert list(funnel(read_lines([], MELD)).index) == ["all"]
+    assert list(count_funnel(read_lines([], MELD)).index) == ["all"]
 
 
 # ---- labels in free text ----------------------------------------------------------------------------------------
@@ -341,20 +341,20 @@ THREE = ["positive", "negative", "neutral"]
     ],
 )
 def test_label_of(text: str, label: str | None) -> None:
-    assert label_of(text, THREE) == label
+    assert read_label(text, THREE) == label
 
 
 def test_label_of_emotions() -> None:
     for text, label in {"Anger": "angry", "happiness": "happy", "joy": "happy", "Fearful": "fear", "surprised": "surprise",
                         "Frustration": None, "sad, angry": None, "unhappy": None, "happy-sad": None}.items():
-        assert label_of(text, SECOND_LABELS) == label, text
+        assert read_label(text, SECOND_LABELS) == label, text
 
 
 def test_label_of_two_word_labels() -> None:
     pairs = ["Sadness & Anger", "Joy & Anger", "Joy"]
-    assert label_of("(b) joy and anger", pairs) == "Joy & Anger"
-    assert label_of("Joy", pairs) == "Joy"
-    assert label_of("sadness", pairs) is None
+    assert read_label("(b) joy and anger", pairs) == "Joy & Anger"
+    assert read_label("Joy", pairs) == "Joy"
+    assert read_label("sadness", pairs) is None
 
 
 @pytest.fixture
@@ -373,7 +373,7 @@ def test_label_of_on_real_replies(llm_replies: list[dict]) -> None:
     for row in llm_replies:
         choices, parsed = ast.literal_eval(row["choices"]), row["author_parsed"]
         theirs = choices[parsed] if isinstance(parsed, int) and 0 <= parsed < len(choices) else None
-        flat, ours = " ".join(row["response"].casefold().split()), label_of(row["response"], choices)
+        flat, ours = " ".join(row["response"].casefold().split()), read_label(row["response"], choices)
         stated = [c for c in choices if c.casefold() in flat]
         kind = "none" if ours is None else "agree" if ours == theirs else "apart"
         counts[kind] += 1

@@ -20,7 +20,9 @@ from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.corpora.turns import texts_of
 from zsemo_kit.training import fit as module, loop
 from zsemo_kit.training.encoders import TextEncoder
-from zsemo_kit.training.fit import FitConfig, Model, check_labels, class_weights, fit, predictions, targets_of
+from zsemo_kit.training.fit import Model, check_labels, class_weights, fit, predictions, targets_of
+from zsemo_kit.training.heads import LinearHead
+from zsemo_kit.training.recipes import Recipe, configure
 from zsemo_kit.training.targets import weighted_loss
 
 CUES = {"neutral": "table chair", "happy": "great lovely", "sad": "gone alone", "angry": "hate stop"}
@@ -56,8 +58,8 @@ TRAIN, DEV = toy("train", 12), toy("dev", 6)
 NOISY, NOISY_DEV = toy("noisy", 30, noise=1), toy("noisy_dev", 12, noise=2)
 
 
-def config(classifier: str, **more: object) -> FitConfig:
-    return FitConfig(classifier=classifier, **{**FAST[classifier], **more})
+def config(classifier: str, **more: object) -> Recipe:
+    return configure(classifier, **{**FAST[classifier], **more})
 
 
 # settings
@@ -68,22 +70,23 @@ def config(classifier: str, **more: object) -> FitConfig:
     {"balance": "shares"}, {"shares": [1]}, {"shares": {"sad": "x"}}, {"soft_labels": 1}, {"smoothing": 1.0},
     {"strengths": ()}, {"strengths": (0.0,)}, {"strengths": 1.0}, {"seed": -1}, {"seed": 1.5}, {"context": -1},
     {"max_tokens": 1}, {"precision": "int8"}, {"select": "ua"}, {"dropout": 2.0}, {"decay": "yes"}, {"scale": "z"},
-    {"scale": None},
 ])
 def test_a_bad_setting_is_one_clear_line(bad: dict[str, object]) -> None:
-    with pytest.raises(InputError, match=next(iter(bad))) as e:
-        FitConfig(**bad)  # type: ignore[arg-type]
+    name = next(iter(bad))
+    exact = {"classifier": "logistic"} if name in ("scale", "strengths") else {"classifier": "linear"}
+    with pytest.raises(InputError, match=name) as e:
+        configure(**exact | bad)  # type: ignore[arg-type]
     assert "\n" not in str(e.value)
 
 
 def test_defaults_are_the_published_ones() -> None:
-    conv, tune = FitConfig(classifier="conv"), FitConfig(classifier="finetune")
+    conv, tune = configure("conv"), configure("finetune")
     assert (conv.lr, conv.batch, conv.epochs, conv.select) == (7e-4, 128, 50, "loss")
     assert (tune.lr, tune.epochs, tune.decay) == (5e-5, 3, True) and tune.warmup and tune.clip
     with pytest.raises(FrozenInstanceError):
         conv.lr = 1.0  # type: ignore[misc]
     assert replace(conv, seed=4).lr == 7e-4
-    assert FitConfig(lr=1).lr == 1
+    assert configure("linear", lr=1).lr == 1
 
 
 # targets, weights, loss
@@ -119,7 +122,7 @@ def test_weights_bring_the_shares_about(mass: list[float], data: st.DataObject) 
 
 
 def test_shares_need_every_label(encoder: TextEncoder) -> None:
-    chosen = FitConfig(balance="shares", shares={"sad": 0.1, "happy": 0.5, "neutral": 1})
+    chosen = configure(balance="shares", shares={"sad": 0.1, "happy": 0.5, "neutral": 1})
     with pytest.raises(InputError, match="angry"):
         fit(TRAIN, DEV, LABELS, encoder, chosen)
 
@@ -159,7 +162,7 @@ def test_sampling_draws_equal_classes(encoder: TextEncoder) -> None:
 def test_bad_data_names_part_class_and_mend(part: str, encoder: TextEncoder) -> None:
     def attempt(bad: Corpus, labels: list[str] = LABELS) -> str:
         with pytest.raises(InputError) as e:
-            fit(bad if part == "train" else TRAIN, bad if part == "dev" else DEV, labels, encoder, FitConfig())
+            fit(bad if part == "train" else TRAIN, bad if part == "dev" else DEV, labels, encoder, configure())
         assert "\n" not in str(e.value)
         return str(e.value)
 
@@ -242,9 +245,9 @@ def test_learns_the_toy_and_repeats_itself(classifier: str, encoder: TextEncoder
 @pytest.mark.parametrize("classifier", ["linear", "conv", "finetune"])
 def test_gradients_reach_exactly_what_trains(classifier: str, encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, set[str]] = {}
-    real = module.optimise
+    real = loop.optimise
 
-    def watched(model: torch.nn.Module, job: loop.Job) -> pd.DataFrame:
+    def watched(model: torch.nn.Module, job: loop.Job, checkpoint: None) -> pd.DataFrame:
         before = {k: v.clone() for k, v in model.state_dict().items()}
         history = real(model, job)
         seen["moved"] = {k for k, v in model.named_parameters() if not torch.equal(v, before[k])}
@@ -252,7 +255,7 @@ def test_gradients_reach_exactly_what_trains(classifier: str, encoder: TextEncod
         seen["all"] = {k for k, _ in model.named_parameters()}
         return history
 
-    monkeypatch.setattr(module, "optimise", watched)
+    monkeypatch.setattr(loop, "optimise", watched)
     fit(TRAIN, DEV, LABELS, encoder, config(classifier, balance="none", patience=0), progress=False)
     assert seen["moved"] == seen["trains"]
     assert seen["all"] - seen["trains"] == (
@@ -278,7 +281,7 @@ def test_patience_ends_training(encoder: TextEncoder) -> None:
 
 def test_collapse_is_told(encoder: TextEncoder) -> None:
     shares = {"neutral": 0.97, "happy": 0.01, "sad": 0.01, "angry": 0.01}
-    one = FitConfig(strengths=(1e-9,), balance="shares", shares=shares)
+    one = configure(strengths=(1e-9,), balance="shares", shares=shares)
     with pytest.warns(UserWarning, match="one class only"):
         model = fit(TRAIN, DEV, LABELS, encoder, one, progress=False)
     assert model.history.collapsed.all()
@@ -292,7 +295,7 @@ def test_a_diverged_model_is_one_clear_line(encoder: TextEncoder) -> None:
     job = module._job_of(TRAIN, DEV, LABELS, bad, config("linear"), False)
     job.targets[:] = np.nan
     with pytest.raises(InputError, match="diverged"):
-        loop.optimise(module.LinearHead(encoder.width, 4), job)
+        loop.optimise(LinearHead(encoder.width, 4), job)
 
 
 def test_logistic_is_scikit_learns(encoder: TextEncoder) -> None:
@@ -308,7 +311,7 @@ def test_logistic_is_scikit_learns(encoder: TextEncoder) -> None:
                                                                           with_std=scale == "standard")).fit(a)
             ref = LogisticRegression(C=0.1, max_iter=5000, class_weight="balanced", tol=1e-8).fit(
                 scaler.transform(a), train.table.emotion)
-            got = fit(train, dev, labels, encoder, FitConfig(strengths=(0.1,), scale=scale), progress=False)
+            got = fit(train, dev, labels, encoder, configure(strengths=(0.1,), scale=scale), progress=False)
             order = [list(ref.classes_).index(c) for c in labels]
             assert np.abs(got.predict(dev) - ref.predict_proba(scaler.transform(b))[:, order]).max() < 5e-3
 
@@ -382,7 +385,7 @@ def test_a_fine_tuned_model_leaves_the_cache_alone(tuned: Model, encoder: TextEn
 
 
 def test_another_encoder_is_refused(encoder: TextEncoder, tmp_path: Path) -> None:
-    folder = fit(TRAIN, DEV, LABELS, encoder, FitConfig(), progress=False).save(tmp_path / "model")
+    folder = fit(TRAIN, DEV, LABELS, encoder, configure(), progress=False).save(tmp_path / "model")
     with pytest.raises(InputError, match="is not the one"):
         Model.load(folder, encoder=replace(encoder, fingerprint="other"))
     assert Model.load(folder, encoder=encoder).encoder.cache == encoder.cache
@@ -402,7 +405,7 @@ def test_a_damaged_model_is_one_clear_line(name: str, damage: str, tuned: Model,
 def test_nothing_else_is_written_over(encoder: TextEncoder, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    model = fit(TRAIN, DEV, LABELS, encoder, FitConfig(), progress=False)
+    model = fit(TRAIN, DEV, LABELS, encoder, configure(), progress=False)
     with pytest.raises(InputError, match="will not write over"):
         model.save(tmp_path / "thesis")
     with pytest.raises(InputError, match="cannot write"):
@@ -411,7 +414,7 @@ def test_nothing_else_is_written_over(encoder: TextEncoder, tmp_path: Path) -> N
 
 
 def test_predictions_have_one_row_an_utterance(encoder: TextEncoder) -> None:
-    model = fit(TRAIN, DEV, LABELS, encoder, FitConfig(), progress=False)
+    model = fit(TRAIN, DEV, LABELS, encoder, configure(), progress=False)
     blank = replace(DEV, table=DEV.table.assign(emotion=""))
     out = predictions(model, blank)
     assert list(out) == ["utterance", "dialogue", "speaker", "truth", "guess", *(f"p_{e}" for e in LABELS)]

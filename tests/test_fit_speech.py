@@ -17,11 +17,11 @@ from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import save_audio
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.training import loop
-from zsemo_kit.training.config import CLASSIFIERS, NORMALISATIONS, FitConfig
 from zsemo_kit.training.encoders import Frames
 from zsemo_kit.training.fit import Model, fit, predictions
 from zsemo_kit.training.heads import WeightedSumHead
 from zsemo_kit.training.normalise import Normaliser, groups_of
+from zsemo_kit.training.recipes import NORMALISATIONS, Recipe, configure, recipe_names
 from zsemo_kit.training.upstreams import SpeechEncoder
 
 LABELS = ["neutral", "happy", "sad", "angry"]
@@ -64,17 +64,17 @@ def encoder(folder: Path) -> SpeechEncoder:
     return SpeechEncoder.load(str(folder / "hubert"), cache=folder / "cache", device="cpu")
 
 
-def config(classifier: str, **more: object) -> FitConfig:
-    return FitConfig(classifier=classifier, **{**FAST[classifier], **more})
+def config(classifier: str, **more: object) -> Recipe:
+    return configure(classifier, **{**FAST[classifier], **more})
 
 
 # the published recipe
 
 def test_defaults_are_the_published_ones() -> None:
     for name in ("weighted_sum", "attentive"):
-        c = FitConfig(classifier=name)
+        c = configure(name)
         assert (c.lr, c.steps, c.batch, c.clip, c.select, c.weight_decay, c.warmup) == (1e-4, 15_000, 32, 1.0, "wa", 0.0, 0.0)
-    assert FitConfig(classifier="attentive").dropout == 0.4
+    assert configure("attentive").dropout == 0.4
 
 
 def test_a_batch_of_32_is_8_accumulations_of_4() -> None:
@@ -159,7 +159,7 @@ def test_svm_is_scikit_learns(corpora: tuple[Corpus, Corpus, Corpus], encoder: S
             scaler.transform(x), y, compute_sample_weight("balanced", y))
         scores = reference.decision_function(scaler.transform(z))
         scores = scores if scores.ndim == 2 else np.stack([np.zeros_like(scores), scores], 1)
-        model = fit(a, b, labels, encoder, FitConfig(classifier="svm", strengths=(0.01,)), progress=False)
+        model = fit(a, b, labels, encoder, configure("svm", strengths=(0.01,)), progress=False)
         assert np.abs(model.predict(c) - softmax(scores, 1)).max() < 5e-3
 
 
@@ -262,7 +262,8 @@ def test_a_bad_file_is_left_out_and_never_guessed(
 
     train, dev, target = corpora
     for classifier in ("logistic", "weighted_sum", "attentive"):
-        chosen = config(classifier, normalisation="corpus", steps=min(20, FAST[classifier].get("steps", 0)))
+        short = {"steps": min(20, FAST[classifier]["steps"])} if "steps" in FAST[classifier] else {}
+        chosen = config(classifier, normalisation="corpus", **short)
         with pytest.warns(UserWarning, match="2 of 48 utterances") as said:
             model = fit(spoilt(train), dev, LABELS, encoder, chosen, progress=False)
         assert "train10angry" not in str(said[0].message) and "train11sad" in str(said[0].message)
@@ -280,9 +281,9 @@ def test_what_does_not_go_together_is_one_clear_line(
     corpora: tuple[Corpus, Corpus, Corpus], encoder: SpeechEncoder, folder: Path
 ) -> None:
     train, dev, _ = corpora
-    for classifier in set(CLASSIFIERS) - set(SPEECH):
+    for classifier in set(recipe_names()) - set(SPEECH):
         with pytest.raises(InputError, match="does not read speech"):
-            fit(train, dev, LABELS, encoder, FitConfig(classifier=classifier), progress=False)
+            fit(train, dev, LABELS, encoder, configure(classifier), progress=False)
     pytest.importorskip("s3prl")
     fbank = SpeechEncoder.load("fbank", cache=folder / "cache", device="cpu")
     with pytest.raises(InputError, match="fbank_no_cmvn"):

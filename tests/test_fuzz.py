@@ -30,7 +30,7 @@ from zsemo_kit.corpora.readers import read
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.cards import load_card
-from zsemo_kit.generation.lines import label_of, parse
+from zsemo_kit.generation.lines import read_label, parse
 from zsemo_kit.generation.silver import read_silver
 from zsemo_kit.generation.store import RecordedStore, Reply, ReplyStore
 from zsemo_kit.synthesis.annotation import Annotator
@@ -277,7 +277,7 @@ def test_replies(text: str, strategy: str, finish: str) -> None:
     for card in (CARD, SENTENCES):
         lines = parse(Reply("k", "m", text, finish), card, strategy, "joy" if strategy == "utterances" else "-")
         assert lines and all(line.status != "kept" or line.text.strip() for line in lines)
-    assert label_of(text, CARD.labels) in {None, *CARD.labels}
+    assert read_label(text, CARD.labels) in {None, *CARD.labels}
     assert isinstance(spoken_text(text[:2000]), str)
 
 
@@ -294,7 +294,7 @@ def test_a_megabyte_of_anything_takes_no_more_than_its_share(what: str) -> None:
     began = time.process_time()
     for strategy in ("labels", "utterances", "contrast"):
         assert parse(Reply("k", "m", LONG[what]), CARD, strategy, "joy" if strategy == "utterances" else "-")
-    label_of(LONG[what], CARD.labels)
+    read_label(LONG[what], CARD.labels)
     assert time.process_time() - began < 20, "time that grows with the square of a reply"
 
 
@@ -383,7 +383,7 @@ def test_silver_tables(tmp_path_factory: pytest.TempPathFactory, data: bytes) ->
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text model, trained for a moment."""
-    from zsemo_kit.training.config import FitConfig
+    from zsemo_kit.training.recipes import configure
     from zsemo_kit.training.encoders import TextEncoder
     from zsemo_kit.training.fit import fit
     texts = {"happy": "What a lovely day", "sad": "It is all so grey", "neutral": "The bus is here", "angry": "Leave that alone"}
@@ -393,7 +393,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     encoder = TextEncoder.load(cache=folder / "cache", device="cpu")
     made = fit(corpus.where({"dialogue": ["d0", "d1", "d2"]}), corpus.where({"dialogue": ["d3"]}), tuple(texts), encoder,
-               FitConfig(epochs=1), progress=False)
+               configure(epochs=1), progress=False)
     return made.save(folder / "saved")
 
 

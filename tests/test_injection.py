@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, levelled, save_audio
 from zsemo_kit.corpora.table import Corpus
-from zsemo_kit.generation.cards import cards, load_card
+from zsemo_kit.generation.cards import list_cards, load_card
 from zsemo_kit.synthesis.injection import fit_profile, inject, load_profile, open_profile
 from zsemo_kit.synthesis.resynthesis import (
     BOUNDS,
@@ -98,7 +98,7 @@ def test_noise_without_pitch_is_no_trouble() -> None:
 
 
 def test_every_emotion_that_a_card_names_has_a_profile() -> None:
-    named = {e for c in cards() for label in load_card(c).labels if (e := load_card(c).emotion(label))}
+    named = {e for c in list_cards() for label in load_card(c).labels if (e := load_card(c).emotion(label))}
     assert len(named) == 11
     for emotion in named:
         drawn = [DOCUMENTED.draw(emotion, np.random.default_rng(i)) for i in range(20)]

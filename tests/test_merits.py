@@ -22,20 +22,20 @@ from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.training import merits as module
-from zsemo_kit.training.config import FitConfig
 from zsemo_kit.training.encoders import TextEncoder
 from zsemo_kit.training.fit import Model
 from zsemo_kit.training.merits import STAGES, Merits, below_of, defaults
+from zsemo_kit.training.recipes import configure
 from zsemo_kit.training.stages import Stages, stage_name
 from zsemo_kit.training.upstreams import SpeechEncoder
 
 CUES = {"neutral": "table", "happy": "great", "sad": "gone", "angry": "hate"}
 LABELS = tuple(CUES)
 QUICK = {
-    "silver": FitConfig(classifier="finetune", lr=3e-3, epochs=2, balance="none"),
-    "finetune": FitConfig(classifier="finetune", lr=3e-3, epochs=2, balance="none"),
-    "mlp": FitConfig(classifier="mlp", lr=1e-2, batch=16, epochs=10, normalisation="source", balance="none"),
-    **{c: FitConfig(classifier=c, hidden=16, heads=2, lr=3e-3, epochs=2, batch=4, balance="none")
+    "silver": configure("finetune", lr=3e-3, epochs=2, balance="none"),
+    "finetune": configure("finetune", lr=3e-3, epochs=2, balance="none"),
+    "mlp": configure("mlp", lr=1e-2, batch=16, epochs=10, normalisation="source", balance="none"),
+    **{c: configure(c, hidden=16, heads=2, lr=3e-3, epochs=2, batch=4, balance="none")
        for c in ("context", "fusion", "joint")},
 }
 
@@ -101,8 +101,8 @@ def test_a_stage_is_named_by_all_that_decides_it(change: dict[str, list[Any]]) -
     table = pd.DataFrame({"utterance": ["a", "b"], "dialogue": "d", "turn": [0, 1], "text": ["so table", "so great"],
                           "emotion": ["neutral", "happy"], "audio": ""})
     one, other = (Corpus("x", t, space="four") for t in (table, table.assign(**change)))
-    assert stage_name("k", one, FitConfig()) == stage_name("k", one, FitConfig())
-    assert stage_name("k", one, FitConfig()) != stage_name("k", other, FitConfig())
+    assert stage_name("k", one, configure()) == stage_name("k", one, configure())
+    assert stage_name("k", one, configure()) != stage_name("k", other, configure())
     assert stage_name("k", "a", "b") != stage_name("k", "ab") and stage_name("k", "1") != stage_name("k", 1)
     assert stage_name("k", np.zeros(2)) != stage_name("k", np.zeros(2, np.float32))
 
@@ -186,7 +186,7 @@ def test_pre_training_is_where_the_text_stage_starts(tiny: Path, tmp_path: Path)
     plain = whole(tiny, tmp_path)
     silver = whole(tiny, tmp_path, silver=(lines("a", 8), lines("b", 4)))
     assert plain.pretrained() is plain.text and silver.pretrained().fingerprint != plain.text.fingerprint
-    frozen = defaults(**QUICK | {"finetune": FitConfig(classifier="finetune", lr=0.0, epochs=1, balance="none")})
+    frozen = defaults(**QUICK | {"finetune": configure("finetune", lr=0.0, epochs=1, balance="none")})
     start = whole(tiny, tmp_path, silver=silver.silver, how=frozen)
     stage, before = start.stage("text_1"), start.pretrained()
     assert isinstance(stage, Model)
@@ -215,7 +215,7 @@ def test_a_corpus_without_sound_is_one_line(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no speech that can be read"):
         whole(tiny, tmp_path, speech=SpeechEncoder.load("cues", cache=tmp_path, device="cpu")).stage("audio_1")
     with pytest.raises(InputError, match="no part of MERITS-L"):
-        defaults(attention=FitConfig())
+        defaults(attention=configure())
 
 
 _KILLED = """

@@ -18,7 +18,7 @@ from zsemo_kit.corpora.parts import Parts, fold, parts, published_folds, speaker
 from zsemo_kit.corpora.readers import read
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
-from zsemo_kit.generation.classes import chosen_labels, documented_labels, named_labels, of_labels
+from zsemo_kit.generation.classes import choose_labels, list_documented_labels, find_labels_named, keep_labels
 from zsemo_kit.generation.sources import open_corpus, strategies_of
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "nbs" / "experiments"
@@ -104,7 +104,7 @@ ESD = ("neutral", "happy", "sad", "angry", "surprise")
     ("neutral,happy,sad,angry", ("neutral", "happy", "sad", "angry")),
 ])
 def test_classes_are_named_in_any_way_and_stand_in_the_order_of_the_space(labels: Any, wanted: tuple[str, ...]) -> None:
-    assert named_labels(labels, "four") == wanted
+    assert find_labels_named(labels, "four") == wanted
 
 
 @pytest.mark.parametrize("labels, told", [
@@ -116,7 +116,7 @@ def test_classes_are_named_in_any_way_and_stand_in_the_order_of_the_space(labels
 ])
 def test_what_is_no_class_is_one_line_that_helps(labels: Any, told: str) -> None:
     with pytest.raises(InputError) as e:
-        named_labels(labels, "four")
+        find_labels_named(labels, "four")
     assert told in str(e.value) and "\n" not in str(e.value)
 
 
@@ -126,35 +126,52 @@ def test_what_is_no_class_is_one_line_that_helps(labels: Any, told: str) -> None
     ("cmu_mosi", "polarity", ()), ("mine.csv", "four", ()), ("./ravdess", "four", ()), ("ravdess+./mine", "four", ()),
 ])
 def test_documents_name_the_classes_of_a_corpus(name: str, space: str, wanted: tuple[str, ...]) -> None:
-    assert documented_labels(name, space) == wanted
+    assert list_documented_labels(name, space) == wanted
 
 
 def test_common_never_looks_at_the_rows_of_a_documented_target() -> None:
     source, seven = corpus("mine", 6), "seven"
     source = Corpus("mine", source.table, space=seven)
     empty = Corpus("esd", source.table.assign(emotion="happy"), space=seven)  # its rows hold one class, its documents five
-    assert chosen_labels("common", seven, source, empty, "esd") == ("happy", "sad", "angry")
+    assert choose_labels("common", seven, source, empty, "esd") == (("happy", "sad", "angry"), "documents")
     own = Corpus("other", source.table.assign(emotion=["happy", "angry"] * 15), space=seven)  # no other document than itself
-    assert chosen_labels("Common ", seven, source, own, "./other.csv") == ("happy", "angry")
+    assert choose_labels("Common ", seven, source, own, "./other.csv") == (("happy", "angry"), "target")
     with pytest.raises(InputError, match=r"mine and esd have too few classes in common; .*found happy"):
-        chosen_labels("common", seven, source, empty, "./esd")
+        choose_labels("common", seven, source, empty, "./esd")
+
+
+@pytest.mark.parametrize("labels, name, origin", [
+    ("", "./other.csv", "space"), (" ", "esd", "space"),
+    ("happy,sad", "./other.csv", "study"), (["sad", "happy"], "esd", "study"),
+    ("common", "esd", "documents"), ("COMMON", "crema_d+tess", "documents"), ("common", "meld_synthetic", "documents"),
+    ("common", "./other.csv", "target"), ("common", "esd+./other.csv", "target"), ("common", "./esd", "target"),
+])
+def test_where_the_classes_are_from(labels: str | list[str], name: str, origin: str) -> None:
+    source = corpus("mine", 6)
+    assert choose_labels(labels, "four", source, corpus("other", 6), name)[1] == origin
+
+
+def test_opinions_have_no_table_of_labels() -> None:
+    rows = corpus("mine", 4).table.assign(emotion=["positive", "negative"] * 10)
+    opinions = Corpus("cmu_mosi", rows, space="polarity")
+    assert choose_labels("common", "polarity", opinions, opinions, "cmu_mosi") == (("negative", "positive"), "target")
 
 
 def test_a_class_that_only_the_sources_own_test_part_has_is_not_taught() -> None:
     rows = corpus("source", 9, splits=("train", "dev", "test")).table
     rows = rows[(rows["emotion"] != "angry") | (rows["split"] == "test")]
     source = Corpus("source", rows, space="four")
-    assert chosen_labels("common", "four", source, corpus("x", 3), "ravdess") == ("happy", "sad")
+    assert choose_labels("common", "four", source, corpus("x", 3), "ravdess") == (("happy", "sad"), "documents")
     with pytest.raises(InputError, match=r"no utterance of angry to learn from; .*labels=common"):
-        chosen_labels("happy,angry", "four", source, corpus("x", 3))
-    assert chosen_labels("", "four", source, corpus("x", 3)) == ("neutral", "happy", "sad", "angry")
+        choose_labels("happy,angry", "four", source, corpus("x", 3))
+    assert choose_labels("", "four", source, corpus("x", 3)) == (("neutral", "happy", "sad", "angry"), "space")
 
 
 def test_both_sides_are_cut_to_the_classes_of_the_study() -> None:
-    made = parts(*(of_labels(corpus(name, 6), ["happy", "sad"]) for name in ("source", "real")))
+    made = parts(*(keep_labels(corpus(name, 6), ["happy", "sad"]) for name in ("source", "real")))
     assert {e for part in (made.train, made.dev, made.test) for e in part.table["emotion"]} == {"happy", "sad"}
     with pytest.raises(InputError, match="real has no utterance of neutral, fear"):
-        of_labels(corpus("real", 2), ["neutral", "fear"])
+        keep_labels(corpus("real", 2), ["neutral", "fear"])
 
 
 def test_a_target_without_a_label_is_one_line(tmp_path: Path) -> None:

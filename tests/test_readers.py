@@ -1,6 +1,9 @@
 """Readers: documented layouts in small, hostile files, and the real MELD where it is there."""
 
+import csv
+import io
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -662,3 +665,104 @@ def test_a_likely_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {find_likely(n) for n in corpus_names() if n != name} == {None}
     with pytest.raises(InputError, match=r"is it .*Then call that folder"):
         read(name)
+
+
+# Tables of the releases, as spreadsheets save them again.
+
+SAVED_AGAIN = {  # the separator, whether every field is quoted, the encoding, what stands before the header, and the line end
+    "as it was": (",", False, "utf-8", "", "\n"),
+    "semicolons": (";", False, "utf-8", "", "\n"),
+    "semicolons by Excel": (";", False, "utf-8-sig", "", "\r\n"),
+    "semicolons, Windows-1252": (";", False, "cp1252", "", "\r\n"),
+    "semicolons, all quoted": (";", True, "utf-8", "", "\n"),
+    "tabs": ("\t", False, "utf-8", "", "\n"),
+    "Excel's Unicode text": ("\t", False, "utf-16", "", "\r\n"),
+    "UTF-16 without a mark": (";", False, "utf-16-le", "", "\n"),
+    "bars": ("|", False, "utf-8", "", "\n"),
+    "the separator named": (";", False, "utf-8", "sep=;\n", "\n"),
+    "the separator named, a mark before it": (";", True, "utf-8-sig", "sep=;\r\n", "\r\n"),
+    "a remark and an empty line": (";", False, "utf-8", "# exported\n\n", "\n"),
+    "ends of an old Mac": (";", False, "utf-8", "", "\r"),
+}
+LINES = (  # of conversations, with what separates fields elsewhere
+    ("Oh, 10,5; that’s it | \"no\".", "Ann", "joy", "positive", "0", "0", "8", "21", "00:16:16,059", "00:16:21,731"),  # noqa: RUF001
+    ("1,5", "['Bob']", "anger", "negative", "0", "1", "8", "21", "00:16:22,059", "00:16:23,5"),
+)
+TABLES_OF = {  # corpus: its table, the sound beside it, and rows
+    "meld": ("dev_sent_emo.csv", "", [MELD_HEAD.strip().split(","), *(["1", *line] for line in LINES)]),
+    "emorynlp": ("emorynlp_dev_final.csv", "", [
+        EMORY_HEAD.strip().split(","), *([*line[:2], "Sad", "1", *line[5:]] for line in LINES)]),
+    "msp_podcast": ("labels_consensus.csv", "", [
+        PODCAST_HEAD.strip().split(","), ["MSP-PODCAST_0001_0008.wav", "N", "4.25", "3.5", "4", "127", "Male", "Train"],
+        ["MSP-PODCAST_0001_0009.wav", "H", "-0.5", "3.75", "4.1", "12", "Female", "Test1"]]),
+    "msp_podcast of the challenge": ("processed_labels.csv", "", [
+        ["FileName", "Angry", "Sad", "Neutral", "SpkrID", "Gender", "Split_Set"],
+        ["MSP-PODCAST_0001_0008.wav", "0.25", "0.5", "0.125", "127", "Male", "Train"]]),
+    "cmu_mosi": ("label.csv", "", [
+        MOSI_HEAD.strip().split(","), ["abc", "1", "GOOD, VERY; GOOD", "2.4", "", "", "", "Positive", "train"],
+        ["abc", "2", "BAD", "-1.75", "", "", "", "Negative", "test"]]),
+    "cmu_mosi of the SDK": ("OpinionLevelSentiment.csv", "", [
+        ["0.5", "2.25", "abc", "1", "2.4"], ["2.25", "4.0", "abc", "2", "-0.8"]]),
+    "dailydialog": ("train.csv", "", [["dialog", "act", "emotion"], ["['Hello , you ; there .' 'Hi .']", "[1 1]", "[0 4]"]]),
+    "crema_d": ("VideoDemographics.csv", "AudioWAV/1001_DFA_ANG_XX.wav", [
+        ["ActorID", "Age", "Sex", "Race"], ["1001", "51", "Female", "A; b, c"]]),
+    "crema_d with votes": ("processedResults/summaryTable.csv", "AudioWAV/1001_DFA_ANG_XX.wav", [
+        ["", "FileName", "VoiceVote", "VoiceLevel"], ["1", "1001_DFA_ANG_XX", "N:A", "55.5:60"]]),
+    "emodb": ("perception.csv", "wav/03a01Fa.wav", [["file", "recognised_pct", "natural_pct"], ["03a01Fa.wav", "90.50", "100"]]),
+    "nemo": ("data.tsv", "samples/KD0_anger_2.wav", [
+        ["file_id", "emotion", "raw_text", "speaker_id", "gender", "age"],
+        ["KD0_anger_2.wav", "anger", "Tak, to ja; no.", "KD0", "female", "24"]]),
+}
+
+
+def save_again(rows: list[list[str]], way: str) -> bytes:
+    "The table by another program; where commas do not separate, it writes them into numbers, too."
+    separator, quoted, encoding, before, end = SAVED_AGAIN[way]
+    written = io.StringIO(newline="")
+    kind = csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
+    for row in rows:
+        number = [re.sub(r"^(-?\d+)\.(\d+)$", r"\1,\2" if separator == ";" else r"\1.\2", field) for field in row]
+        csv.writer(written, delimiter=separator, quoting=kind, lineterminator=end).writerow(number)
+    return (before + written.getvalue()).encode(encoding)
+
+
+@pytest.mark.parametrize("way", list(SAVED_AGAIN)[1:])
+@pytest.mark.parametrize("named", TABLES_OF)
+def test_a_table_of_a_release_that_was_saved_again(tmp_path: Path, named: str, way: str) -> None:
+    name, sound, rows = TABLES_OF[named]
+    for folder, how in (("first", "as it was"), ("again", way)):
+        put(tmp_path / folder, name, save_again(rows, how))
+        put(tmp_path / folder, sound or "readme.txt", b"")
+    first, again = (read(named.split()[0], tmp_path / folder).table for folder in ("first", "again"))
+    assert len(first) and first.notna().any().sum() > 10
+    pd.testing.assert_frame_equal(first, again.assign(emotion_raw=again["emotion_raw"].str.replace(",", ".")))
+
+
+HEAD = "Utterance;Speaker;Emotion;Dialogue_ID;Utterance_ID\n"
+
+
+@pytest.mark.parametrize("body", [
+    "a;b\n", HEAD[:39], HEAD + "Oh;Ann;joy;0\n", ";;;\n", "\x00", HEAD.replace(";", ",", 1), "sep=;\n", "sep=;", "# \n",
+    HEAD + "O;h;A;j;0;0\n", HEAD + "Oh;Ann;joy;0,5;0\n", "sep=,\n" + HEAD,
+])
+def test_a_table_that_was_saved_wrongly_is_one_line(tmp_path: Path, body: str) -> None:
+    put(tmp_path, "dev_sent_emo.csv", body)
+    with pytest.raises(InputError, match=r"dev_sent_emo\.csv") as caught:
+        read("meld", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("clock", "seconds"), [
+    ("00:16:16,059", 976.059), ("0:16:16", 976.0), ("00:16:16.5", 976.5), (" 00:00:01,000 ", 1.0), ("", None), (" ", None),
+    ("16:16,1", "lost"), ("976,059", "lost"), ("#########", "lost"), ("0,0113", "lost"), ("00:16", "lost"),
+    ("12:16:16 AM", "lost"),
+])
+def test_times_that_a_spreadsheet_cut_short_are_counted(tmp_path: Path, clock: str, seconds: float | str | None) -> None:
+    rows = [MELD_HEAD.strip().split(","), ["1", "Oh.", "Ann", "joy", "positive", "0", "0", "8", "21", clock, "00:16:21,731"]]
+    put(tmp_path, "dev_sent_emo.csv", save_again(rows, "semicolons"))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        begin = read("meld", tmp_path).table["episode_start"].iloc[0]
+    assert begin == seconds if isinstance(seconds, float) else begin != begin
+    assert [str(w.message) for w in told] == [
+        f"dev_sent_emo.csv: 1 times such as {clock!r} are no h:m:s"] * (seconds == "lost")

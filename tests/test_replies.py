@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from zsemo_kit.generation.cards import load_card
 from zsemo_kit.generation.forms import split_thoughts, without_thoughts
-from zsemo_kit.generation.lines import STATUSES, Line, _is_refusal, label_of, parse
+from zsemo_kit.generation.lines import STATUSES, Line, _is_refusal, read_label, parse
 from zsemo_kit.generation.prompts import STRATEGIES
-from zsemo_kit.generation.store import RecordedStore, Reply, ending
+from zsemo_kit.generation.store import RecordedStore, Reply, classify_finish
 
 MELD, RAVDESS, EMODB = load_card("meld"), load_card("ravdess"), load_card("emodb")
 
@@ -63,7 +63,7 @@ def test_thoughts_and_marks_of_templates_are_no_lines(frame: str) -> None:
 
 @pytest.mark.parametrize("frame", THINKING)
 def test_an_answer_after_thoughts_is_the_answer(frame: str) -> None:
-    assert label_of(frame.format(d="It could be positive or negative.", a="neutral"), ["positive", "negative", "neutral"]) == "neutral"
+    assert read_label(frame.format(d="It could be positive or negative.", a="neutral"), ["positive", "negative", "neutral"]) == "neutral"
 
 
 @pytest.mark.parametrize("opening", ["<think>", "<reasoning>\n", "<details><summary>Thoughts</summary>\n", "[THINK]", "◁think▷", "<|START_THINKING|>", "<|channel|>analysis<|message|>", "analysisWe "])
@@ -315,7 +315,7 @@ SENTIMENTS = ["positive", "negative", "neutral"]
     ('{"label": ["positive", "negative"]}', None), ("Not negative.\nPositive", None), ("I would say neutral", "neutral"), ("<think>positive", None), ("Final answer: **negative**", "negative"), ("positive/negative", None), ("\"positive\"", "positive"), ("Positive：开心", "positive"),
 ])
 def test_answers(answer: str, label: str | None) -> None:
-    assert label_of(answer, SENTIMENTS) == label
+    assert read_label(answer, SENTIMENTS) == label
 
 
 # refusals
@@ -356,14 +356,14 @@ def test_people_who_cannot_go_on_are_no_refusals(text: str) -> None:
 def test_finish_reasons_of_every_provider(reasons: str, how: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert {reason: ending(reason) for reason in reasons.split()} == dict.fromkeys(reasons.split(), how)
+        assert {reason: classify_finish(reason) for reason in reasons.split()} == dict.fromkeys(reasons.split(), how)
     statuses = {"truncated": {"truncated"}, "refused": {"refused"}, "failed": {"truncated"}, "whole": {"kept"}}[how]
     assert {x.status for reason in reasons.split() for x in read(PLAIN, finish=reason)} == statuses
 
 
 def test_a_reason_that_says_nothing_is_told() -> None:
     with pytest.warns(UserWarning, match="unknown finish reason 'zork'"):
-        assert ending("zork") == "whole"
+        assert classify_finish("zork") == "whole"
 
 
 # every form with every other

@@ -485,6 +485,21 @@ def test_the_whole_space_by_name_is_no_other_study(tmp_path: Path) -> None:
     assert len(gather(study)) == 1 and "labels" not in gather(study)
 
 
+@pytest.mark.parametrize("origin", ["target", "documents", "study", "space", None])
+@pytest.mark.parametrize("whole", [True, False])
+def test_classes_that_were_seen_in_the_targets_labels_are_marked(tmp_path: Path, origin: str | None, whole: bool) -> None:
+    study, marked = tmp_path / "out" / "small", origin == "target"
+    for source, labels_from in (("card", origin), ("drama", None)):
+        folder = run(study, source, 0.6, 0, labels="common", metrics={"labels": LABELS, "labels_from": labels_from})
+        if not whole:
+            (folder / "predictions.parquet").unlink()
+    made = report("small", tmp_path / "out")
+    notes = dict(zip(made.table["source"], made.table["note"], strict=True))
+    assert [("taken from the target's labels" in notes[source]) for source in ("card", "drama")] == [marked, False]
+    assert made.text.count("classes taken from the target's labels") == marked and "labels_from" not in made.text
+    assert whole or all("predictions are missing" in note for note in notes.values())
+
+
 def test_cells_survive_bars_and_numbers_sort_as_numbers() -> None:
     assert pipes(pd.DataFrame({"a|b": ["x\ny|z"]})).splitlines()[2] == "| x y\\|z |"
     assert ordered(pd.DataFrame({"n": [1000, 200, 30, None]}), ["n"])["n"].tolist()[1:] == [30, 200, 1000]

@@ -11,10 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from zsemo_kit.cli import app
 from zsemo_kit.core.errors import InputError
@@ -24,7 +25,7 @@ from zsemo_kit.generation.chat import Chat
 from zsemo_kit.generation.dialogues import generate, generate_lines
 from zsemo_kit.generation.fields import Form
 from zsemo_kit.generation.prompts import Prompt
-from zsemo_kit.generation.servers import NoReplyError, hopeless, is_filtered, is_loading, sentence_in
+from zsemo_kit.generation.servers import NoReplyError, find_fatal, is_filtered, is_loading, find_sentence
 from zsemo_kit.generation.store import ReplyStore
 
 GOOD = "A: I got the job! [joy]\nB: You did not. [surprise]"
@@ -114,6 +115,12 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def card(tmp_path: Path) -> Card:
     (tmp_path / "mine.yaml").write_text(CARD)
     return load_card(tmp_path / "mine.yaml")
+
+
+def generated(server: Server, folder: Path, *more: str, out: str = "got") -> Result:
+    "Two replies for the small card by the command; options that are given again count."
+    words = ["generate", str(folder / "mine.yaml"), "--strategy", "labels", "--n", "2", "--model", "m"]
+    return CliRunner().invoke(app, [*words, "--base-url", server.url, "--out", str(folder / out), *more])
 
 
 def ask(*texts: str, system: bool = True) -> list[Prompt]:
@@ -300,25 +307,33 @@ def test_a_value_is_the_users_to_mend(server: Server, store: ReplyStore, message
 )
 def test_the_last_failure_is_told(server: Server, tmp_path: Path, card: Card, status: int, said: Any, told: str) -> None:
     server.say = lambda body, n: (status, said)
-    command = [
-        "generate",
-        str(tmp_path / "mine.yaml"),
-        "--strategy",
-        "labels",
-        "--n",
-        "2",
-        "--model",
-        "m",
-        "--base-url",
-        server.url,
-    ]
-    done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "got")])
+    done = generated(server, tmp_path)
     assert isinstance(done.exception, InputError) and told in str(done.exception) and "2 failed" in str(done.exception)
     server.say = lambda body, n: (200, good()) if n % 2 else (status, said)
-    done = CliRunner().invoke(
-        app, [*command[:-4], "--n", "4", *command[-4:], "--concurrency", "1", "--out", str(tmp_path / "more")]
-    )
+    done = generated(server, tmp_path, "--n", "4", "--concurrency", "1", out="more")
     assert done.exit_code == 0 and told in done.output.replace("\n", " "), "also when some succeeded"
+
+
+@pytest.mark.parametrize(("text", "status"), [
+    ("Nothing of the kind.", "no_label"), ("A: Oh! [glee]", "unknown_label"), ("A: Oh! [joy] [anger]", "two_labels"),
+    ("I'm sorry, but I can't help with that.", "refused"), ("A: [joy]", "no_text"),
+])  # fmt: skip
+def test_a_run_without_a_line_for_the_corpus_leaves_its_record(
+    server: Server, tmp_path: Path, card: Card, text: str, status: str
+) -> None:
+    server.say = lambda body, n: (200, good(text))
+    for _ in range(2):  # the folder is no obstacle to the same command
+        done = generated(server, tmp_path)
+        assert "could be kept" in str(done.exception) and "got/lines.parquet" in str(done.exception)
+        assert set(pd.read_parquet(tmp_path / "got" / "lines.parquet")["status"]) == {status}
+        assert [p.name for p in (tmp_path / "got").iterdir()] == ["lines.parquet"]
+    server.say = lambda body, n: (200, good())
+    assert generated(server, tmp_path, "--n", "4").exit_code == 0  # in the folder of the failure
+    assert {"corpus.json", "lines.parquet"} < {p.name for p in (tmp_path / "got").iterdir()}
+    lines = pd.read_parquet(tmp_path / "got" / "lines.parquet")
+    server.say = lambda body, n: (200, good(text))
+    assert "lines.parquet" not in str(generated(server, tmp_path, "--temperature", "0.5").exception)
+    assert pd.read_parquet(tmp_path / "got" / "lines.parquet").equals(lines), "a corpus keeps its own record"
 
 
 def test_python_is_told_too(server: Server, store: ReplyStore, card: Card) -> None:
@@ -529,7 +544,7 @@ def test_a_no_to_all_is_told_at_once(server: Server, store: ReplyStore, status: 
     begun = time.monotonic()
     with pytest.raises(InputError, match=told) as caught:
         list(Chat("m", server.url, store, concurrency=1).stream(ask(*"abc")))
-    assert len(server.asked) == 1 and time.monotonic() - begun < 2 and sentence_in(said) in str(caught.value)
+    assert len(server.asked) == 1 and time.monotonic() - begun < 2 and find_sentence(said) in str(caught.value)
 
 
 def test_an_error_within_200_counts_as_what_it_is(server: Server, store: ReplyStore) -> None:
@@ -644,20 +659,6 @@ def test_a_key_that_cannot_be_one(server: Server, store: ReplyStore, monkeypatch
 
 
 def test_further_fields_by_command(server: Server, tmp_path: Path, card: Card) -> None:
-    command = [
-        "generate",
-        str(tmp_path / "mine.yaml"),
-        "--strategy",
-        "labels",
-        "--n",
-        "2",
-        "--model",
-        "m",
-        "--base-url",
-        server.url,
-        "--out",
-        str(tmp_path / "got"),
-    ]
     more = [
         "--request",
         "min_p=0.1",
@@ -667,16 +668,16 @@ def test_further_fields_by_command(server: Server, tmp_path: Path, card: Card) -
         "reasoning_effort=low",
     ]
     for options, sent in ((more, 2), (more, 2), ([], 4), (["--request", "min_p=0.2"], 6)):
-        done = CliRunner().invoke(app, [*command, *options])
+        done = generated(server, tmp_path, *options)
         assert done.exit_code == 0 and len(server.asked) == sent, "part of what a reply is stored under"
     assert (
         server.asked[0] | {"min_p": 0.1, "chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "low"}
         == server.asked[0]
     )
     for bad in ("model=x", "messages=[]", "stream=true", "min_p", "=1", "a..b=1"):
-        done = CliRunner().invoke(app, [*command, "--request", bad])
+        done = generated(server, tmp_path, "--request", bad)
         assert isinstance(done.exception, InputError)
-    done = CliRunner().invoke(app, [*command, "--temperature", "1", "--request", "temperature=0.5"])
+    done = generated(server, tmp_path, "--temperature", "1", "--request", "temperature=0.5")
     assert "is given twice" in str(done.exception)
     done = CliRunner().invoke(app, ["generate", "meld", "--recorded", "--request", "min_p=0.1", "--out", str(tmp_path / "no")])
     assert "--recorded asks no server" in str(done.exception)
@@ -768,9 +769,9 @@ def test_any_answer_is_read_or_refused(answer: Any, status: int, as_text: bool) 
         assert read.text.encode() is not None and (read.text.strip() or read.finish != "stop")
     except NoReplyError as e:
         assert "\n" not in e.said and e.said.encode() is not None
-    said = NoReplyError("x", sentence_in(answer), status=status, body=answer)
+    said = NoReplyError("x", find_sentence(answer), status=status, body=answer)
     assert isinstance(is_filtered(said), bool) and isinstance(is_loading(said), bool)
-    ends = hopeless(said, "http://localhost/v1", "m")
+    ends = find_fatal(said, "http://localhost/v1", "m")
     assert ends is None or "\n" not in str(ends)
     form, body = Form(), dict(SENT_BODY)
     for _ in range(20):  # what is learned of a server comes to an end

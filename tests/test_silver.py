@@ -23,7 +23,8 @@ from zsemo_kit.corpora.table import SPACES, Corpus
 from zsemo_kit.corpora.turns import plain
 from zsemo_kit.generation.prompts import Prompt
 from zsemo_kit.generation.silver import (
-    PARTS, SILVER_STATUSES, TASKS, agreement, human_labels, label_silver, open_silver, read_silver, silver_corpus, silver_prompt,
+    SILVER_PARTS, SILVER_STATUSES, SILVER_TASKS, human_labels, label_silver, measure_agreement, open_silver,
+    read_silver, silver_corpus, silver_prompt,
 )
 from zsemo_kit.generation.store import Reply
 
@@ -65,7 +66,7 @@ WORDS = st.sampled_from(["Yes.", "No way!", "yes.", "It\u2019s me.", "It's me.",
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(WORDS, st.sampled_from(["", "train", "dev", "test"])), min_size=1, max_size=12),
-       st.lists(st.sampled_from(["", "train", "dev", "test"]), max_size=4), st.sampled_from(list(TASKS)))
+       st.lists(st.sampled_from(["", "train", "dev", "test"]), max_size=4), st.sampled_from(list(SILVER_TASKS)))
 def test_only_what_is_asked_for_is_sent_and_once(rows: list[tuple[str, str]], parts: list[str], task: str) -> None:
     mine = corpus(*zip(*rows, strict=True))
     parrot = Parrot(lambda text: "neutral")
@@ -79,7 +80,7 @@ def test_only_what_is_asked_for_is_sent_and_once(rows: list[tuple[str, str]], pa
 
 def test_the_test_part_is_left_alone_unless_it_is_named() -> None:
     mine, parrot = corpus(["seen", "secret"], ["train", "test"]), Parrot(lambda text: "neutral")
-    assert "test" not in PARTS
+    assert "test" not in SILVER_PARTS
     label_silver(mine, parrot, progress=False)  # type: ignore[arg-type]
     assert parrot.heard == ["seen"]
     label_silver(mine, parrot, parts=("train", "test"), progress=False)  # type: ignore[arg-type]
@@ -109,11 +110,11 @@ def test_an_answer_that_was_cut_or_withheld_is_none(finish: str, status: str) ->
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.text(max_size=60) | st.lists(SAID, max_size=8).map(" ".join), st.sampled_from(list(TASKS)))
+@given(st.text(max_size=60) | st.lists(SAID, max_size=8).map(" ".join), st.sampled_from(list(SILVER_TASKS)))
 def test_any_answer_gives_one_label_of_the_task_or_a_reason(answer: str, task: str) -> None:
     made = label_silver(corpus(["Well."]), Parrot(lambda text: answer), task, progress=False)  # type: ignore[arg-type]
     (label, status), = silver(made)
-    assert status in SILVER_STATUSES and label in ("", *TASKS[task].labels) and (status == "kept") == (label != "")
+    assert status in SILVER_STATUSES and label in ("", *SILVER_TASKS[task].labels) and (status == "kept") == (label != "")
     assert len(made.table["silver_raw"][0]) <= 200
 
 
@@ -248,7 +249,7 @@ def test_real_melt_joins_real_meld(corpora_dir: Path, monkeypatch: pytest.Monkey
         ("train", "kept"): 7019, ("train", "not_recorded"): 2965, ("train", "other_text"): 5,
         ("dev", "not_recorded"): 1109, ("test", "not_asked"): 2610,
     }
-    held = agreement(human_labels(made, "emotion"), list(made.table["silver"]), SPACES["seven"])
+    held = measure_agreement(human_labels(made, "emotion"), list(made.table["silver"]), SPACES["seven"])
     assert held.n == 7019 and held.share == pytest.approx(0.5355, abs=1e-4) and held.kappa == pytest.approx(0.3917, abs=1e-4)
     with pytest.warns(UserWarning):
         taught = open_silver("melt", "seven", "meld")
@@ -330,9 +331,9 @@ def test_agreement_is_what_its_formula_says(pairs: list[tuple[str, str]]) -> Non
     both = [(h, s) for h, s in pairs if h in LABELS and s in LABELS]
     if not both:
         with pytest.raises(InputError, match="no row has"):
-            agreement(human, guess, LABELS)
+            measure_agreement(human, guess, LABELS)
         return
-    held, n = agreement(human, guess, LABELS), len(both)
+    held, n = measure_agreement(human, guess, LABELS), len(both)
     observed = sum(h == s for h, s in both) / n
     chance = sum(sum(h == x for h, _ in both) * sum(s == x for _, s in both) for x in LABELS) / n**2
     assert (held.n, held.left_out, held.share) == (n, len(pairs) - n, pytest.approx(observed))

@@ -26,10 +26,10 @@ from zsemo_kit.corpora.audio import RATE, save_audio
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.synthesis.annotation import Annotator, claims_of
 from zsemo_kit.training import phases as module
-from zsemo_kit.training.config import FitConfig
 from zsemo_kit.training.connectors import open_connector
 from zsemo_kit.training.encoders import quiet
 from zsemo_kit.training.phases import Lessons, Phase, curriculum, fit_speechllm, taught
+from zsemo_kit.training.recipes import configure
 from zsemo_kit.training.sequences import Exchange, Sequencer, SpeechLLMConfig, collated, prompt_text
 from zsemo_kit.training.speechllm import (
     LLM, SpeechLLM, SpeechNet, adapted, continued, label_likelihoods, load_llm, tiny_llm, trained_numbers,
@@ -46,7 +46,7 @@ TEXTS = ["Name the emotion, from the voice and from what is said. One of: angry,
 LLAMA_2 = ("{% for m in messages %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + m['content'].strip() + ' [/INST]' }}"
            "{% else %}{{ ' ' + m['content'].strip() + ' ' + eos_token }}{% endif %}{% endfor %}")
 TINY = SpeechLLMConfig("qpmapper_small", queries=3, kind="EP", words=24)
-HOW = FitConfig(classifier="speechllm", lr=3e-3, batch=8, balance="none", seed=0)
+HOW = configure("speechllm", lr=3e-3, batch=8, balance="none", seed=0)
 ONE = [Phase("emotion", ("emotion",), replace(HOW, epochs=2))]
 
 

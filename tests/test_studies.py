@@ -246,10 +246,11 @@ def test_a_corpus_of_ones_own_with_three_classes_is_a_study(place: Path, tmp_pat
     files = sorted((tmp_path / "out").rglob("*.json"))
     read = {file.name: json.loads(file.read_text(), parse_constant=refuse) for file in files}
     metrics = read["metrics.json"]
-    assert metrics["labels"] == list(metrics["recall"]) == ["happy", "angry"]
+    assert metrics["labels"] == list(metrics["recall"]) == ["happy", "angry"] and metrics["labels_from"] == "target"
     assert (metrics["uar_low"], metrics["n_test"], metrics["n_train"] + metrics["n_dev"]) == (None, 24, 24)
     page = (tmp_path / "out" / "own" / "report.md").read_text()
     assert "no interval: the test is one" in page and "labels happy + angry" in page
+    assert "classes taken from the target's labels" in page
 
 
 def test_figures_of_published_studies_belong_to_no_override(project: Path) -> None:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsemo_kit.core.errors import InputError
-from zsemo_kit.generation.dialogues import recorded
+from zsemo_kit.generation.dialogues import open_recorded
 from zsemo_kit.synthesis.casting import EngineError, Voice, cast, gender_by_pitch, typical_pitch
 from zsemo_kit.synthesis.espeak import Espeak, _data, _languages, phonemes
 from zsemo_kit.synthesis.languages import language_tag
@@ -88,7 +88,7 @@ def test_spoken_text_is_idempotent_and_clean(text: str, language: str) -> None:
 @pytest.mark.parametrize("card", ["meld", "emodb", "nemo", "ravdess", "iemocap", "msp_podcast"])
 def test_every_recorded_line_can_be_spoken(card: str) -> None:
     language = {"emodb": "de", "nemo": "pl"}.get(card, "en")
-    texts = recorded(card).table["text"]
+    texts = open_recorded(card).table["text"]
     assert not [t for t in texts if unspeakable(t, language)]
     words = [(len(spoken_text(t, language).split()), len(t.split())) for t in texts]
     assert all(said >= 0.6 * written for said, written in words), "almost nothing of clean dialogue is dropped"
@@ -230,7 +230,7 @@ def test_unknown_voices_stand_in_and_nobody_is_cast_across_gender() -> None:
 
 @pytest.mark.parametrize("card", ["emodb", "nemo", "ravdess"])
 def test_a_sentence_has_one_voice_in_all_emotions(card: str) -> None:
-    table = recorded(card).table
+    table = open_recorded(card).table
     by = table.assign(voice=[v.id for v in cast(table, Espeak().voices("en"), 0)])
     assert (by.groupby("text")["voice"].nunique() == by.groupby("text")["dialogue"].nunique()).all()
     shares = pd.crosstab(by["emotion"], by["voice"])

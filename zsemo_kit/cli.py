@@ -328,7 +328,7 @@ def _silver_figures(made: "Report") -> tuple[dict[str, "Figure"], list[str]]:
 
     from zsemo_kit.analysis.figures import plot_disagreement
     from zsemo_kit.corpora.readers import find, read
-    from zsemo_kit.generation.silver import TASKS, human_labels, read_silver
+    from zsemo_kit.generation.silver import SILVER_TASKS, human_labels, read_silver
     rows = made.results if "silver" in made.results else made.results.assign(silver="none")
     pairs = rows.loc[~rows["silver"].isin(["none", ""]), ["source", "silver"]].drop_duplicates()
     drawn: dict[str, Figure] = {}
@@ -338,7 +338,7 @@ def _silver_figures(made: "Report") -> tuple[dict[str, "Figure"], list[str]]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # told where the labels are made
                 silver = read_silver(labels, corpus, "emotion").table["silver"].tolist()
-            drawn[f"silver_{source}"] = plot_disagreement(human_labels(corpus, "emotion"), silver, TASKS["emotion"].labels)
+            drawn[f"silver_{source}"] = plot_disagreement(human_labels(corpus, "emotion"), silver, SILVER_TASKS["emotion"].labels)
     return drawn, [f"silver_{source}" for source in pairs["source"] if f"silver_{source}" not in drawn]
 
 # %% ../nbs/51_cli.ipynb #d8751cf9
@@ -443,7 +443,7 @@ def corpora(as_json: Json = False) -> None:
     "List the corpora that the kit reads: what is found in ZSEMO_CORPORA, and where to ask for the rest."
     from zsemo_kit.corpora.catalogue import corpus_facts
     from zsemo_kit.corpora.readers import available, describe_root, find, find_likely
-    from zsemo_kit.generation.cards import cards
+    from zsemo_kit.generation.cards import list_cards
     table = available()
     if as_json:
         _say(table.to_json(orient="records"))
@@ -460,7 +460,8 @@ def corpora(as_json: Json = False) -> None:
         folder = find(name)
         _say(f"{name:<14} {f'found: {folder.name}' if folder else 'not found':<24} {what}")
     _say(f"\n{describe_root()}")
-    _say(f"cards with recorded replies, always here: {', '.join(cards())}")
+    _say(f"cards with recorded replies, always here: {', '.join(list_cards())}")
+
 
 # %% ../nbs/51_cli.ipynb #862ad09b
 @app.command(epilog="Example: zsemo doctor meld · zsemo doctor meld /data/MELD.Raw")
@@ -527,21 +528,25 @@ def cache(
     as_json: Json = False,
 ) -> None:
     "Show what is kept between runs (ZSEMO_CACHE), and how large it is; nothing of it is ever deleted unasked."
-    from zsemo_kit.core.cache import default_cache
+    from zsemo_kit.core.cache import caches
     from zsemo_kit.core.errors import InputError
     if odd := [part for part in parts or [] if part not in _CACHED]:
         raise InputError(f"unknown part {odd[0]!r} of the cache", expected=f"some of {', '.join(_CACHED)}")
-    held = {part: _files_of(default_cache(), _CACHED[part]) for part in parts or _CACHED}
-    sizes = {part: sum(file.stat().st_size for file in files) for part, files in held.items()}
-    if clear:
-        for part in held:
-            _cleared(default_cache(), _CACHED[part])
+    folders, wanted = caches(), parts or list(_CACHED)  # the last may be written to
+    held = {folder: {part: _files_of(folder, _CACHED[part]) for part in wanted} for folder in folders}
+    sizes = {folder: {part: sum(f.lstat().st_size for f in files) for part, files in of.items()} for folder, of in held.items()}
+    for part in wanted if clear else ():
+        _cleared(folders[-1], _CACHED[part])
     if as_json:
-        _say(json.dumps({"folder": str(default_cache()), "bytes": sizes, "cleared": clear}))
+        total = {part: sum(of[part] for of in sizes.values()) for part in wanted}
+        each = {str(folder): of for folder, of in sizes.items()}
+        _say(json.dumps({"folder": str(folders[0]), "bytes": total, "cleared": clear, "folders": each}))
         return
-    for part, files in held.items():
-        _say(f"{part:<10} {len(files):>7,} files {sizes[part] / 1e6:>10,.1f} MB{'  deleted' if clear and files else ''}")
-    _say(f"in {default_cache()}")
+    for folder, of in held.items():
+        for part, files in of.items():
+            gone = "  deleted" if clear and files and folder == folders[-1] else ""
+            _say(f"{part:<10} {len(files):>7,} files {sizes[folder][part] / 1e6:>10,.1f} MB{gone}")
+        _say(f"in {folder}{'' if folder == folders[-1] else ', which may only be read'}")
 
 # %% ../nbs/51_cli.ipynb #935b97d9
 def _files_of(folder: Path, pattern: str) -> list[Path]:
@@ -595,7 +600,7 @@ def generate(
 ) -> None:
     "Write a corpus from a card with a language model, or from the recorded replies; or label a corpus: --silver."
     from zsemo_kit.core.errors import InputError
-    from zsemo_kit.generation.fields import fields_of
+    from zsemo_kit.generation.fields import parse_fields
     json_mode = json_mode or json_schema
     asked = {"price": price, "max_cost": max_cost, "temperature": temperature, "max_tokens": max_tokens,
              "requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
@@ -603,7 +608,7 @@ def generate(
     _refuse_mixed(silver, recorded or second_reading or json_mode or bool(n or strategy), labels, model, task, transcripts)
     if recorded and (n or json_mode or request or model or base_url or any(v is not None for v in asked.values())):
         raise InputError("--recorded asks no server, and takes all the replies", hint="leave out --n, --model and the like")
-    server |= {**asked, "fields": fields_of(request or [])}
+    server |= {**asked, "fields": parse_fields(request or [])}
     if silver:
         _silver(card, task or ("emotion" if labels else "sentiment"), labels, transcripts, out, server, as_json)
         return
@@ -613,7 +618,7 @@ def generate(
     how = strategy or ("scenario" if "scenario" in strategies(chosen) else "description")
     folder = out or Path("runs/out/corpora") / f"{chosen.id}_synthetic"
     from zsemo_kit.core.files import refuse_taken
-    refuse_taken(folder, "corpus.json")
+    refuse_taken(folder, "corpus.json", _RECORD)
     if recorded:
         _keep(*_from_records(chosen, how, second_reading), folder, as_json)
         return
@@ -621,26 +626,30 @@ def generate(
     with ReplyStore(folder.with_name(f"{folder.name}.replies.sqlite")) as store:
         form = "schema" if json_schema else "json" if json_mode else None
         chat = Chat(store=store, response_format=form, **server)
-        _keep(*_from_server(chosen, how, n or 200, chat, second_reading, seed, json_mode, not as_json), folder, as_json)
+        _keep(*_from_server(chosen, how, n or 200, chat, second_reading, seed, json_mode, not as_json, folder), folder, as_json)
 
 # %% ../nbs/51_cli.ipynb #4fb62a42
 def _from_records(card: "Card", strategy: str, second_reading: bool) -> tuple["pd.DataFrame", "Corpus", str]:
-    from zsemo_kit.generation.dialogues import recorded, recorded_lines
+    from zsemo_kit.generation.dialogues import open_recorded, read_recorded_lines
     from zsemo_kit.generation.sources import strategies_of
     names = strategies_of(strategy)
-    made = recorded(card.id, names, "keep" if second_reading else "none")
-    return recorded_lines(card.id, names), made, "recorded replies: nothing was sent"
+    made = open_recorded(card.id, names, "keep" if second_reading else "none")
+    return read_recorded_lines(card.id, names), made, "recorded replies: nothing was sent"
 
 
 def _from_server(
     card: "Card", strategy: str, n: int, chat: "Chat", second_reading: bool, seed: int, json_mode: bool, progress: bool,
+    folder: Path,
 ) -> tuple["pd.DataFrame", "Corpus", str]:
     from zsemo_kit.core.errors import InputError
     from zsemo_kit.generation.dialogues import corpus_of, generate_lines, read_again
     lines = generate_lines(card, strategy, n, chat, seed=seed, json=json_mode, progress=progress)
     if lines.empty:
         raise InputError("no reply, so no corpus", found=_sums(chat))
-    made = corpus_of(lines, card)
+    try:
+        made = corpus_of(lines, card)
+    except InputError as e:  # no line was accepted: what became of each is kept all the same
+        raise InputError(e.what, found=e.found, hint=f"{e.hint}{_keep_record(lines, folder)}") from e
     if second_reading and not chat.stopped:
         made = read_again(made, chat, progress=progress)
     return lines, made, _sums(chat)
@@ -657,11 +666,26 @@ def _sums(chat: "Chat") -> str:
     return told
 
 # %% ../nbs/51_cli.ipynb #17f21486
+_RECORD = "lines.parquet"  # beside or in place of a corpus
+
+
+def _keep_record(rows: "pd.DataFrame", folder: Path) -> str:
+    "Writes what became of each line where there is no corpus, and says so; a corpus that lies there keeps its own record."
+    from zsemo_kit.core.files import atomic_file
+    if (folder / "corpus.json").exists():
+        return ""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(folder / _RECORD) as part:
+        rows.to_parquet(part, index=False)
+    return f"; each line and its status: {_near(folder / _RECORD)}"
+
+
 def _keep(lines: "pd.DataFrame", made: "Corpus", told: str, folder: Path, as_json: bool) -> None:
-    from zsemo_kit.generation.dialogues import funnel
+    from zsemo_kit.generation.dialogues import count_funnel
+    (folder / _RECORD).unlink(missing_ok=True)  # of a run without a line for the corpus
     made.save(folder)
-    lines.to_parquet(folder / "lines.parquet", index=False)  # every line with its status, dropped ones too
-    counts = funnel(lines)
+    lines.to_parquet(folder / _RECORD, index=False)  # every line with its status, dropped ones too
+    counts = count_funnel(lines)
     if as_json:
         _say(json.dumps({"folder": _near(folder), "utterances": len(made), "funnel": counts.loc["all"].to_dict(), "told": told}))
         return
@@ -687,14 +711,14 @@ def _to_label(corpus: str, transcripts: str, progress: bool) -> "Corpus":
     from zsemo_kit.corpora.corpus_name import CorpusName
     from zsemo_kit.corpora.readers import read
     from zsemo_kit.core.errors import InputError
-    from zsemo_kit.generation.silver import PARTS
+    from zsemo_kit.generation.silver import SILVER_PARTS
     from zsemo_kit.generation.sources import open_corpus
     chosen = open_corpus(corpus, "all", second_reading="none") if CorpusName.parse(corpus).written else read(corpus)
     if transcripts != "own":
         from zsemo_kit.synthesis.listen import open_listener, transcribed
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # what could not be heard is told at the end
-            return transcribed(chosen.where({"split": list(PARTS)}), open_listener(transcripts), progress=progress)
+            return transcribed(chosen.where({"split": list(SILVER_PARTS)}), open_listener(transcripts), progress=progress)
     if not chosen.table["text"].ne("").any():
         hint = "have it transcribed: --transcripts pocketsphinx, or a Whisper model by name"
         raise InputError(f"{corpus} has no text", hint=hint)
@@ -713,7 +737,7 @@ def _silver(
     own = human_labels(chosen, task)  # refuses an unknown task before anything is written
     folder = out or Path("runs/out/corpora") / f"{chosen.name}_silver_{task}"
     from zsemo_kit.core.files import refuse_taken
-    refuse_taken(folder, "corpus.json")
+    refuse_taken(folder, "corpus.json", _RECORD)
     if labels:
         with warnings.catch_warnings(record=True) as lost:
             warnings.simplefilter("always")
@@ -731,17 +755,21 @@ def _keep_silver(made: "Corpus", own: list[str], told: str, folder: Path, as_jso
     import pandas as pd
 
     from zsemo_kit.core.errors import InputError
-    from zsemo_kit.generation.silver import SILVER_STATUSES, TASKS, agreement
+    from zsemo_kit.generation.silver import SILVER_STATUSES, SILVER_TASKS, measure_agreement
     table, silver = made.table, list(made.table["silver"])
     counts = pd.crosstab(table["silver_status"], table["split"].replace("", "(none)")).rename_axis(index="status", columns=None)
     counts = counts.reindex([s for s in SILVER_STATUSES if s in counts.index])
     if not any(silver):
-        raise InputError("no utterance got a label", found=f"{counts.sum(axis=1).to_dict()}; {told}")
+        answered = table["silver_status"].ne("no_reply").any()
+        hint = _keep_record(table, folder).removeprefix("; ") if answered else ""
+        raise InputError("no utterance got a label", found=f"{counts.sum(axis=1).to_dict()}; {told}", hint=hint)
     in_place = made.root.resolve() == folder.resolve()  # labelled where it lies: its audio stays
+    if not in_place:
+        (folder / _RECORD).unlink(missing_ok=True)
     (made if in_place else replace(made, table=table.assign(audio=""))).save(folder)
     both = any(h and s for h, s in zip(own, silver, strict=True))
-    labels = TASKS[table["silver_task"].iloc[0]].labels
-    held = agreement(own, silver, labels) if both else None
+    labels = SILVER_TASKS[table["silver_task"].iloc[0]].labels
+    held = measure_agreement(own, silver, labels) if both else None
     if held:
         from zsemo_kit.analysis.figures import plot_disagreement, save_figure
         save_figure(plot_disagreement(own, silver, labels, note=f"{made.name}."), "merits_l", f"silver_{made.name}", folder)

@@ -50,7 +50,7 @@ def zsemo(folder: Path) -> dict[str, Any]:
     import pandas as pd
     from zsemo_kit.analysis.scores import scores
     from zsemo_kit.corpora.table import SPACES, Corpus
-    from zsemo_kit.training.config import FitConfig
+    from zsemo_kit.training.recipes import configure
     from zsemo_kit.training.fit import fit, predictions
     from zsemo_kit.training.upstreams import SpeechEncoder
 
@@ -71,7 +71,7 @@ def zsemo(folder: Path) -> dict[str, Any]:
     encoder = SpeechEncoder.load("egemaps", cache=folder / "zsemo", own_terms="none")  # nkululeko reads files as they are
     encoder.means(train), encoder.means(test)
     mark("extract")
-    config = FitConfig(classifier="svm", normalisation="source", strengths=(C,))
+    config = configure("svm", normalisation="source", strengths=(C,))
     model = fit(train, train, SPACES["four"], encoder, config, progress=False)  # C is fixed: nothing is chosen on a dev part
     found = predictions(model, test)
     scored = scores(found, SPACES["four"], cluster="speaker")

@@ -48,11 +48,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, Wav2Vec2FeatureExtractor
 
 from zsemo_kit.corpora.audio import save_audio, utterance_audio
 from zsemo_kit.corpora.table import SPACES, Corpus
-from zsemo_kit.training.config import FitConfig
 from zsemo_kit.training.connectors import SHAPES, Connector, QFormer, QPMapper, Shape
 from zsemo_kit.training.encoders import Frames, quiet
 from zsemo_kit.training.loop import Data, optimise
 from zsemo_kit.training.phases import Lessons, _freed, _settle, _Teaching
+from zsemo_kit.training.recipes import Recipe, configure
 from zsemo_kit.training.sequences import Exchange, SpeechLLMConfig, collated
 from zsemo_kit.training.speechllm import SpeechLLM, SpeechNet, adapted, heard, tiny_llm, trained_numbers
 from zsemo_kit.training.upstreams import SpeechEncoder, _reduced, _through
@@ -203,7 +203,7 @@ def trained(o: argparse.Namespace, model: SpeechLLM, parts: Sequence[Corpus], li
         sounds = [utterance_audio(learnt.corpus, i) for i in range(len(learnt.corpus))]
         frames = Live(learnt.frames.values, learnt.frames.starts, model.encoder, sounds, watch)
         learnt = replace(learnt, frames=frames)
-    config = FitConfig(classifier="speechllm", epochs=o.epochs, batch=o.batch, seed=o.seed)
+    config = configure("speechllm", epochs=o.epochs, batch=o.batch, seed=o.seed)
     job = Timed(config, learnt.data, None, model.encoder.device, False, judged, watch, calls, [])
     torch.manual_seed(o.seed)
     net = _freed(model)
@@ -455,7 +455,7 @@ def sizes(o: argparse.Namespace) -> bool:
 class Bench:
     """Training on random frames and tokens by the kit's loop, each step timed."""
 
-    config: FitConfig
+    config: Recipe
     train: Data
     device: torch.device
     watch: Watch
@@ -517,7 +517,7 @@ def timed_steps(o: argparse.Namespace, net: SpeechNet, device: torch.device, siz
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     watch, batch = Watch(device), batches(o, net, device, size)
-    config = FitConfig(classifier="speechllm", epochs=1, batch=size, precision="bf16", select="loss", seed=o.seed)
+    config = configure("speechllm", epochs=1, batch=size, precision="bf16", select="loss", seed=o.seed)
     data = Data(np.ones(size * (o.steps + 2), int), lambda units: batch(np.arange(size)))
     job = Bench(config, data, device, watch, [])
     with watch.watching(trainable(o, net)):

@@ -19,12 +19,12 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from zsemo_kit.corpora.labels import in_space
 from zsemo_kit.corpora.table import SPACES, Corpus
 from zsemo_kit.corpora.turns import texts_of
-from zsemo_kit.generation.dialogues import recorded
+from zsemo_kit.generation.dialogues import open_recorded
 from zsemo_kit.training import fit as training
 from zsemo_kit.training.encoders import TextEncoder, model_folder
-from zsemo_kit.training.fit import FitConfig
 from zsemo_kit.training.heads import ConvHead
 from zsemo_kit.training.loop import Data, Job, optimise, probabilities
+from zsemo_kit.training.recipes import configure
 
 
 def bert_base(folder: Path) -> str:
@@ -58,11 +58,11 @@ def train(job: Job, width: int) -> np.ndarray:
 
 def compared(name: str, what: str, encoder_name: str, utterances: int, epochs: int, repeats: int, least: float) -> Row:
     """Both sides on so many training utterances, and a quarter more for dev."""
-    corpus = in_space(recorded("meld"), "four")
+    corpus = in_space(open_recorded("meld"), "four")
     order = np.random.default_rng(0).permutation(len(corpus))
     train_rows, dev_rows = np.split(order[: utterances + utterances // 4], [utterances])
     part: list[Corpus] = [replace(corpus, table=corpus.table.iloc[r]) for r in (train_rows, dev_rows)]
-    config = FitConfig(classifier="conv", epochs=epochs, seed=0)
+    config = configure("conv", epochs=epochs, seed=0)
     found: dict[str, Any] = {}
 
     def opened() -> TextEncoder:  # with an empty cache

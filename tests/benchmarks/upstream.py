@@ -24,9 +24,9 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 from zsemo_kit.core.cache import FeatureCache
 from zsemo_kit.corpora.audio import utterance_audio
 from zsemo_kit.corpora.table import Corpus
-from zsemo_kit.training.config import FitConfig
 from zsemo_kit.training.encoders import quiet
 from zsemo_kit.training.fit import fit
+from zsemo_kit.training.recipes import configure
 from zsemo_kit.training.upstreams import SpeechEncoder, upstream_names
 
 STEPS, CORPUS = 15_000, 5531  # the published training, on IEMOCAP's four classes
@@ -84,7 +84,7 @@ def cached(encoder: SpeechEncoder, corpus: Corpus, steps: int, folder: Path) -> 
     table = pd.DataFrame({"utterance": range(CORPUS), "audio": "x.wav", "emotion": [LABELS[i % 4] for i in range(CORPUS)]})
     whole = Corpus("cached", table, space="four")
     known = Known(**{k: v for k, v in vars(encoder).items() if k != "together"})
-    config = FitConfig(classifier="weighted_sum", steps=steps)
+    config = configure("weighted_sum", steps=steps)
 
     def seconds() -> float:
         fresh = replace(encoder, cache=FeatureCache(Path(tempfile.mkdtemp(dir=folder))))

@@ -6,7 +6,7 @@ import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from zsemo_kit.generation.dialogues import recorded
+from zsemo_kit.generation.dialogues import open_recorded
 from zsemo_kit.synthesis.casting import cast
 from zsemo_kit.synthesis.spoken import spoken_text
 from zsemo_kit.synthesis.voices import open_engine
@@ -20,7 +20,7 @@ def main() -> None:
     engine = open_engine("espeak")
     print(engine.fingerprint)
     for card, language in CARDS.items():
-        table = recorded(card).table.head(1000)
+        table = open_recorded(card).table.head(1000)
         begun = time.perf_counter()
         parts = cast(table, engine.voices(language))
         texts = [spoken_text(t, language) for t in table["text"]]

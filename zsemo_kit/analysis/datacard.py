@@ -26,8 +26,8 @@ from zsemo_kit.corpora.formats import (
 )
 from ..corpora.readers import find, read
 from ..corpora.table import Corpus
-from ..generation.cards import Card, cards, load_card
-from ..generation.prompts import messages
+from ..generation.cards import Card, list_cards, load_card
+from ..generation.prompts import build_messages
 from ..generation.store import RecordedStore
 
 # %% ../../nbs/analysis/48_datacard.ipynb #3c25564a
@@ -38,8 +38,8 @@ def cards_of(
     "The cards that a corpus was written for."
     known = {card.id: card for card in own}
     for name in dict.fromkeys(corpus.table["card"]):
-        if name not in known and name not in cards():
-            raise InputError(f"the card {name!r} does not come with the package", expected=f"one of {', '.join(cards())}",
+        if name not in known and name not in list_cards():
+            raise InputError(f"the card {name!r} does not come with the package", expected=f"one of {', '.join(list_cards())}",
                              hint="give its file with --card")
     return {name: known.get(name) or load_card(name) for name in dict.fromkeys(corpus.table["card"])}
 
@@ -49,7 +49,7 @@ def recorded_share(
 ) -> float:  # of its lines, how many are from the packaged replies
     "How much of a corpus anybody has who has the package."
     mine = corpus.table.groupby("card")["reply_id"]
-    known = {name: RecordedStore(str(name)) for name, _ in mine if name in cards()}
+    known = {name: RecordedStore(str(name)) for name, _ in mine if name in list_cards()}
     return float(np.mean([known[c].get(r) is not None if c in known else False
                           for c, r in zip(corpus.table["card"], corpus.table["reply_id"], strict=True)]))
 
@@ -91,7 +91,7 @@ def prompts_of(
 ) -> list[dict[str, Any]]:  # card, strategy, scenario, messages: every prompt that a line answers
     "The prompts behind a corpus, word for word."
     asked = corpus.table[["card", "strategy", "scenario"]].drop_duplicates()
-    return [{"card": c, "strategy": s, "scenario": where, "messages": messages(known[c], s, where)}
+    return [{"card": c, "strategy": s, "scenario": where, "messages": build_messages(known[c], s, where)}
             for c, s, where in asked.itertuples(index=False, name=None)]
 
 

@@ -25,7 +25,7 @@ from ..corpora.table import SPACES
 # %% ../../nbs/analysis/44_results.ipynb #b62d6a62
 KEYS = ("target", "space", "modality", "system", "source")  # what every row of a table is about, in sorting order
 _SCORED = ("study", "run_id", "folder", "code", "seed", "role", "transductive", "n_train", "n_dev", "n_test", *METRICS,
-           "uar_low", "uar_high", "absent")  # fmt: skip
+           "uar_low", "uar_high", "absent", "labels_from")  # fmt: skip
 _NOT_PARAMETERS = ("out", "output", "folder", "figures", "progress")  # where a run writes, not what it does
 
 # %% ../../nbs/analysis/44_results.ipynb #5f0e49a1
@@ -150,7 +150,7 @@ def write_run(
     out: Path,  # folder of the run, made by the batch
     predictions: pd.DataFrame,  # utterance, dialogue, speaker, truth, guess, p_<label> of each label
     scored: Mapping[str, Any],  # what `scores` returned
-    **facts: Any,  # study, run_id, system, modality, source, target, space, labels, seed, transductive, role, n_*, seconds
+    **facts: Any,  # FACTS, and labels, labels_from, role, …
 ) -> Path:  # metrics.json
     "Write predictions.parquet, then metrics.json (a score that there is not is null): with the latter a run is complete."
     missing = [f for f in FACTS if f not in facts]
@@ -237,7 +237,8 @@ def _averaged(
         if frames := predictions_of(out, group["folder"].tolist()):
             scored = over_seeds(frames, cluster=cluster)
             kept = {k: v for k, v in scored.items() if k not in ("recall", "clusters", "n")}
-            return kept | {"n_test": scored["n"], "note": _remarks(group, scored["clusters"], cluster)}
+            lone = f"no interval: the test is one {cluster}" if scored["clusters"] < 2 else ""
+            return kept | {"n_test": scored["n"], "note": _remarks(group, lone)}
     except InputError as error:
         note = f"no interval: {error}"
     bare: dict[str, Any] = {}
@@ -247,18 +248,18 @@ def _averaged(
         bare[f"{metric}_floor"] = np.nan
     seen = group.filter(like="recall_").notna().any().sum()
     sizes = {"seeds": len(group), "n_test": group["n_test"].max() if "n_test" in group else np.nan}
-    return bare | sizes | {"chance": 1 / seen if seen else np.nan, "note": note}
+    return bare | sizes | {"chance": 1 / seen if seen else np.nan, "note": _remarks(group, note)}
 
 
 def _remarks(
     group: pd.DataFrame,  # runs that differ in seed only
-    clusters: int,  # what was drawn for the interval
-    cluster: str,  # "dialogue" or "speaker"
-) -> str:  # what the numbers leave out; empty where nothing
-    "An interval that there cannot be, and classes that the test lacks: the scores are over the others."
-    lone = f"no interval: the test is one {cluster}" if clusters < 2 else ""
+    interval: str,  # why there is none; empty where there is one
+) -> str:  # what a reader of the numbers must know; empty where nothing
+    "No interval; classes that the test lacks (the scores are over the others); classes that the target's labels chose."
     names = [str(name) for name in group["absent"].dropna().unique()] if "absent" in group else []
-    return "; ".join(filter(None, [lone, *(f"the test has no {name}" for name in names if name)]))
+    peeked = "labels_from" in group and group["labels_from"].eq("target").any()
+    told = [interval, *(f"the test has no {name}" for name in names if name)]
+    return "; ".join(filter(None, [*told, "classes taken from the target's labels" if peeked else ""]))
 
 # %% ../../nbs/analysis/44_results.ipynb #5744fa22
 def _sorting(

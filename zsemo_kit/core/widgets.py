@@ -9,18 +9,14 @@ __all__ = ['widgets', 'Panel']
 import re
 from collections.abc import Mapping
 from html import escape
-from importlib import import_module
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, import_extra
 
 # %% ../../nbs/core/06_widgets.ipynb #8417e45b
 def widgets() -> Any:  # the package ipywidgets
     "What controls are made of; told in one line where it is missing."
-    try:
-        return import_module("ipywidgets")
-    except ImportError as e:
-        raise InputError("the package ipywidgets is missing", hint="pip install 'zsemo_kit[lab]'") from e
+    return import_extra("ipywidgets", "lab")
 
 # %% ../../nbs/core/06_widgets.ipynb #42f828be
 class Panel:

@@ -19,7 +19,8 @@ import pandas as pd
 from ..core.errors import InputError
 from .catalogue import corpus_facts
 from zsemo_kit.corpora.files import (
-    AUDIO, find_required, list_files, look_for, make_relative, map_codes, mend_text, read_rows, read_text, refuse, refuse_missing,
+    AUDIO, find_required, list_files, look_for, make_relative, map_codes, mend_text, read_decimals, read_rows, read_text, refuse,
+    refuse_missing,
 )
 from .labels import label_map
 from .table import Corpus
@@ -114,7 +115,7 @@ def _read_crema_people(takes: pd.DataFrame, root: Path) -> dict[str, Any]:
         return {}
     rows = read_rows(tables[0], ["ActorID", "Age", "Sex"])
     sex = dict(zip(rows["ActorID"].str.strip(), rows["Sex"].str.strip().str.lower(), strict=True))
-    age = dict(zip(rows["ActorID"].str.strip(), pd.to_numeric(rows["Age"], errors="coerce"), strict=True))
+    age = dict(zip(rows["ActorID"].str.strip(), read_decimals(rows["Age"]), strict=True))
     refuse(rows["Sex"], ~rows["Sex"].str.strip().str.lower().isin(["male", "female"]), tables[0], "Male or Female")
     known = takes["speaker"].map(sex)
     return {"gender": known.fillna(takes["gender"]), "age": takes["speaker"].map(age)}
@@ -208,8 +209,9 @@ _NUMBER = re.compile(r"\s*\d+(\.\d+)?\s*")
 
 def _read_shares(path: Path) -> dict[str, tuple[float, float]]:
     "Take to the shares of listeners who recognised it and who found it natural."
-    comma = "," if path.suffix == ".csv" else None  # the authors' own tables have tabs, and decimal commas
-    lines = (line.split(comma) if comma else line.replace(",", ".").split() for line in read_text(path).split("\n"))
+    text = read_text(path)
+    between = next((s for s in ";\t|," if s in text), None) if path.suffix == ".csv" else None  # the authors' own have blanks
+    lines = ([f.strip('"').replace(",", ".") for f in line.split(between)] for line in text.split("\n"))
     shares = [f for f in lines if len(f) > 2 and f[0].strip().lower().endswith(".wav") and all(map(_NUMBER.fullmatch, f[1:3]))]
     return {Path(f[0]).stem: (float(f[1]) / 100, float(f[2]) / 100) for f in shares}
 
@@ -224,7 +226,7 @@ def _read_emodb_tables(takes: pd.DataFrame, root: Path) -> dict[str, Any]:
         pairs = [shares.get(i, (np.nan, np.nan)) for i in takes["utterance"]]
         columns = {"recognised": [p[0] for p in pairs], "natural": [p[1] for p in pairs]}
     if added:
-        ambiguous = {Path(line.split(",")[0]).stem for line in read_text(added[0]).split("\n")}
+        ambiguous = {Path(re.split("[,;\t|]", line)[0].strip('"')).stem for line in read_text(added[0]).split("\n")}
         columns["ambiguous"] = takes["utterance"].isin(ambiguous)
     return columns
 
@@ -239,7 +241,7 @@ def read_emodb(
 
 # %% ../../nbs/corpora/02_acted.ipynb #761caf7c
 def _read_nemo_rows(path: Path) -> pd.DataFrame:
-    rows = read_rows(path, ["file_id", "emotion", "raw_text", "speaker_id", "gender", "age"], "\t")
+    rows = read_rows(path, ["file_id", "emotion", "raw_text", "speaker_id", "gender", "age"])
     if rows.empty:
         raise InputError(f"{path} holds no take", expected="a line a take under the head")
     rows = rows.apply(lambda c: c.str.strip())
@@ -252,7 +254,7 @@ def _read_nemo_rows(path: Path) -> pd.DataFrame:
     return pd.DataFrame({
         "utterance": ids, "speaker": rows["speaker_id"], "gender": gender.where(gender.isin(["male", "female"]), "unknown"),
         "text": rows["raw_text"], "emotion_raw": rows["emotion"].str.lower(), "script": script.map("{:02}".format),
-        "age": pd.to_numeric(rows["age"], errors="coerce"),
+        "age": read_decimals(rows["age"]),
     })
 
 # %% ../../nbs/corpora/02_acted.ipynb #88bc24ec

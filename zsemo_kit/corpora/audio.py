@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 from scipy.fft import irfft, next_fast_len, rfft
 
-from ..core.errors import InputError
+from ..core.errors import InputError, import_extra
 from ..core.files import atomic_file, file_stamp
 from ..core.parallel import in_order
-from .opening import AudioError, audio_package, open_sound
+from .opening import AudioError, open_sound
 from .table import Corpus, escapes
 
 # %% ../../nbs/corpora/01_audio.ipynb #50bd46a6
@@ -80,7 +80,7 @@ class AudioPart:
                 if not np.isfinite(block).all():
                     raise AudioError("corrupt", self.path, "samples that are no numbers")
                 yield block
-        except (audio_package("soundfile").SoundFileError, OSError) as e:
+        except (import_extra("soundfile", "audio").SoundFileError, OSError) as e:
             raise AudioError("corrupt", self.path, "the file is damaged", found=str(e)) from e
 
     def powers(self) -> np.ndarray:  # shape (channels + 1,)
@@ -120,7 +120,7 @@ def _resampled(blocks: Iterator[np.ndarray], rate: float, wanted: int) -> Iterat
     if rate == wanted:
         yield from blocks
         return
-    stream = audio_package("soxr").ResampleStream(rate, wanted, 1, dtype="float32")
+    stream = import_extra("soxr", "audio").ResampleStream(rate, wanted, 1, dtype="float32")
     for block in blocks:
         yield stream.resample_chunk(block)
     yield stream.resample_chunk(np.empty(0, np.float32), last=True)
@@ -162,7 +162,7 @@ def save_audio(
 
 # %% ../../nbs/corpora/01_audio.ipynb #3c993e63
 def _write(path: Path, samples: np.ndarray, rate: int) -> None:
-    sf = audio_package("soundfile")
+    sf = import_extra("soundfile", "audio")
     try:
         whole = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)  # what was read from 16 bit stays as it was
         with atomic_file(path) as part:
@@ -333,7 +333,7 @@ def stream_audio(
     progress: bool = False,  # show a bar
 ) -> Iterator[tuple[Any, str]]:  # one a row, in order: the result and "", or None and the problem
     "`each_audio` one result at a time, for results that should not all be in memory."
-    audio_package("soundfile"), audio_package("soxr")  # a missing extra is one error here, not one a file
+    import_extra("soundfile", "audio"), import_extra("soxr", "audio")  # a missing extra is one error here, not one a file
     if given is not None and len(given) != len(corpus):
         raise InputError("given does not fit the corpus", expected=f"{len(corpus)} values", found=str(len(given)))
     root = corpus.root.absolute()  # a worker may have been started elsewhere

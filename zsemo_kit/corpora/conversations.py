@@ -19,8 +19,8 @@ import pandas as pd
 
 from ..core.errors import InputError
 from zsemo_kit.corpora.files import (
-    AUDIO, find_required, index_files, list_files, look_for, make_relative, map_codes, mend_text, read_integers, read_records,
-    read_rows, read_text, refuse,
+    AUDIO, find_required, index_files, list_files, look_for, make_relative, map_codes, mend_text, read_decimals, read_integers,
+    read_records, read_rows, read_text, refuse,
 )
 from .opening import DECODED
 from .table import Corpus, escapes
@@ -66,17 +66,27 @@ def _parse_clock(clock: str) -> float:
     return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3].replace(",", ".")) if match else float("nan")
 
 
+def _episode_times(rows: pd.DataFrame, path: Path) -> dict[str, pd.Series]:
+    "When lines begin and end, in seconds of their episode; times that a spreadsheet has cut short are counted."
+    clocks = {f"episode_{n}": rows[c] for n in ("start", "end") for c in map(str, rows)
+              if c.lower().replace("_", "") == f"{n}time"}
+    times = {name: clock.map(_parse_clock) for name, clock in clocks.items()}
+    lost = [c for name, clock in clocks.items() for c in clock[times[name].isna()] if c.strip()]
+    if lost:
+        warnings.warn(f"{path.name}: {len(lost):,} times such as {lost[0]!r} are no h:m:s", stacklevel=3)
+    return times
+
+
 def _read_meld_part(path: Path, split: str, root: Path, clips: dict[str, Path]) -> pd.DataFrame:
     rows = read_rows(path, ["Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID"])
     dialogue, turn = (read_integers(rows, c, path) for c in ("Dialogue_ID", "Utterance_ID"))
     ids = [f"{split}_dia{d}_utt{t}" for d, t in zip(dialogue, turn, strict=True)]
-    times = {f"episode_{c[:-4].lower()}": rows[c].map(_parse_clock) for c in ("StartTime", "EndTime") if c in rows}
     return pd.DataFrame({
         "utterance": ids, "dialogue": [f"{split}_dia{d}" for d in dialogue], "turn": turn,
         "speaker": rows["Speaker"].str.strip(), "text": rows["Utterance"].str.strip(),
         "audio": [make_relative(clips.get(i), root) for i in ids],
         "emotion": map_codes(rows["Emotion"], "meld", path), "emotion_raw": rows["Emotion"].str.strip(), "split": split,
-        **{c.lower(): rows[c] for c in ("Sentiment", "Season", "Episode") if c in rows}, **times,
+        **{c.lower(): rows[c] for c in ("Sentiment", "Season", "Episode") if c in rows}, **_episode_times(rows, path),
     })
 
 
@@ -112,12 +122,11 @@ def _read_emory_table(path: Path, split: str) -> pd.DataFrame:
     season, episode, scene, turn = (read_integers(rows, c, path) for c in ("Season", "Episode", "Scene_ID", "Utterance_ID"))
     scenes = zip(season, episode, scene, strict=True)
     dialogue = pd.Series([f"{split}_s{s:02}_e{e:02}_c{c:02}" for s, e, c in scenes], rows.index)
-    times = {f"episode_{c[:-5].lower()}": rows[c].map(_parse_clock) for c in ("Start_Time", "End_Time") if c in rows}
     return pd.DataFrame({
         "utterance": _number_copies(dialogue + "_u" + turn.map("{:03}".format)), "dialogue": dialogue, "turn": turn,
         "speaker": rows["Speaker"].map(_join_speakers), "text": rows["Utterance"].str.strip(),
         "emotion": map_codes(rows["Emotion"], "emorynlp", path), "emotion_raw": rows["Emotion"].str.strip(), "split": split,
-        "season": rows["Season"], "episode": rows["Episode"], **times,
+        "season": rows["Season"], "episode": rows["Episode"], **_episode_times(rows, path),
     })
 
 # %% ../../nbs/corpora/02_conversations.ipynb #822150ad
@@ -255,8 +264,8 @@ def _is_daily(path: Path) -> bool:
     "Whether a table or a text begins as one of dialogues does: other files may lie beside it."
     if path.name.startswith("._") or path.suffix not in (".csv", ".txt"):
         return not path.name.startswith("._")
-    first = read_text(path).lstrip().split("\n", 1)[0]
-    return "dialog" in first.lower() if path.suffix == ".csv" else bool(_DAILY_LINE.fullmatch(first))
+    first = read_text(path).lstrip().split("\n", 4)[:4]  # a spreadsheet may write lines before the header
+    return "dialog" in "".join(first).lower() if path.suffix == ".csv" else bool(_DAILY_LINE.fullmatch(first[0]))
 
 
 def _find_daily_copies(root: Path) -> list[tuple[Path, str]]:
@@ -379,7 +388,7 @@ def _podcast_codes(rows: pd.DataFrame, path: Path) -> pd.Series:
     if len(columns) < 2:
         raise InputError(f"{path} lacks the labels", expected="a column EmoClass, or one an emotion (Angry, Sad, …)",
                          found=", ".join(map(str, rows)))
-    shares = rows[columns].apply(pd.to_numeric, errors="coerce").fillna(0)
+    shares = rows[columns].apply(read_decimals).fillna(0)
     codes = shares.idxmax(axis=1).map(lambda c: _PODCAST_WORDS[str(c).strip().lower()])
     tied = shares.eq(shares.max(axis=1), axis=0).sum(axis=1) > 1
     return codes.mask(tied, "X").mask(shares.max(axis=1) <= 0, "")
@@ -416,7 +425,7 @@ def read_msp_podcast(
         audio=[make_relative(audio.get(i), root) for i in ids["utterance"]],
         emotion=map_codes(codes, "msp_podcast", path), emotion_raw=codes,
         split=split.tolist(), partition=rows["Split_Set"].str.strip(),
-        **{new: pd.to_numeric(rows[old], errors="coerce") for old, new in ratings.items() if old in rows},
+        **{new: read_decimals(rows[old]) for old, new in ratings.items() if old in rows},
     ), root)
 
 # %% ../../nbs/corpora/02_conversations.ipynb #e2c803b4

@@ -180,6 +180,7 @@ def _unicode(data: bytes) -> str:
 def decode(
     data: bytes,  # of a text file
     name: str,  # the file's, for the error and the warning
+    guess: bool = True,  # whether it may be of any encoding
 ) -> str:  # its text; lone bytes within UTF-8 are surrogates
     "Decode text; an encoding that is no Unicode is guessed with a warning, or refused if it cannot be told."
     encoding = _unicode(data)
@@ -190,4 +191,4 @@ def decode(
             raise InputError(f"{name} is damaged", expected=encoding.upper(), found=str(e), hint="save it again, as UTF-8") from e
     text = data.decode("utf-8-sig", errors="surrogateescape")
     lone = sum("\udc80" <= c <= "\udcff" for c in text)
-    return text if lone <= sum(c > "\x7f" for c in text) - lone else _guessed(data, name)
+    return text if not guess or lone <= sum(c > "\x7f" for c in text) - lone else _guessed(data, name)

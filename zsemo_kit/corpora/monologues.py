@@ -18,14 +18,15 @@ import pandas as pd
 from ..core.errors import InputError
 from .catalogue import corpus_facts
 from zsemo_kit.corpora.files import (
-    AUDIO, find_required, index_files, list_files, look_for, make_relative, read_integers, read_rows, read_text, refuse,
+    AUDIO, find_required, index_files, list_files, look_for, make_relative, read_decimals, read_integers, read_rows, read_text,
+    refuse,
 )
 from .opening import DECODED
 from .table import Corpus
 
 # %% ../../nbs/corpora/02_monologues.ipynb #f8dc67e6
 def _score_columns(scores: pd.Series, path: Path) -> dict[str, Any]:
-    numbers = pd.to_numeric(scores, errors="coerce")
+    numbers = read_decimals(scores)
     refuse(scores, ~numbers.between(-3, 3), path, "a number from -3 to 3")
     sign = {-1.0: "negative", 0.0: "neutral", 1.0: "positive"}
     return {"emotion": np.where(numbers < 0, "negative", "positive"), "emotion_raw": scores.str.strip(),
@@ -60,7 +61,7 @@ def _read_raw(path: Path, root: Path) -> pd.DataFrame:
     words = {k: v for p in look_for(root, "Transcript/Segmented/*.annotprocessed") for k, v in _read_transcript(p).items()}
     clips = index_files(root, AUDIO, ("Audio/WAV_16000/Segmented",)) if look_for(root, "Audio/WAV_16000/Segmented") else {}
     parts = {video: part for part, videos in corpus_facts("cmu_mosi").parts.items() for video in videos}
-    times = {f"video_{c}": pd.to_numeric(rows[c], errors="coerce") for c in ("start", "end")}
+    times = {f"video_{c}": read_decimals(rows[c]) for c in ("start", "end")}
     return pd.DataFrame(ids | _score_columns(rows["label"], path) | times | {
         "text": ids["utterance"].map(lambda i: words.get(i, "")), "split": ids["dialogue"].map(lambda v: parts.get(v, "")),
         "audio": ids["utterance"].map(lambda i: make_relative(clips.get(i), root)),

@@ -6,7 +6,6 @@
 __all__ = ['read_own_rows', 'local_path', 'read_table', 'read_audformat', 'read_audiofolder', 'read_path']
 
 # %% ../../nbs/corpora/02_own.ipynb #000c5a24
-import csv
 import json
 import os
 import re
@@ -21,51 +20,23 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 
-from ..core.errors import InputError
+from ..core.errors import InputError, import_extra
 from ..core.files import read_yaml
 from .arrow import arrow_records
 from .corpus_name import TABLES
 from .database import database_rows
 from zsemo_kit.corpora.files import (
-    AUDIO, as_on_disk, frame_fields, parse_fields, read_records, read_rows, read_text, refuse, refuse_missing,
+    AUDIO, DECIMAL, as_on_disk, frame_fields, name_suffix, parse_fields, read_records, read_rows, read_text, refuse,
+    refuse_missing,
 )
 from .labels import label_map
 from .table import COLUMNS, SPACES, Corpus, escapes, space_labels
 from .words import column_named, gender_named, own_columns, part_named, plain_word
 
 # %% ../../nbs/corpora/02_own.ipynb #ddf0ceec
-_SEPARATORS = (",", ";", "\t", "|")
 _TEXTS, _RECORDS = TABLES[:4], TABLES[4:]
-_NAMED = re.compile(r'"?sep=(.)"?[,;\t]*\s*')  # Excel's first line
-_REMARK = re.compile(r"\s*(#\s.*)?")
-
-
-def _suffix(path: Path) -> str:
-    "The end of a name that says what a file is, whether it is packed or not."
-    return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
-
-
-def _find_header(lines: Sequence[str], path: Path) -> tuple[int, str]:
-    "How many lines come before the header, and what separates its fields."
-    before, separator = 0, ""
-    for line in lines:
-        named = _NAMED.fullmatch(line)
-        if not named and not _REMARK.fullmatch(line):
-            break
-        before, separator = before + 1, named[1] if named else separator
-    first = lines[before] if before < len(lines) else ""
-    usual = sorted(_SEPARATORS, key=lambda s: s != "\t") if _suffix(path) in (".tsv", ".tab", ".txt") else _SEPARATORS
-
-    def count_known(separator: str) -> tuple[int, int]:
-        names = next(csv.reader([first], delimiter=separator), [])
-        return sum(bool(column_named(n)) for n in names), len(names)
-    try:
-        return before, separator or max(usual, key=count_known)
-    except csv.Error:
-        return before, separator or usual[0]
 
 # %% ../../nbs/corpora/02_own.ipynb #cd67645f
-_DECIMAL = re.compile(r"\s*(-?\d+),(\d+)\s*")
 _UNNAMED = re.compile(r"(Unnamed: \d+)?")  # what pandas calls a column without a name
 
 
@@ -86,19 +57,16 @@ def read_own_rows(
     """Read a table however it was saved: encoding, separator and what a spreadsheet adds are told from what it holds.
 
     Raises: `InputError` for an empty file, and for a row with another number of fields than the head."""
-    if _suffix(path) in _RECORDS:
+    if name_suffix(path) in _RECORDS:
         return _number_records(read_records(path))
-    text = read_text(path, guess=True)
-    lines = text.split("\n")
-    before, separator = _find_header(lines, path)
-    rows = parse_fields("\n".join(lines[before:]), path, before, delimiter=separator, strict=True, skipinitialspace=True)
+    rows, separator = parse_fields(read_text(path, guess=True), path, column_named, strict=True, skipinitialspace=True)
     names = rows.pop(0)[1] if rows else []
     if not names:
         raise InputError(f"{path.name} is empty", expected="a first line with the names of the columns")
     frame = frame_fields(range(len(names)), rows, path)
     timed = [k for k, n in enumerate(names) if column_named(n) in ("start", "end") or plain_word(n).lower() == "duration"]
     for k in timed if separator != "," else []:
-        frame[k] = frame[k].str.replace(_DECIMAL, r"\1.\2", regex=True)
+        frame[k] = frame[k].str.replace(DECIMAL, r"\1.\2", regex=True)
     kept = [k for k, name in enumerate(names) if not _says_nothing(name, frame[k])]
     return frame[kept].set_axis([names[k] for k in kept], axis=1)
 
@@ -225,7 +193,7 @@ def _infer_types(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _read_any_table(path: Path, split: str = "") -> tuple[pd.DataFrame, Path, str]:
     "The rows of a table, the folder of its audio, and its label space."
-    if _suffix(path) not in (".parquet", ".arrow"):
+    if name_suffix(path) not in (".parquet", ".arrow"):
         rows, folder, classes = read_own_rows(path), None, {}
     else:
         held = arrow_records(path)
@@ -267,10 +235,7 @@ def _list_audformat_files(folder: Path) -> list[Path]:
 
 def _load_audformat(folder: Path, files: Sequence[Path]) -> Any:
     "The database, loaded from its plain files alone."
-    try:
-        import audformat
-    except ImportError as e:
-        raise InputError("the package audformat is missing", hint="pip install 'zsemo_kit[exchange]'") from e
+    audformat = import_extra("audformat", "exchange")
     try:
         with tempfile.TemporaryDirectory() as apart:
             for file in (folder / "db.yaml", *files):
@@ -348,7 +313,7 @@ def _read_classes(root: Path) -> pd.DataFrame:
     found = {p: _class_of(p) for p in _list_visible(root) if p.suffix.lower() in AUDIO}
     audio = [p for p, label in found.items() if label]
     if not audio:
-        tables = [p for p in _list_visible(root) if _suffix(p) in TABLES]
+        tables = [p for p in _list_visible(root) if name_suffix(p) in TABLES]
         expected = "metadata.csv or metadata.jsonl beside the audio, or one folder a class"
         hint = f"give the table itself: {root / tables[0]}" if tables else ""
         raise InputError(f"{root} is no audio folder", expected=expected, hint=hint)
@@ -404,7 +369,7 @@ def _list_part_tables(folder: Path) -> list[tuple[Path, str]]:
         return [(p, "") for p in sorted(folder.glob("*.arrow"))]
     if (folder / "dataset_dict.json").is_file():
         return [(p, part_named(p.parent.name) or "") for p in sorted(folder.glob("*/*.arrow"))]
-    files = [folder / p for p in _list_visible(folder) if len(p.parts) < 3 and _suffix(p) in TABLES]
+    files = [folder / p for p in _list_visible(folder) if len(p.parts) < 3 and name_suffix(p) in TABLES]
     named = [(p, part_named(_PIECE.sub("", p.name.removesuffix(p.suffix)))) for p in files]
     return [(p, part) for p, part in named if part is not None and p.stem.lower() not in ("", "none", "null", "na")]
 
@@ -453,11 +418,11 @@ def read_path(
 
     Raises: `InputError` for a kind of file that is not read, and as the function for what lies there does."""
     path = Path(path)
-    if path.is_file() and _suffix(path) in TABLES:
+    if path.is_file() and name_suffix(path) in TABLES:
         return read_table(path, name)
     if not path.is_dir():
         expected = f"a table ({', '.join((*_TEXTS[:2], '.parquet', '.jsonl'))}) or a folder"
-        raise InputError(f"cannot read {path}", expected=expected, hint=_ELSEWHERE.get(_suffix(path), ""))
+        raise InputError(f"cannot read {path}", expected=expected, hint=_ELSEWHERE.get(name_suffix(path), ""))
     if (path / "corpus.json").is_file():
         return Corpus.load(path)
     if (path / "db.yaml").is_file():

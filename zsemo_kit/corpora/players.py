@@ -11,12 +11,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
-from importlib import import_module
 
 import numpy as np
 import pandas as pd
 
-from ..core.errors import InputError
+from ..core.errors import InputError, import_extra
 from .audio import RATE, utterance_audio
 from .table import Corpus
 
@@ -30,10 +29,7 @@ def player(
 ) -> str:  # HTML: an audio element that holds its sound
     "A sound as a part of a page, compressed; nothing is loaded from elsewhere."
     buffer = io.BytesIO()
-    try:
-        soundfile = import_module("soundfile")
-    except ImportError as e:
-        raise InputError("the package soundfile is missing", hint="pip install 'zsemo_kit[audio]'") from e
+    soundfile = import_extra("soundfile", "audio")
     soundfile.write(buffer, np.clip(samples, -1, 1), rate, format="MP3", subtype="MPEG_LAYER_III", compression_level=0.8)
     sound = base64.b64encode(buffer.getvalue()).decode()
     play = "autoplay " * autoplay

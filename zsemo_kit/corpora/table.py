@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..core.errors import InputError
+from ..core.errors import InputError, import_extra
 from ..core.files import atomic_file, atomic_folder, json_text
 
 # %% ../../nbs/corpora/00_table.ipynb #14172751
@@ -278,10 +278,7 @@ def _manifest(corpus: Corpus) -> str:
 
 # %% ../../nbs/corpora/00_table.ipynb #e810eda8
 def _to_datasets(corpus: Corpus) -> "datasets.Dataset":
-    try:
-        import datasets
-    except ImportError as e:
-        raise InputError("the package datasets is missing", hint="pip install 'zsemo_kit[exchange]'") from e
+    datasets = import_extra("datasets", "exchange")
     labels = list(SPACES[corpus.space])
     number = {label: i for i, label in enumerate(labels)}
     table = corpus.table.assign(emotion=corpus.table["emotion"].map(lambda e: number.get(e, -1)).astype(int))
@@ -291,10 +288,7 @@ def _to_datasets(corpus: Corpus) -> "datasets.Dataset":
 
 # %% ../../nbs/corpora/00_table.ipynb #e144bdab
 def _to_audformat(corpus: Corpus) -> "audformat.Database":
-    try:
-        import audformat
-    except ImportError as e:
-        raise InputError("the package audformat is missing", hint="pip install 'zsemo_kit[exchange]'") from e
+    audformat = import_extra("audformat", "exchange")
     db = audformat.Database(corpus.name)
     db.schemes["emotion"] = audformat.Scheme(labels=list(SPACES[corpus.space]))
     db.schemes["gender"] = audformat.Scheme(labels=["male", "female", "unknown"])

@@ -23,16 +23,16 @@ from urllib.parse import urlsplit
 import openai
 
 from ..core.errors import InputError
-from ..core.proxies import client_options, proxy_of
-from .answers import Answer, EmptyReplyError, read_answer, refused
-from .fields import Form, check_fields, json_form, refused_field
+from ..core.proxies import client_options, proxy_of, without_password
+from .answers import Answer, EmptyReplyError, read_answer, make_refused
+from .fields import Form, check_fields, choose_json_form, find_refused_field
 from .pace import Pace
 from .prompts import SECOND_READING, Prompt
 from zsemo_kit.generation.servers import (
-    NO_KEY, OPENAI_URL, NoReplyError, api_key, check_url, hopeless, is_filtered, is_loading, no_reply, shown, split_query,
-    unreachable,
+    NO_KEY, OPENAI_URL, NoReplyError, api_key, check_url, find_fatal, is_filtered, is_loading, describe_error, split_query,
+    describe_unreachable,
 )
-from .store import RECORDED_MODEL, RecordedStore, Reply, ReplyStore, Store, now, request_key
+from .store import RECORDED_MODEL, RecordedStore, Reply, ReplyStore, Store, utc_now, request_key
 
 # %% ../../nbs/generation/12_chat.ipynb #212b2531
 _FIRST_GUESS = 1024  # tokens of a reply, before any was seen
@@ -165,7 +165,7 @@ class Chat:
         "The request that a prompt becomes; its reply is stored under this, in whatever form it must be sent."
         more: dict[str, Any] = {} if self._seed is None else {"seed": self._seed + prompt.sample}
         if self._by_schema and prompt.schema is not None:
-            more["response_format"] = json_form(prompt.schema)
+            more["response_format"] = choose_json_form(prompt.schema)
         return {"model": self.model, "messages": list(prompt.messages), **self._options, **more}
 
     def stream(
@@ -176,7 +176,7 @@ class Chat:
         return _Run(self, prompts).results()
 
     def __repr__(self) -> str:
-        return f"Chat({self.model!r}, {shown(self.base_url)!r}, {self.store!r}, concurrency={self.concurrency})"
+        return f"Chat({self.model!r}, {without_password(self.base_url)!r}, {self.store!r}, concurrency={self.concurrency})"
 
 # %% ../../nbs/generation/12_chat.ipynb #f53d80c6
 _END = object()
@@ -369,7 +369,7 @@ async def _way_to(url: str, timeout: float) -> str | None:
             return other
         why = f"{why} directly, {still} through the proxy" if other else why
     if why:
-        raise unreachable(url, why, proxy)
+        raise describe_unreachable(url, why, proxy)
     return proxy
 
 # %% ../../nbs/generation/12_chat.ipynb #830b7212
@@ -393,7 +393,7 @@ async def _attempt(run: _Run, body: Mapping[str, Any], likely: float) -> Answer:
     try:
         return read_answer(await _post(client, body))
     except openai.APIError as e:
-        no = no_reply(e)
+        no = describe_error(e)
     except NoReplyError as e:
         no = e
     raise no.scrubbed(run.key)  # here, not above: a traceback would show what the server echoed
@@ -413,7 +413,7 @@ def _learn(run: _Run, form: Form, no: NoReplyError, body: Mapping[str, Any]) -> 
     found = form.after(no, body)
     if found and run.chat.form is form:  # else another request has learned something meanwhile
         run.chat.form, told = found
-        run._say(f"{shown(run.chat.base_url)} {told} ({no.said})")
+        run._say(f"{without_password(run.chat.base_url)} {told} ({no.said})")
     return found is not None
 
 # %% ../../nbs/generation/12_chat.ipynb #b92e5e13
@@ -432,7 +432,7 @@ def _is_passing(no: NoReplyError) -> bool:
 # %% ../../nbs/generation/12_chat.ipynb #68262be7
 def _wait_for(run: _Run, no: NoReplyError) -> bool:
     "Let all requests wait, if the server loads its model or asks for it; too long a wait ends the run."
-    chat, where, loading = run.chat, shown(run.chat.base_url), is_loading(no)
+    chat, where, loading = run.chat, without_password(run.chat.base_url), is_loading(no)
     seconds = no.after if no.after is not None and _is_passing(no) else 0.0
     if not loading and seconds < _PAUSE:
         return False
@@ -464,11 +464,11 @@ async def _send(run: _Run, prompt: Prompt, request: Mapping[str, Any], likely: f
             return await _attempt(run, body, likely)
         except NoReplyError as e:
             no = e
-        if is_filtered(no) and not refused_field(no, body):
-            return refused(no)
+        if is_filtered(no) and not find_refused_field(no, body):
+            return make_refused(no)
         if _learn(run, form, no, body):
             continue
-        empty, ends = isinstance(no, EmptyReplyError), no.status and hopeless(no, chat.base_url, chat.model)
+        empty, ends = isinstance(no, EmptyReplyError), no.status and find_fatal(no, chat.base_url, chat.model)
         if not ends and not empty and _wait_for(run, no):
             continue
         tries += 1
@@ -502,7 +502,7 @@ async def _ask(run: _Run, prompt: Prompt, request: dict[str, Any], key: str) -> 
         await _failed(run, problem, prompt, request, key)
         return None
     reply = _reply(run, answer, key, cost, time.perf_counter() - begun)
-    await _on_disk(chat.store.put(reply, prompt, request, shown(chat.base_url)), chat.store)
+    await _on_disk(chat.store.put(reply, prompt, request, without_password(chat.base_url)), chat.store)
     chat.sent, run.row, run.waiting = chat.sent + 1, 0, None
     return reply
 
@@ -517,7 +517,8 @@ def _reply(run: _Run, answer: Answer, key: str, cost: float | None, seconds: flo
     text = answer.text
     if len(run.key) >= _SECRET and run.key != NO_KEY:
         text = text.replace(run.key, "[key]")
-    return Reply(key, run.chat.model, text, answer.finish, answer.tokens_in, answer.tokens_out, cost, round(seconds, 3), now())
+    tokens = answer.tokens_in, answer.tokens_out
+    return Reply(key, run.chat.model, text, answer.finish, *tokens, cost, round(seconds, 3), utc_now())
 
 # %% ../../nbs/generation/12_chat.ipynb #85a8a507
 def _tokens(answer: Answer, characters: int) -> tuple[float, float]:
@@ -532,9 +533,9 @@ async def _failed(run: _Run, no: NoReplyError, prompt: Prompt, request: dict[str
     chat = run.chat
     chat.failed, chat.last_failure, run.row = chat.failed + 1, no.said, run.row + 1
     await _on_disk(chat.store.fail(key, no.kind, no.said, prompt, request), chat.store)
-    ends = hopeless(no, chat.base_url, chat.model, run.proxy)
+    ends = find_fatal(no, chat.base_url, chat.model, run.proxy)
     if not ends and run.row >= _IN_A_ROW:
-        what = f"{shown(chat.base_url)} failed {run.row} requests in a row"
+        what = f"{without_password(chat.base_url)} failed {run.row} requests in a row"
         ends = InputError(what, found=f"{no.kind}: {no.said}", hint="see the server's log; the same command goes on later")
     if ends:
         run._give_up(ends)

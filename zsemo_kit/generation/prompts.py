@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Message', 'STRATEGIES', 'CONVERSATIONS', 'LINES', 'NO_SCENARIO', 'UTTERANCES', 'CONTRAST', 'SENTENCES',
-           'SECOND_READING', 'SECOND_LABELS', 'Prompt', 'strategies', 'scenarios_of', 'messages', 'prompts', 'as_json',
-           'second_reading', 'second_prompt']
+           'SECOND_READING', 'SECOND_LABELS', 'Prompt', 'strategies', 'scenarios_of', 'build_messages', 'build_prompts',
+           'ask_for_json', 'second_reading', 'second_prompt']
 
 # %% ../../nbs/generation/11_prompts.ipynb #dec828d8
 import random
@@ -168,7 +168,7 @@ def _user(card: Card, strategy: str, scenario: str) -> list[str]:
     return _conversation(card, strategy, situation)
 
 
-def messages(
+def build_messages(
     card: Card,  # what may be told
     strategy: str,  # one of the card's strategies
     scenario: str = NO_SCENARIO,  # id of a situation, an emotion, or "-"
@@ -178,7 +178,7 @@ def messages(
     return [{"role": "system", "content": _system(card, strategy)}, {"role": "user", "content": user}]
 
 # %% ../../nbs/generation/11_prompts.ipynb #fb42ffe2
-def prompts(
+def build_prompts(
     card: Card,  # what may be told
     strategy: str,  # one of the card's strategies
     n: int,  # how many prompts
@@ -190,7 +190,7 @@ def prompts(
         raise InputError("bad number of prompts", expected="a whole number of at least 1", found=repr(n))
     if seed:
         random.Random(seed).shuffle(order)  # noqa: S311 (an order, not a secret)
-    texts = {scenario: tuple(messages(card, strategy, scenario)) for scenario in order}
+    texts = {scenario: tuple(build_messages(card, strategy, scenario)) for scenario in order}
     return _rounds(card.id, strategy, texts, n)
 
 
@@ -220,7 +220,7 @@ def _schema_of(card: Card, strategy: str) -> dict[str, Any]:
     return {"type": "object", "properties": lines, "required": ["lines"], "additionalProperties": False}
 
 
-def as_json(
+def ask_for_json(
     prompt: Prompt,  # a prompt for the line format
     card: Card | None = None,  # that it was made from; gives the schema, for servers that hold to one
 ) -> Prompt:  # the same, asking for JSON

@@ -15,8 +15,8 @@ from ..corpora.labels import in_space
 from ..corpora.readers import read
 from ..corpora.table import Corpus, concat, space_labels
 from ..corpora.turns import remember
-from .cards import cards, load_card
-from .dialogues import SECOND_READINGS, agreed, recorded
+from .cards import list_cards, load_card
+from .dialogues import SECOND_READINGS, keep_agreed, open_recorded
 from .prompts import CONVERSATIONS, LINES
 
 # %% ../../nbs/generation/15_sources.ipynb #2973cae9
@@ -46,7 +46,7 @@ def open_corpus(
     if several != [given.text]:
         return concat([open_corpus(n, space, strategy=strategy, second_reading=second_reading) for n in several], name)
     strategies = strategies_of(strategy)
-    whole = recorded(given.card, strategies, "keep") if given.of_card else read(name)
+    whole = open_recorded(given.card, strategies, "keep") if given.of_card else read(name)
     made = in_space(_chosen(_with_history(whole), strategies, second_reading), space)
     if not len(made):
         raise InputError(f"{name} has no utterance with a label of the space {space}", expected=", ".join(space_labels(space)),
@@ -60,7 +60,7 @@ def names_of(
     "The corpora that a name stands for."
     forms, given = {"all": "conversation", "sentences": "sentences"}, CorpusName.parse(name)
     if given.card in forms:
-        return [f"{c}_synthetic" for c in cards() if load_card(c).form == forms[given.card]]
+        return [f"{c}_synthetic" for c in list_cards() if load_card(c).form == forms[given.card]]
     return [part.text for part in given.singles]
 
 
@@ -77,7 +77,7 @@ def _chosen(corpus: Corpus, strategies: Sequence[str], second_reading: str) -> C
     if "strategy" in corpus.table:
         corpus = corpus.where({"strategy": list(strategies)})
     if second_reading == "agreed" and "emotion_second" in corpus.table:
-        corpus = agreed(corpus)
+        corpus = keep_agreed(corpus)
     if second_reading == "none" and "emotion_second" in corpus.table:
         corpus = replace(corpus, table=corpus.table.drop(columns="emotion_second"))
     return corpus

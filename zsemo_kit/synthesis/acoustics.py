@@ -24,28 +24,17 @@ import pandas as pd
 from scipy.signal import find_peaks
 
 from ..core.cache import FeatureCache, default_cache, file_digest
-from ..core.errors import InputError
+from ..core.errors import InputError, import_extra
 from ..core.files import json_text
 from ..corpora.audio import RATE, audio_digest, stream_audio
 from ..corpora.cues import CUES
 from ..corpora.table import Corpus
 
 # %% ../../nbs/synthesis/21_acoustics.ipynb #cc8c48d7
-def _package(
-    name: str,  # module to import
-    extra: str,  # extra of this package that brings it
-) -> Any:  # the module
-    "An optional package, or one line that says how to get it."
-    try:
-        return __import__(name)
-    except ImportError as e:
-        raise InputError(f"the package {name} is missing", hint=f"pip install 'zsemo_kit[{extra}]'") from e
-
-
 @cache
 def _smile() -> Any:  # opensmile.Smile
     "The extractor of this process, made when it is first needed."
-    opensmile = _package("opensmile", "opensmile")
+    opensmile = import_extra("opensmile", "opensmile")
     return opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
 
 # %% ../../nbs/synthesis/21_acoustics.ipynb #fb987bf7
@@ -111,7 +100,7 @@ def _sound(
     rate: int,  # samples a second
 ) -> Any:  # parselmouth.Sound, or None where it is too short or holds no finite sound
     "Samples as Praat takes them."
-    parselmouth = _package("parselmouth", "praat")
+    parselmouth = import_extra("parselmouth", "praat")
     usable = len(samples) >= _SHORTEST * rate and np.isfinite(samples).all()
     return parselmouth.Sound(np.asarray(samples, np.float64), float(rate)) if usable else None
 
@@ -230,7 +219,7 @@ def _quality_numbers(
     floor: float,  # Hz
 ) -> dict[str, float]:
     "Harmonicity, and local jitter and shimmer of the voiced periods, with Praat's own settings."
-    call = _package("parselmouth", "praat").praat.call
+    call = import_extra("parselmouth", "praat").praat.call
     pulses = call([sound, pitch], "To PointProcess (cc)")
     periods = (0, 0, 0.0001, 0.02, 1.3)  # whole sound; shortest and longest period in s; largest ratio of neighbours
     return {"hnr": _harmonicity(sound, floor),
@@ -357,7 +346,7 @@ def measures(
     progress: bool = False,  # show a bar
 ) -> pd.DataFrame:  # one row an utterance, in order: `utterance`, the names of `MEASURES`, `problem` ("" if none)
     "Measures of every utterance, in order, on all cores; what was measured once is not measured again."
-    _package("parselmouth", "praat")  # its absence is one line here, not a problem of every file
+    import_extra("parselmouth", "praat")  # its absence is one line here, not a problem of every file
     mark = f"measures 1 praat-parselmouth {version('praat-parselmouth')}"
     numbers, problems = kept_numbers(corpus, _eleven, len(MEASURES), mark, cache=cache, jobs=jobs, progress=progress)
     table = pd.DataFrame(numbers, columns=list(MEASURES))

@@ -28,10 +28,10 @@ from ..corpora.turns import plain
 from ..generation.chat import Chat
 from ..generation.dialogues import _show
 from ..generation.forms import without_thoughts
-from ..generation.lines import _is_refusal, _unquoted, spellings
+from ..generation.lines import _is_refusal, _unquoted, list_spellings
 from ..generation.prompts import NO_SCENARIO, Prompt
-from ..generation.silver import PARTS, _wanted
-from ..generation.store import Reply, ending
+from ..generation.silver import SILVER_PARTS, _wanted
+from ..generation.store import Reply, classify_finish
 from .acoustics import QUANTILES, WORDS, Thresholds, _as_thresholds, in_words, measures, sentence
 
 # %% ../../nbs/synthesis/27_annotation.ipynb #feffc04d
@@ -256,7 +256,7 @@ _OWN = {w: claim for claim, ws in _OWN_DEGREES.items() for w in ws.split()}
 _STRONG = frozenset(("very", "extremely", "exceptionally", "remarkably"))
 _GENDERS = {w: g for g, ws in {"male": "he him his himself man male masculine gentleman boy guy",
                                "female": "she her hers herself woman female feminine lady girl"}.items() for w in ws.split()}
-_FEELINGS = {w: e for w, e in spellings(EMOTIONS).items() if e not in ("other",)} | {"scared": "fear"}
+_FEELINGS = {w: e for w, e in list_spellings(EMOTIONS).items() if e not in ("other",)} | {"scared": "fear"}
 
 # %% ../../nbs/synthesis/27_annotation.ipynb #f1a768bb
 _SPELT = (  # what is put otherwise before words are looked at
@@ -444,7 +444,7 @@ def _judged(
     row: Row,  # of an annotated corpus
 ) -> str:  # one of `EXPLANATION_STATUSES`
     "Whether a reply can be used."
-    end = ending(reply.finish)
+    end = classify_finish(reply.finish)
     if end == "refused" or _is_refusal(reply.text):
         return "refused"
     if end != "whole":
@@ -497,7 +497,7 @@ def with_explanations(
     annotated: Corpus,  # from `Annotator.annotate`
     chat: Chat | None = None,  # who writes; the template if None
     *,
-    parts: Sequence[str] = PARTS,  # parts of the corpus that may be sent; test only if it is named here
+    parts: Sequence[str] = SILVER_PARTS,  # parts of the corpus that may be sent; test only if it is named here
     progress: bool = False,  # show a bar
 ) -> Corpus:  # the same rows; columns explanation, explanation_by, explanation_status, explanation_reply
     """An explanation of each utterance that its measurements bear out; equal evidence is asked about once.

@@ -19,7 +19,7 @@ from ..core.widgets import Panel, widgets
 from ..corpora.audio import utterance_audio
 from ..corpora.players import player
 from ..corpora.table import Corpus
-from ..generation.cards import cards
+from ..generation.cards import list_cards
 from ..generation.sources import open_corpus
 from .acoustics import measure
 from .casting import Voice
@@ -62,7 +62,7 @@ class Audition(Panel):
         self.engine, self.profile = open_engine(engine), profile or load_profile()
         self._open = lru_cache(maxsize=None)(_sayable)
         self._read = lru_cache(maxsize=64)(self.engine.say)
-        given = list(corpora) or [f"{card}_synthetic" for card in sorted(cards(), key=_order)]
+        given = list(corpora) or [f"{card}_synthetic" for card in sorted(list_cards(), key=_order)]
         names = [(c if isinstance(c, str) else c.name, c) for c in given]
         look: dict[str, Any] = {"style": {"description_width": "initial"}, "layout": {"width": "auto", "max_width": "100%"}}
         late = {**look, "continuous_update": False}

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.cache import FeatureCache, default_cache, file_digest
-from ..core.errors import InputError
+from ..core.errors import InputError, import_extra
 from ..core.hub import has_weights, with_safetensors
 from ..corpora.audio import RATE, audio_digest, stream_audio
 from ..corpora.table import Corpus
@@ -46,10 +45,7 @@ def edits(
     hypotheses: Sequence[str],  # what was heard, one a reference
 ) -> pd.DataFrame:  # one row a pair: words (of the reference), hits, substitutions, deletions, insertions, wer
     "Edits of each utterance after `normalised`; an utterance without words in its reference has a `wer` of NaN."
-    try:
-        import jiwer
-    except ImportError as e:
-        raise InputError("the package jiwer is missing", hint="pip install 'zsemo_kit[listen]'") from e
+    jiwer = import_extra("jiwer", "listen")
     n, m = len(references), len(hypotheses)
     if n != m:
         raise InputError("references and hypotheses do not fit", expected=f"{n} of each", found=f"{m} hypotheses")
@@ -118,10 +114,7 @@ _BEAM = 3000  # states that stay in play: half the time of the default 30,000, w
 @cache
 def _decoder() -> Any:  # pocketsphinx.Decoder
     "The decoder of this process, made when it is first needed."
-    try:
-        pocketsphinx = import_module("pocketsphinx")
-    except ImportError as e:
-        raise InputError("the package pocketsphinx is missing", hint="pip install 'zsemo_kit[listen]'") from e
+    pocketsphinx = import_extra("pocketsphinx", "listen")
     return pocketsphinx.Decoder(loglevel="FATAL", cmn="batch", maxhmmpf=_BEAM)
 
 # %% ../../nbs/synthesis/23_listen.ipynb #97a20802

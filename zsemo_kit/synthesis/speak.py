@@ -29,7 +29,7 @@ from ..core.parallel import in_order
 from ..corpora.audio import RATE, load_audio, save_audio
 from ..corpora.corpus_name import CorpusName
 from ..corpora.table import Corpus
-from ..generation.cards import cards, load_card
+from ..generation.cards import list_cards, load_card
 from .casting import Engine, EngineError, Voice, cast
 from .conditions import conditions_of, randomised
 from .injection import Profile, inject, load_profile
@@ -59,7 +59,7 @@ def _told_languages(corpus: Corpus) -> list[str]:
     "What column and card say of each row; empty where neither does."
     table = corpus.table
     names = table["card"] if "card" in table else pd.Series(corpus.name, table.index)
-    known = {c: load_card(c).language for c in cards()}
+    known = {c: load_card(c).language for c in list_cards()}
     spoken = {name: known.get(CorpusName.parse(str(name)).base, "") for name in set(names)}
     of_card = [spoken[name] for name in names]
     if "language" not in table:

@@ -20,8 +20,8 @@ import numpy as np
 import openai
 
 from ..core.errors import InputError
-from ..core.proxies import client_options, proxy_of
-from ..generation.servers import OPENAI_URL, api_key, check_url, hopeless, no_reply, shown, split_query
+from ..core.proxies import client_options, proxy_of, without_password
+from ..generation.servers import OPENAI_URL, api_key, check_url, find_fatal, describe_error, split_query
 from .casting import Engine, EngineError, Voice, named_voices
 from .languages import language_tag, nearest, no_voice
 
@@ -177,14 +177,14 @@ class SpeechServer(Engine):
     @property
     def fingerprint(self) -> str:  # type: ignore[override]
         "Server, model and what is asked of it; a server does not promise the same samples twice."
-        return "|".join(["openai", shown(self.base_url), self.model, self._format, *self._more.values()])
+        return "|".join(["openai", without_password(self.base_url), self.model, self._format, *self._more.values()])
 
     @property
     def licence(self) -> str:  # type: ignore[override]
         "The terms of whose server it is."
         if self.base_url.rstrip("/") == OPENAI_URL:
             return "OpenAI's terms hold: speech costs money, and who hears it must be told that no human speaks."
-        return f"The terms of the server at {shown(self.base_url)} and of its model {self.model} hold."
+        return f"The terms of the server at {without_password(self.base_url)} and of its model {self.model} hold."
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_client", "_lock", "_key")}
@@ -204,7 +204,7 @@ class SpeechServer(Engine):
         of_it = {c for c in codes if c == code or (c.split("-")[0] == code.split("-")[0] and "-" not in language_tag(language))}
         fit = [v for v in self._known if not v.language or v.language in of_it]
         if not fit:
-            raise no_voice(f"the server at {shown(self.base_url)}", language, codes)
+            raise no_voice(f"the server at {without_password(self.base_url)}", language, codes)
         return tuple(replace(v, language=language_tag(language)) for v in fit)
 
     def _own(self) -> tuple[Voice, ...]:
@@ -258,13 +258,13 @@ class SpeechServer(Engine):
 
     def _refusal(self, error: openai.APIError, text: str, voice: Voice) -> InputError:
         "What an error of the server means for the other texts."
-        where, no = shown(self.base_url), no_reply(error, self._key)
+        where, no = without_password(self.base_url), describe_error(error, self._key)
         if _of_voice(error, voice.id, no.said):
             hint = "name its voices with --voices (voices=), with genders: anna:female,tom:male"
             refused = _VoiceError(f"{where} does not take the voice {voice.id!r}", found=no.said, hint=hint)
             refused.offered = tuple(_offered(error.message))
             return refused
-        ends = hopeless(no, self.base_url, self.model, proxy_of(self.base_url))
+        ends = find_fatal(no, self.base_url, self.model, proxy_of(self.base_url))
         if ends:
             return EngineError(ends.what, found=ends.found, hint=ends.hint)
         return InputError(f"{where} does not speak {text[:40]!r}", found=no.said)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from transformers.utils import logging as transformers_logging
 from ..core.cache import Compute, FeatureCache, default_cache, file_digest
 from ..core.errors import InputError
 from ..core.hub import has_weights, with_safetensors
-from ..corpora.turns import TURN
+from ..corpora.table import Corpus
+from ..corpora.turns import TURN, texts_of
 
 # %% ../../nbs/training/30_encoders.ipynb #56223250
 @dataclass(frozen=True)
@@ -327,6 +328,9 @@ class TextEncoder:
     cache: FeatureCache  # where features are kept
     state: int  # `weights_state` of the weights that the fingerprint stands for
 
+    modality: ClassVar[str] = "text"
+    layers: ClassVar[int] = 1  # only the last one is read
+
     @classmethod
     def load(
         cls,
@@ -371,6 +375,27 @@ class TextEncoder:
         for i, value in enumerate(self.cache.values(keys, work, self.width)):
             values[starts[i] : starts[i + 1]] = value
         return Frames(values, starts)
+
+    def features(
+        self,
+        corpus: Corpus,  # with text
+        reads: str,  # vector | layers | frames
+        *,
+        layer: int | None = None,  # of encoders of speech
+        context: int = 0,  # previous turns that are read with an utterance
+        keep: bool = True,  # in the cache; False for a fine-tuned encoder that is used once
+        progress: bool = False,  # show a bar
+    ) -> np.ndarray | Frames:  # (n, width), (n, 1, width), or frames
+        "What `Encoder` promises, of text."
+        if layer is not None or reads not in ("vector", "layers", "frames"):
+            asked = reads if layer is None else f"layer {layer}"
+            raise InputError(f"the text encoder {self.name!r} gives no {asked}",
+                             expected="vector, layers or frames of its last layer")
+        texts = texts_of(corpus, context)
+        if reads == "frames":
+            return self.frames(texts, progress)
+        x = self.encode(texts, progress) if keep else _pool_uncached(self, texts)
+        return x[:, None] if reads == "layers" else x
 
     def tokens(self, texts: Sequence[str]) -> list[Tokens]:
         "The texts as the model reads them."
@@ -449,6 +474,17 @@ def compute(
         host, keep = values.cpu().numpy(), pool.cpu().numpy()
         for i, value, used in zip(rows, host, keep, strict=True):
             yield i, value if kind == "mean" else value[used]
+
+# %% ../../nbs/training/30_encoders.ipynb #9ef6324e
+def _pool_uncached(
+    encoder: TextEncoder,  # a fine-tuned model
+    texts: Sequence[str],  # what is read
+) -> np.ndarray:  # (n, width)
+    "Vectors past the cache."
+    out = np.zeros((len(texts), encoder.width), np.float32)
+    for i, value in compute(encoder, texts, "mean"):
+        out[i] = value[0]
+    return out
 
 # %% ../../nbs/training/30_encoders.ipynb #a9bcf0c4
 def _keys(

@@ -9,16 +9,18 @@ __all__ = ['STAGES', 'TRAININGS', 'below_of', 'defaults', 'Merits']
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..core.errors import InputError
 from ..corpora.table import Corpus, space_labels
 from ..corpora.turns import texts_of
-from .config import FitConfig
-from .conversation import Conversation, fit_conversation
+from .conversation import ContextRecipe, Conversation, FusionRecipe, JointRecipe, fit_conversation
 from .encoders import TextEncoder
 from .fit import Model, fit
+from .heads import FinetuneRecipe, MLPRecipe
+from .recipes import Recipe
 from .stages import Part, Stages, stage_name
 from .upstreams import SpeechEncoder
 
@@ -27,6 +29,8 @@ STAGES: dict[str, tuple[str, ...]] = {  # stage: the stages that it stands on
     "text_1": (), "text_2": ("text_1",), "audio_1": (), "audio_2": ("audio_1",), "fusion": ("text_2", "audio_2"),
 }
 TRAININGS = ("hierarchical", "joint")  # stage by stage, or fusion and all below it at once
+_WAYS = {*((stage, "hierarchical") for stage in STAGES), ("fusion", "joint")}
+_PARTS = {"text_2": "context", "audio_2": "context", "fusion": "fusion"}  # stage above utterances: its part
 
 # %% ../../nbs/training/33_merits.ipynb #921a1d6c
 def below_of(
@@ -37,20 +41,21 @@ def below_of(
 
 # %% ../../nbs/training/33_merits.ipynb #95f031ca
 def defaults(
-    **changes: FitConfig,  # settings of a classifier, in place of ours
-) -> dict[str, FitConfig]:  # silver, finetune, mlp, context, fusion, joint
+    **changes: Recipe,  # of a part, in place of ours
+) -> dict[str, Any]:  # recipes by part: silver, finetune, mlp, context, fusion, joint
     """How each part is trained where nothing else is said.
 
     The published rate of 1e-4 collapses RoBERTa-large to one class (a five-seed reproduction); 5e-5 for MiniLM
     and 2e-5 for RoBERTa-large do not.
     """
-    tuned = FitConfig(classifier="finetune", balance="none", select="weighted_f1")
-    rest = {name: FitConfig(classifier=name, balance="none") for name in ("mlp", "context", "fusion", "joint")}
-    rest["mlp"] = replace(rest["mlp"], normalisation="source", hidden=64)
-    unknown = set(changes) - {"silver", "finetune", *rest}
+    tuned = FinetuneRecipe(balance="none", select="weighted_f1")
+    parts = {"silver": replace(tuned, epochs=2), "finetune": tuned,
+             "mlp": MLPRecipe(balance="none", normalisation="source", hidden=64), "context": ContextRecipe(balance="none"),
+             "fusion": FusionRecipe(balance="none"), "joint": JointRecipe(balance="none")}
+    unknown = set(changes) - set(parts)
     if unknown:
-        raise InputError(f"no part of MERITS-L is called {min(unknown)!r}", expected=", ".join(["silver", "finetune", *rest]))
-    return {"silver": replace(tuned, epochs=2), "finetune": tuned, **rest, **changes}
+        raise InputError(f"no part of MERITS-L is called {min(unknown)!r}", expected=", ".join(parts))
+    return parts | changes
 
 # %% ../../nbs/training/33_merits.ipynb #8b8f4039
 @dataclass(frozen=True, eq=False)
@@ -63,7 +68,7 @@ class Merits:
     text: TextEncoder  # a copy of it is tuned
     speech: SpeechEncoder | None = None  # frozen; None where only text is asked for
     silver: tuple[Corpus, Corpus] | None = None  # training and dev part with labels by an LLM; None skips pre-training
-    how: Mapping[str, FitConfig] = field(default_factory=defaults)  # settings, as `defaults` names them
+    how: Mapping[str, Any] = field(default_factory=defaults)  # settings, as `defaults` names them
     kept: Stages = field(default_factory=Stages.open)  # where stages lie
     progress: bool = False  # show bars
 
@@ -73,20 +78,20 @@ class Merits:
         training: str = "hierarchical",  # or joint, for fusion
     ) -> Model | Conversation:  # fitted
         "A fitted stage; the same call gives the same one."
-        if name not in STAGES or training not in TRAININGS or (training == "joint" and name != "fusion"):
+        if (name, training) not in _WAYS:
             raise InputError(f"no stage {name!r} with {training!r} training",
                              expected=f"{', '.join(STAGES)}; {' or '.join(TRAININGS)}, joint for fusion only")
         if training == "joint":
             return self._above("joint", (self.pretrained(), self._audio_1()))
         if name.endswith("_1"):
             return self._text_1() if name == "text_1" else self._audio_1()
-        return self._above("fusion" if name == "fusion" else "context", tuple(self.stage(n) for n in STAGES[name]))
+        return self._above(_PARTS[name], tuple(self.stage(n) for n in STAGES[name]))
 
     def pretrained(self) -> TextEncoder:
         "The text encoder after silver labels; as it was where there are none."
         if self.silver is None:
             return self.text
-        return self._tuned("silver", *self.silver, space_labels(self.silver[0].space), self.text).encoder  # type: ignore[return-value]
+        return self._tuned("silver", *self.silver, space_labels(self.silver[0].space), self.text).encoder
 
     def _text_1(self) -> Model:
         return self._tuned("finetune", self.train, self.dev, self.labels, self.pretrained())
@@ -95,14 +100,21 @@ class Merits:
         config = self.how[part]
         train, dev = _with_words(train), _with_words(dev)
         decides: list[Part] = [config, " ".join(labels), encoder.fingerprint, *_content(train, config), *_content(dev, config)]
-        return self._fitted(stage_name(part, *decides), lambda: fit(train, dev, labels, encoder, config, progress=self.progress))
+
+        def make() -> Model:
+            return fit(train, dev, labels, encoder, config, resume=True, progress=self.progress)
+
+        return self._fitted(stage_name(part, *decides), make)
 
     def _audio_1(self) -> Model:
         speech, config = self._ears(), self.how["mlp"]
         train, dev = (_heard(c, speech, self.progress) for c in (self.train, self.dev))
         inputs: list[Part] = [part for c in (train, dev) for part in (speech.means(c), " ".join(c.table.emotion))]
         name = stage_name("mlp", config, " ".join(self.labels), speech.fingerprint, *inputs)
-        return self._fitted(name, lambda: fit(train, dev, self.labels, speech, config, progress=self.progress), speech)
+        def make() -> Model:
+            return fit(train, dev, self.labels, speech, config, resume=True, progress=self.progress)
+
+        return self._fitted(name, make, speech)
 
     def _ears(self) -> SpeechEncoder:
         if self.speech is None:
@@ -120,11 +132,12 @@ class Merits:
     def _above(self, part: str, below: tuple[TextEncoder | Model | Conversation, ...]) -> Conversation:
         config, decides = self.how[part], []
         for corpus in (self.train, self.dev):
-            decides += [corpus, *(_said(part, b, corpus) for b in below)]
+            decides += [corpus, *(_said(config, b, corpus) for b in below)]
         name = stage_name(part, config, " ".join(self.labels), *decides)
 
         def make() -> Conversation:
-            return fit_conversation(self.train, self.dev, self.labels, below, config, progress=self.progress)
+            return fit_conversation(self.train, self.dev, self.labels, below, config, checkpoint=self.kept.checkpoint(name),
+                                    progress=self.progress)
 
         return self.kept.keep(name, lambda: _Lean(make()), lambda place: _Lean(Conversation.load(place, below))).stage
 
@@ -141,7 +154,7 @@ class _Lean:
 # %% ../../nbs/training/33_merits.ipynb #966818db
 def _content(
     corpus: Corpus,  # of text
-    config: FitConfig,  # how much context is read
+    config: FinetuneRecipe,  # how much context is read
 ) -> list[str]:  # words and labels
     "What a text stage learns from."
     return ["\n".join(texts_of(corpus, config.context)), " ".join(corpus.table.emotion)]
@@ -167,11 +180,11 @@ def _heard(
 
 # %% ../../nbs/training/33_merits.ipynb #c22ccfc9
 def _said(
-    part: str,  # the stage above
+    recipe: Recipe,  # of the stage above
     below: TextEncoder | Model | Conversation,  # what a stage stands on
     corpus: Corpus,  # what is read
 ) -> Part:  # all that reaches the stage
     "What a stage below says of a corpus."
     if isinstance(below, TextEncoder):
         return below.fingerprint
-    return below.inputs(corpus) if part == "joint" and isinstance(below, Model) else below.vectors(corpus)
+    return below.inputs(corpus) if isinstance(recipe, JointRecipe) and isinstance(below, Model) else below.vectors(corpus)

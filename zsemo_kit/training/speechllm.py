@@ -34,7 +34,7 @@ from ..corpora.table import Corpus
 from ..synthesis.annotation import ATTRIBUTES, Annotator, claims_of
 from .connectors import Connector, open_connector
 from .encoders import Frames, bucketed, fingerprint, model_folder, quiet
-from .fit import lasting
+from .features import resolve_name
 from .sequences import Exchange, Sequencer, SpeechLLMConfig, collated, prompt_text
 from .upstreams import SpeechEncoder
 
@@ -488,9 +488,9 @@ def _write(
     if model.history is not None:
         model.history.to_csv(folder / "history.csv", index=False)
     encoder = model.encoder
-    manifest = {"format": 1, "labels": model.labels, "config": asdict(model.config), "encoder": lasting(encoder.name),
+    manifest = {"format": 1, "labels": model.labels, "config": asdict(model.config), "encoder": resolve_name(encoder.name),
                 "own_terms": encoder.own_terms, "fingerprint": encoder.fingerprint,
-                "llm": "llm" if own else lasting(model.llm.name), "mark": "" if own else model.llm.mark}
+                "llm": "llm" if own else resolve_name(model.llm.name), "mark": "" if own else model.llm.mark}
     (folder / _MANIFEST).write_text(json_text(manifest, indent=1) + "\n", encoding="utf-8")
 
 # %% ../../nbs/training/34_speechllm.ipynb #94d2eeac

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -262,6 +262,8 @@ class SpeechEncoder:
     state: int = field(repr=False)  # mark of the weights that the fingerprint stands for
     found: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict, repr=False)  # bad utterances
 
+    modality: ClassVar[str] = "speech"
+
     @classmethod
     def load(
         cls,
@@ -326,6 +328,33 @@ class SpeechEncoder:
         for i, value in enumerate(self.cache.values(keys, compute, width, chunk)):
             values[starts[i] : starts[i] + len(value)] = value
         return Frames(values, starts)
+
+    def features(
+        self,
+        corpus: Corpus,  # with audio
+        reads: str,  # vector | layers | frames
+        *,
+        layer: int | None = None,  # the one that is read; None: all
+        context: int = 0,  # of encoders of text
+        keep: bool = True,  # in the cache, always: this encoder is frozen
+        progress: bool = False,  # show a bar
+    ) -> np.ndarray | Frames:  # (n, width), (n, layers, width), or frames with the layers side by side
+        "What `Encoder` promises, of speech; a vector is the mean over layers of the means over time."
+        if context or reads not in ("vector", "layers", "frames"):
+            raise InputError(f"the speech encoder {self.name!r} gives no {'context' if context else reads}",
+                             expected="vector, layers or frames of single utterances")
+        if reads == "frames":
+            return self.frames(corpus, "all" if layer is None else layer, progress)
+        x = self.means(corpus, progress)
+        if layer is not None:
+            if not -self.layers <= layer < self.layers:
+                raise InputError(f"{self.name!r} has no layer {layer}", expected=f"0 to {self.layers - 1}")
+            x = x[:, [range(self.layers)[layer]]]
+        return x if reads == "layers" else x.mean(1)
+
+    def within(self, max_tokens: int) -> "SpeechEncoder":
+        "The same encoder: sound is read whole."
+        return self
 
     @property
     def problems(self) -> pd.DataFrame:  # utterance, audio, problem, corpus
