@@ -21,7 +21,8 @@ from tqdm.auto import tqdm
 from ..core.errors import InputError
 from ..core.parallel import in_order
 from ..corpora.audio import RATE, AudioError, audio_path, open_part
-from ..corpora.files import AUDIO, as_on_disk, local_path
+from ..corpora.files import AUDIO, as_on_disk
+from ..corpora.own import local_path
 from ..corpora.readers import read
 from ..corpora.stretches import stretches
 from ..corpora.table import Corpus, escapes
