@@ -69,13 +69,15 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
     BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder / "bert")
     BertModel(BertConfig(vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                         intermediate_size=16, max_position_embeddings=32, initializer_range=0.2)).save_pretrained(folder / "bert")
+                         intermediate_size=16, max_position_embeddings=32, initializer_range=0.2)
+              ).save_pretrained(folder / "bert")
     HubertModel(HubertConfig(hidden_size=8, num_hidden_layers=2, num_attention_heads=1, intermediate_size=8, conv_dim=(4, 4),
                              conv_stride=(5, 64), conv_kernel=(10, 64), num_conv_pos_embeddings=4,
                              num_conv_pos_embedding_groups=1)).save_pretrained(folder / "hubert")
     Wav2Vec2FeatureExtractor().save_pretrained(folder / "hubert")
-    return Toy(spoken(folder, "train", 6), spoken(folder, "dev", 3), TextEncoder.load(str(folder / "bert"), folder / "c", "cpu"),
-               SpeechEncoder.load("egemaps", folder / "c", "cpu"), SpeechEncoder.load(str(folder / "hubert"), folder / "c", "cpu"))
+    cache = folder / "c"
+    return Toy(spoken(folder, "train", 6), spoken(folder, "dev", 3), TextEncoder.load(str(folder / "bert"), cache, "cpu"),
+               SpeechEncoder.load("egemaps", cache, "cpu"), SpeechEncoder.load(str(folder / "hubert"), cache, "cpu"))
 
 
 # the registry
@@ -178,7 +180,7 @@ def test_a_new_head_comes_back_from_disk(toy: Toy, tmp_path: Path) -> None:
     assert np.array_equal(again.predict(toy.dev), model.predict(toy.dev))
     assert settings_of("wide")["lr"] == 1e-2 and "context" not in settings_of("wide")
     del recipes._RECIPES["wide"]
-    with pytest.raises(InputError, match="unknown classifier; .* found 'wide'; run the cell that registers it"):
+    with pytest.raises(InputError, match=r"unknown classifier; .* found 'wide'; run the cell that registers it"):
         Model.load(folder, toy.network)
 
 
@@ -279,8 +281,8 @@ def test_cached_features_are_still_found(toy: Toy, tmp_path: Path) -> None:
     with wave.open(str(tmp_path / "a.wav"), "wb") as f:
         f.setparams((1, 2, 16_000, 0, "NONE", ""))
         f.writeframes((3000 * np.sin(np.arange(8000) / 20)).astype("<i2").tobytes())
-    table = pd.DataFrame({"utterance": ["a", "b"], "dialogue": "d", "turn": [0, 1], "speaker": ["x", "y"], "text": ["Yes.", "No!"],
-                          "emotion": "sad", "audio": "a.wav"})
+    table = pd.DataFrame({"utterance": ["a", "b"], "dialogue": "d", "turn": [0, 1], "speaker": ["x", "y"], "emotion": "sad",
+                          "text": ["Yes.", "No!"], "audio": "a.wav"})
     corpus = Corpus("c", table, tmp_path, space="four")
 
     def key(encoder: Any, mark: str, reads: str, **settings: Any) -> str:
@@ -307,7 +309,8 @@ def test_a_model_of_the_old_format_says_how_to_make_it_again(toy: Toy, tmp_path:
     for made, name, load in ((model, "model.json", Model.load), (stage, "conversation.json", Conversation.load)):
         file = made.save(tmp_path / name) / name
         file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 1}))
-        with pytest.raises(InputError, match="another version of zsemo_kit; expected format 2; found format 1; train it again") as e:
+        told = "another version of zsemo_kit; expected format 2; found format 1; train it again"
+        with pytest.raises(InputError, match=told) as e:
             load(file.parent)
         assert "\n" not in str(e.value)
 
@@ -337,7 +340,9 @@ def cut_off(monkeypatch: pytest.MonkeyPatch, rounds: int) -> None:
 
 
 @pytest.mark.parametrize("classifier", SHORT)
-def test_a_training_that_was_cut_off_comes_to_the_same_numbers(classifier: str, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_was_cut_off_comes_to_the_same_numbers(
+    classifier: str, toy: Toy, monkeypatch: pytest.MonkeyPatch,
+) -> None:
     recipe = configure(classifier, seed=2, patience=0, **SHORT[classifier])
 
     def train(resume: bool) -> Model:
