@@ -24,7 +24,7 @@ from zsemo_kit.training.conversation import Conversation, ContextRecipe, fit_con
 from zsemo_kit.training.encoders import TextEncoder
 from zsemo_kit.training.fit import Model, fit
 from zsemo_kit.training.heads import HeadRecipe
-from zsemo_kit.training.loop import Data, Job, LoopRecipe, optimise
+from zsemo_kit.training.loop import Data, TrainingJob, LoopRecipe, optimise
 from zsemo_kit.training.recipes import configure, find_recipe, recipe_names, register, settings_of
 from zsemo_kit.training.stages import Checkpoint
 from zsemo_kit.training.upstreams import SpeechEncoder
@@ -218,7 +218,8 @@ def test_what_a_method_does_not_take_is_one_line_with_what_it_takes(classifier: 
 def test_every_method_says_what_it_reads() -> None:
     for name in recipe_names():
         recipe = find_recipe(name)
-        assert recipe.__doc__ and recipe.reads in recipes.READS and configure(name) == recipe() and recipe.classifier == name
+        assert recipe.__doc__ and recipe.reads in recipes.INPUT_FORMS
+        assert configure(name) == recipe() and recipe.classifier == name
         assert configure(name, **{k: None for k in settings_of(name)}) == recipe(), "None takes the default"
     assert set(recipe_names("text")) == {"logistic", "svm", "linear", "conv", "finetune"}
     assert set(recipe_names("speech")) == {"logistic", "svm", "linear", "weighted_sum", "mlp", "attentive"}
@@ -327,16 +328,16 @@ SHORT: dict[str, dict[str, Any]] = {
 
 def cut_off(monkeypatch: pytest.MonkeyPatch, rounds: int) -> None:
     "The next training is interrupted after so many rounds; a checkpoint is written after each."
-    real, left = Job.scores, [rounds]
+    real, left = TrainingJob.scores, [rounds]
 
-    def scores(job: Job, model: nn.Module) -> dict[str, Any]:
+    def scores(job: TrainingJob, model: nn.Module) -> dict[str, Any]:
         if not left[0]:
             raise KeyboardInterrupt
         left[0] -= 1
         return real(job, model)
 
     monkeypatch.setattr(Checkpoint, "is_due", lambda *_: True)
-    monkeypatch.setattr(Job, "scores", scores)
+    monkeypatch.setattr(TrainingJob, "scores", scores)
 
 
 @pytest.mark.parametrize("classifier", SHORT)
@@ -356,8 +357,8 @@ def test_a_training_that_was_cut_off_comes_to_the_same_numbers(
     (point,) = points.glob(f"{classifier}-*.pt")
     assert len(torch.load(point, weights_only=True)["history"]) == 2
     judged: list[int] = []
-    real = Job.scores
-    monkeypatch.setattr(Job, "scores", lambda job, model: judged.append(1) or real(job, model))
+    real = TrainingJob.scores
+    monkeypatch.setattr(TrainingJob, "scores", lambda job, model: judged.append(1) or real(job, model))
     again = train(True)
     assert len(judged) == recipe.epochs - 2 and not list(points.glob("*.pt"))
     pd.testing.assert_frame_equal(again.history.drop(columns="seconds"), whole.history.drop(columns="seconds"), check_exact=True)
@@ -395,7 +396,7 @@ def clouds(recipe: LoopRecipe, weights: list[float]) -> nn.Module:
     rng, y = np.random.default_rng(0), np.repeat([0, 1], 32)
     points = torch.from_numpy((rng.standard_normal((64, 6)) + y[:, None]).astype(np.float32))
     targets, data = np.eye(2, dtype=np.float32)[y], Data(np.ones(64, int), lambda units: {"input": points[units]})
-    job = Job(recipe, data, targets, np.array(weights, np.float32), None, data, targets, y, torch.device("cpu"), False)
+    job = TrainingJob(recipe, data, targets, np.array(weights, np.float32), None, data, targets, y, torch.device("cpu"), False)
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
     optimise(network, job)
