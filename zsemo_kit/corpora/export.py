@@ -209,7 +209,7 @@ def _readme(title: str, sizes: Sequence[dict[str, int]], labels: Sequence[str], 
 # %% ../../nbs/corpora/09_export.ipynb #1eb44ed5
 def _apart(fold: _Fold, across: bool) -> str:
     "What keeps test and dev apart from training, in words."
-    dev, test = (" and ".join(part.table.attrs.get("apart", [])) for part in fold[1:])
+    dev, test = (" and ".join(part.apart) for part in fold[1:])
     testing = "the test part is another corpus" if across else f"the test part is apart by {test or 'the corpus itself'}"
     return f"{testing}, the dev part by {dev or 'the corpus itself'}"
 

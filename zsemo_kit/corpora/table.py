@@ -173,6 +173,7 @@ class Corpus:
     table: pd.DataFrame = field(repr=False)  # one utterance a row; extra columns are kept
     root: Path = Path()  # folder that `audio` paths are relative to
     space: str = "all"  # label space of the column `emotion`
+    apart: tuple[str, ...] = field(default=(), repr=False)  # of a split's part: columns of which no value is in the other part
 
     def __post_init__(self) -> None:
         table = _numbers(_complete(self.table, self.name), self.name)
@@ -294,7 +295,8 @@ def _save_in_place(corpus: Corpus, folder: Path) -> Path:
 
 
 def _manifest(corpus: Corpus) -> str:
-    return json_text({"format": 1, "name": corpus.name, "space": corpus.space, "utterances": len(corpus)}, indent=1) + "\n"
+    told = {"format": 1, "name": corpus.name, "space": corpus.space, "utterances": len(corpus)}
+    return json_text(told | ({"apart": list(corpus.apart)} if corpus.apart else {}), indent=1) + "\n"
 
 
 # %% ../../nbs/corpora/00_table.ipynb #175e7caa
@@ -302,7 +304,7 @@ def _load(folder: Path) -> Corpus:
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         table = pd.read_parquet(folder / "table.parquet")
-        return Corpus(manifest["name"], table, folder, manifest["space"])
+        return Corpus(manifest["name"], table, folder, manifest["space"], tuple(manifest.get("apart", ())))
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
