@@ -13,9 +13,9 @@ import pytest
 
 from zsemo_kit.analysis.datacard import write_data_card, export_audformat, export_datasets
 from zsemo_kit.cli import main
-from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import save_audio
-from zsemo_kit.corpora.files import read_path
+from zsemo_kit.corpora.own import read_path
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.sources import open_corpus
 

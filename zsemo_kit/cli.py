@@ -440,8 +440,8 @@ _BESIDE = {
 @app.command(epilog="Example: ZSEMO_CORPORA=~/corpora zsemo corpora")
 def corpora(as_json: Json = False) -> None:
     "List the corpora that the kit reads: what is found in ZSEMO_CORPORA, and where to ask for the rest."
-    from zsemo_kit.corpora.fetch import sources
-    from zsemo_kit.corpora.readers import available, find, nearly, told_root
+    from zsemo_kit.corpora.catalogue import corpus_facts
+    from zsemo_kit.corpora.readers import available, describe_root, find, find_likely
     from zsemo_kit.generation.cards import list_cards
     table = available()
     if as_json:
@@ -450,16 +450,17 @@ def corpora(as_json: Json = False) -> None:
     for row in table.itertuples():
         get = f"found: {row.folder}" if row.found else f"zsemo fetch {row.corpus}" if row.fetch else "not found"
         _say(f"{row.corpus:<14} {get:<24} {row.licence}")
-        if not row.found and (likely := nearly(str(row.corpus))):
+        if not row.found and (likely := find_likely(str(row.corpus))):
             _say(f"{'':<14} is this it? {likely}")
         if get == "not found":
-            _say(f"{'':<14} {sources()[str(row.corpus)].get('clone') or f'ask: {row.page}'}")
+            _say(f"{'':<14} {corpus_facts(str(row.corpus)).clone or f'ask: {row.page}'}")
     _say("\nMeasured or labelled by others, beside meld:")
     for name, what in _BESIDE.items():
         folder = find(name)
         _say(f"{name:<14} {f'found: {folder.name}' if folder else 'not found':<24} {what}")
-    _say(f"\n{told_root()}")
+    _say(f"\n{describe_root()}")
     _say(f"cards with recorded replies, always here: {', '.join(list_cards())}")
+
 
 # %% ../nbs/51_cli.ipynb #862ad09b
 @app.command(epilog="Example: zsemo doctor meld · zsemo doctor meld /data/MELD.Raw")
@@ -478,14 +479,16 @@ def doctor(
 
 def _cut_audio(name: str, folder: Path | None) -> None:
     "WAVs from videos, and a line for each utterance that has no sound."
-    from zsemo_kit.core.errors import InputError
-    from zsemo_kit.corpora.fetch import cut_audio, sources
+    from zsemo_kit.corpora.catalogue import corpus_facts, corpus_names
+    from zsemo_kit.corpora.fetch import cut_audio
     from zsemo_kit.corpora.readers import find
-    if "videos" not in sources().get(name, {}):
-        raise InputError(f"no sound is cut for {name!r}", expected="meld", hint=f"see zsemo fetch {name}")
+    from zsemo_kit.core.errors import InputError
+    videos = {known: corpus_facts(known).videos for known in corpus_names() if corpus_facts(known).videos}
+    if name not in videos:
+        raise InputError(f"no sound is cut for {name!r}", expected=" or ".join(videos), hint=f"see zsemo fetch {name}")
     place = find(name) if folder is None else folder / name if (folder / name).is_dir() else folder
     if place is None:
-        hint = f"zsemo fetch {name} first; then {sources()[name]['videos']}"
+        hint = f"zsemo fetch {name} first; then {videos[name]}"
         raise InputError(f"{name} was not found", expected="its folder in ZSEMO_CORPORA, or --folder", hint=hint)
     cut, problems = cut_audio(name, place)
     for row in problems.itertuples():
@@ -704,11 +707,12 @@ def _to_label(corpus: str, transcripts: str, progress: bool) -> "Corpus":
     "The corpus as it was read, with its own words or with what is heard."
     import warnings
 
-    from zsemo_kit.core.errors import InputError
+    from zsemo_kit.corpora.corpus_name import CorpusName
     from zsemo_kit.corpora.readers import read
+    from zsemo_kit.core.errors import InputError
     from zsemo_kit.generation.silver import SILVER_PARTS
     from zsemo_kit.generation.sources import open_corpus
-    chosen = open_corpus(corpus, "all", second_reading="none") if corpus.endswith("_synthetic") else read(corpus)
+    chosen = open_corpus(corpus, "all", second_reading="none") if CorpusName.parse(corpus).written else read(corpus)
     if transcripts != "own":
         from zsemo_kit.synthesis.listen import open_listener, transcribe_corpus
         with warnings.catch_warnings():

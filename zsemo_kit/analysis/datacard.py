@@ -19,11 +19,12 @@ from .tables import format_markdown
 from ..core.errors import InputError
 from ..core.files import json_text
 from ..corpora.audio import audio_path, open_part
+from ..corpora.catalogue import corpus_names
 from ..corpora.export import refuse_export
 from zsemo_kit.corpora.formats import (
     Written, is_synthetic, require_synthetic, split_names, usable, write_audformat, write_datasets,
 )
-from ..corpora.readers import READERS, find, read
+from ..corpora.readers import find, read
 from ..corpora.table import Corpus
 from ..generation.cards import Card, list_cards, load_card
 from ..generation.prompts import build_messages
@@ -152,7 +153,7 @@ def _overlap(corpus: Corpus, known: Mapping[str, Card]) -> str:
     "What the lines have in common with the corpora that the cards describe, where those are found."
     parts = []
     for name, card in known.items():
-        if name not in READERS or find(name) is None:
+        if name not in corpus_names() or find(name) is None:
             parts.append(f"`{name}`: the real corpus was not at hand, so overlap with it was **not measured**.")
             continue
         real = read(name)

@@ -12,25 +12,14 @@ from typing import Any
 import pandas as pd
 
 from .runs import to_records
+from ..corpora.corpus_name import CorpusName
 
 # %% ../../nbs/analysis/44_names.ipynb #b69766d8
-_CORPORA = {
-    "meld": "MELD", "iemocap": "IEMOCAP", "msp_podcast": "MSP-Podcast", "msp_improv": "MSP-IMPROV", "emorynlp": "EmoryNLP",
-    "dailydialog": "DailyDialog", "ravdess": "RAVDESS", "emodb": "Emo-DB", "nemo": "nEMO", "crema_d": "CREMA-D", "tess": "TESS",
-    "savee": "SAVEE", "esd": "ESD", "cmu_mosi": "CMU-MOSI", "cmu_mosei": "CMU-MOSEI", "all": "of all cards",
-}  # fmt: skip
-
-
 def name_corpus(
     name: str,  # such as meld_synthetic, or several joined by +
 ) -> str:  # "synthetic MELD"
     "A corpus, or several together, as a reader knows them."
-    parts = []
-    for part in name.split("+"):
-        bare = part.strip().removesuffix("_synthetic")
-        made = "synthetic " if part.strip().endswith("_synthetic") else ""
-        parts.append(made + (_CORPORA.get(bare, bare) if made or bare != "all" else bare))
-    return " + ".join(parts)
+    return CorpusName.parse(name).display
 
 # %% ../../nbs/analysis/44_names.ipynb #4d35e3e0
 _SPACES = {"four": "four emotions", "seven": "seven emotions", "all": "all its emotions", "sentiment": "three sentiments",
@@ -120,9 +109,8 @@ def name_source_part(
     targets: Sequence[str],  # every corpus that is tested
 ) -> str:  # "the other real corpora + synthetic sentences"
     "A source by the part that it plays for its target."
-    parts, others = [p.strip() for p in source.split("+")], [t for t in targets if t != target]
-    said = []
-    if len(others) > 1 and set(others) <= set(parts):
-        said, parts = ["the other real corpora"], [p for p in parts if p not in others]
-    said += ["the target's own card, synthetic" if p == f"{target}_synthetic" else name_corpus(p) for p in parts]
+    parts, others = CorpusName.parse(source).singles, [t for t in targets if t != target]
+    said = ["the other real corpora"] if len(others) > 1 and set(others) <= {p.text for p in parts} else []
+    parts = tuple(p for p in parts if not said or p.text not in others)
+    said += ["the target's own card, synthetic" if p.card == target else p.display for p in parts]
     return " + ".join(said)

@@ -29,13 +29,6 @@ def _classes(table: pa.Table) -> dict[str, list[str]]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
-
-def _named(values: Sequence[Any], names: Sequence[str] | None) -> list[Any]:
-    "Numbers of classes as their names; -1 is none."
-    if not names:
-        return list(values)
-    return [names[v] if isinstance(v, int) and 0 <= v < len(names) else "" if v in (-1, None) else v for v in values]
-
 # %% ../../nbs/corpora/01_arrow.ipynb #4ef99047
 @cache
 def _unpacked() -> tempfile.TemporaryDirectory[str]:
@@ -70,10 +63,6 @@ def _sounds(values: Sequence[Any], folder: Path) -> list[Any]:
     return paths
 
 # %% ../../nbs/corpora/01_arrow.ipynb #67fce5f2
-def _holds_sound(column: pa.ChunkedArray) -> bool:
-    return pa.types.is_struct(column.type) and any(f.name == "bytes" for f in column.type)
-
-
 @dataclass(frozen=True)
 class Records:
     "What an Arrow file holds."
@@ -93,9 +82,11 @@ def arrow_records(
         raise InputError(f"cannot read {path}", expected="Parquet or Arrow", found=" ".join(str(e).split())[:200]) from e
     classes, folder = _classes(table), None
     for name in columns:
-        if _holds_sound(table[name]):
+        if pa.types.is_struct(table[name].type) and any(f.name == "bytes" for f in table[name].type):  # sound
             folder = folder or Path(tempfile.mkdtemp(dir=_unpacked().name))
             columns[name] = _sounds(columns[name], folder)
-        columns[name] = _named(columns[name], classes.get(name))
+        if names := classes.get(name):  # -1 is none
+            columns[name] = [names[v] if isinstance(v, int) and 0 <= v < len(names) else "" if v in (-1, None) else v
+                             for v in columns[name]]
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return Records(rows, folder, classes)

@@ -19,11 +19,8 @@ _BLOCKS = 50  # a second
 _SILENT = -100.0  # dB of full scale of a block without any sound
 
 
-def _levels(
-    blocks: Iterator[np.ndarray],  # of a file, (frames, channels)
-    rate: int,  # frames a second
-) -> np.ndarray:  # dB of full scale of each 20 ms, whatever the phase of the channels
-    "The level of a recording, block by block; what is left at the end is less than a block."
+def _levels(blocks: Iterator[np.ndarray], rate: int) -> np.ndarray:
+    "dB of full scale of each 20 ms, whatever the phase of the channels, of blocks (frames, channels); a rest is left out."
     size, found, rest = max(1, rate // _BLOCKS), [], np.empty((0, 1), np.float32)
     for block in blocks:
         block = np.concatenate([rest, block]) if len(rest) else block

@@ -22,6 +22,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..core.errors import InputError
+from ..corpora.corpus_name import CorpusName
 from ..corpora.table import Corpus
 from .cards import Card, load_card
 from .chat import Chat
@@ -241,7 +242,7 @@ def read_again(
     table = corpus.table
     texts = sorted(set(table.loc[table["strategy"].isin(CONVERSATIONS), "text"]))
     random.Random(seed).shuffle(texts)  # noqa: S311 (an order, not a secret)
-    name = corpus.name.removesuffix("_synthetic")
+    name = CorpusName.parse(corpus.name).base
     asked = {second_prompt(name, text).messages[0]["content"]: text for text in texts}
     heard: dict[str, str] = {}
     with tqdm(total=len(texts), unit="line", disable=not progress) as bar:
