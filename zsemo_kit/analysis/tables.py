@@ -20,6 +20,7 @@ from .compare import compare_pair, judge_comparisons
 from .runs import KEYS, Runs, find_role, flatten_value, sort_rows, to_records
 from .scores import METRIC_NAMES, METRICS, count_confusions, format_score, score_counts, average_seeds
 from ..core.errors import InputError
+from ..corpora.corpus_name import CorpusName
 from ..generation.sources import names_of
 
 # %% ../../nbs/analysis/45_tables.ipynb #f3cecdb0
@@ -328,11 +329,10 @@ def classify_source(
     target: str,  # name of the corpus that scores
 ) -> str:  # one of SOURCE_KINDS
     "What a source is, seen from a target."
-    parts = [name for part in source.split("+") for name in names_of(part)]
-    written = [p.endswith("_synthetic") for p in parts]
+    parts = [CorpusName.parse(name) for part in CorpusName.parse(source).singles for name in names_of(part.text)]
+    written = [bool(p.card) for p in parts]
     if all(written):
-        own = parts == [f"{target}_synthetic"]
-        return SOURCE_KINDS[0] if own else SOURCE_KINDS[1] if len(parts) > 1 else SOURCE_KINDS[2]
+        return SOURCE_KINDS[0] if [p.card for p in parts] == [target] else SOURCE_KINDS[1] if len(parts) > 1 else SOURCE_KINDS[2]
     return SOURCE_KINDS[5] if any(written) else SOURCE_KINDS[3] if len(parts) == 1 else SOURCE_KINDS[4]
 
 # %% ../../nbs/analysis/45_tables.ipynb #41efee74
