@@ -20,7 +20,8 @@ from zsemo_kit.corpora.cues import CUES
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.synthesis import acoustics
 from zsemo_kit.synthesis.acoustics import (
-    EGEMAPS, MEASURES, SPOKEN, Thresholds, cues, egemaps, in_words, kept_numbers, measure, measures, nuclei, sentence, sentences,
+    EGEMAPS, MEASURES, SPOKEN, Thresholds, compute_cached, extract_egemaps, find_nuclei, measure, measure_corpus,
+    measure_cues, to_words, write_sentence, write_sentences,
 )
 
 opensmile = pytest.importorskip("opensmile")
@@ -65,8 +66,8 @@ def test_names_and_order_are_the_library_s_own() -> None:
 def test_numbers_are_the_library_s_own(sound: np.ndarray) -> None:
     smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
     expected = smile.process_signal(sound, RATE).to_numpy()[0]
-    np.testing.assert_array_equal(egemaps(sound), expected)
-    np.testing.assert_array_equal(egemaps(sound), expected)  # the extractor keeps nothing from one sound to the next
+    np.testing.assert_array_equal(extract_egemaps(sound), expected)
+    np.testing.assert_array_equal(extract_egemaps(sound), expected)  # the extractor keeps nothing from one sound to the next
 
 
 def test_the_extractor_is_made_once() -> None:
@@ -75,15 +76,15 @@ def test_the_extractor_is_made_once() -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 10, 400, 1599])
 def test_too_short_for_egemaps_is_nan(n: int) -> None:
-    out = egemaps(voice(120)[:n])
+    out = extract_egemaps(voice(120)[:n])
     assert out.shape == (88,) and out.dtype == np.float32 and np.isnan(out).all()
 
 
 @pytest.mark.filterwarnings("error")
 def test_egemaps_is_finite_from_a_tenth_of_a_second_on_and_says_nothing() -> None:
-    assert np.isfinite(egemaps(voice(120)[:1600])).all()
-    assert np.isfinite(egemaps(noise(1))).all()
-    assert np.isnan(egemaps(np.zeros(RATE, np.float32))).all()
+    assert np.isfinite(extract_egemaps(voice(120)[:1600])).all()
+    assert np.isfinite(extract_egemaps(noise(1))).all()
+    assert np.isnan(extract_egemaps(np.zeros(RATE, np.float32))).all()
 
 
 # pitch
@@ -152,14 +153,14 @@ def test_silence_around_speech_changes_only_the_duration() -> None:
 
 @pytest.mark.parametrize("a_second", [2, 3, 4, 5, 6, 7])
 def test_syllables_of_swelling_noise_are_counted(a_second: int) -> None:
-    found = nuclei(beats(noise(4), a_second), voiced=False)
+    found = find_nuclei(beats(noise(4), a_second), voiced=False)
     assert len(found) == pytest.approx(4 * a_second, rel=0.05, abs=1)  # noise has peaks of its own
 
 
 @pytest.mark.parametrize("a_second", [2, 3, 4, 5, 6, 7])
 def test_syllables_of_a_swelling_voice_are_counted(a_second: int) -> None:
     sound = beats(voice(150, 4), a_second)
-    found = nuclei(sound)
+    found = find_nuclei(sound)
     assert len(found) == 4 * a_second
     np.testing.assert_allclose(found, (np.arange(4 * a_second) + 0.5) / a_second, atol=0.04)
     assert measure(sound)["articulation_rate"] == pytest.approx(a_second, rel=0.08)
@@ -219,7 +220,7 @@ def test_too_short_has_a_duration_only(n: int) -> None:
                          ids=["zeros", "direct current", "faint", "nan"])
 def test_silence_has_a_duration_only(sound: np.ndarray) -> None:
     assert unmeasured(measure(sound)) == set(MEASURES) - {"duration"}
-    assert len(nuclei(sound)) == 0
+    assert len(find_nuclei(sound)) == 0
 
 
 def test_unvoiced_sound_has_a_level_and_no_pitch() -> None:
@@ -233,7 +234,7 @@ def test_unvoiced_sound_has_a_level_and_no_pitch() -> None:
 def test_measure_never_fails(seed: int, n: int, gain: float) -> None:
     sound = gain * np.random.default_rng(seed).uniform(-1, 1, n)
     assert list(measure(sound)) == list(MEASURES)
-    assert egemaps(sound).shape == (88,)
+    assert extract_egemaps(sound).shape == (88,)
 
 
 def test_another_rate_gives_the_same_numbers() -> None:
@@ -245,7 +246,7 @@ def test_another_rate_gives_the_same_numbers() -> None:
 # the eight cues
 
 def cue(samples: np.ndarray, rate: int = RATE) -> dict[str, float]:
-    return dict(zip(CUES, cues(samples, rate).tolist(), strict=True))
+    return dict(zip(CUES, measure_cues(samples, rate).tolist(), strict=True))
 
 
 def test_cues_are_praat_s_with_its_defaults() -> None:
@@ -260,8 +261,8 @@ def test_cues_are_praat_s_with_its_defaults() -> None:
     n = call(pitch, "Count voiced frames")
     expected = [3.0, call(level, "Get mean", 0, 0, "dB"), call(level, "Get standard deviation", 0, 0),
                 call(pitch, "Get mean", 0, 0, "Hertz"), call(pitch, "Get standard deviation", 0, 0, "Hertz") * (1 - 1 / n) ** 0.5,
-                high - low, len(nuclei(x)) / 3, call(hnr, "Get mean", 0, 0)]
-    found = cues(x)
+                high - low, len(find_nuclei(x)) / 3, call(hnr, "Get mean", 0, 0)]
+    found = measure_cues(x)
     assert found.dtype == np.float32 and found.shape == (8,)
     assert np.allclose(found, expected, rtol=0.01, atol=0.05), dict(zip(CUES, zip(found, expected, strict=True), strict=True))
 
@@ -293,7 +294,7 @@ def test_digital_silence_has_no_level() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**31), st.integers(0, 9000), st.sampled_from([0.0, 1e-6, 1.0, 1e6]))
 def test_cues_never_fail(seed: int, n: int, gain: float) -> None:
-    found = cues(gain * np.random.default_rng(seed).normal(size=n))
+    found = measure_cues(gain * np.random.default_rng(seed).normal(size=n))
     assert found.shape == (8,) and not np.isinf(found).any()
 
 
@@ -319,7 +320,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_two_processes_give_what_one_gives(corpus: Corpus, tmp_path: Path) -> None:
-    serial, both = measures(corpus, cache=tmp_path / "one", jobs=1), measures(corpus, cache=tmp_path / "two", jobs=2)
+    serial, both = measure_corpus(corpus, cache=tmp_path / "one", jobs=1), measure_corpus(corpus, cache=tmp_path / "two", jobs=2)
     pd.testing.assert_frame_equal(serial, both, check_exact=True)
     assert serial.utterance.tolist() == corpus.table.utterance.tolist()
     assert list(serial) == ["utterance", *MEASURES, "problem"]
@@ -327,7 +328,7 @@ def test_two_processes_give_what_one_gives(corpus: Corpus, tmp_path: Path) -> No
 
 
 def test_a_bad_file_is_a_row_with_its_problem(corpus: Corpus) -> None:
-    table = measures(corpus, jobs=1).set_index("utterance")
+    table = measure_corpus(corpus, jobs=1).set_index("utterance")
     assert (table.problem[:24] == "").all()
     assert all(table.problem[u] for u in ("broken", "gone", "none")) and table.problem["silent"] == ""
     assert table.loc[["broken", "gone", "none"], list(MEASURES)].isna().all(axis=None)
@@ -336,7 +337,7 @@ def test_a_bad_file_is_a_row_with_its_problem(corpus: Corpus) -> None:
 
 def test_what_was_measured_is_not_measured_again(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its sound, bit for bit; a problem is told every time."""
-    first = measures(corpus, cache=tmp_path, jobs=1)
+    first = measure_corpus(corpus, cache=tmp_path, jobs=1)
     direct = pd.DataFrame([measure(load_audio(corpus.root / f"{i}.wav")) for i in range(24)])
     pd.testing.assert_frame_equal(first[list(MEASURES)][:24], direct, check_exact=True)
 
@@ -344,12 +345,12 @@ def test_what_was_measured_is_not_measured_again(corpus: Corpus, tmp_path: Path,
         raise AssertionError("measured again")
 
     monkeypatch.setattr(acoustics, "measure", refuse)
-    again = measures(corpus, cache=tmp_path, jobs=1)
+    again = measure_corpus(corpus, cache=tmp_path, jobs=1)
     pd.testing.assert_frame_equal(first, again, check_exact=True)
     turned = replace(corpus, table=corpus.table.iloc[::-1].assign(utterance=lambda t: "new " + t.utterance))
-    pd.testing.assert_frame_equal(measures(turned, cache=tmp_path, jobs=1)[list(MEASURES)],
+    pd.testing.assert_frame_equal(measure_corpus(turned, cache=tmp_path, jobs=1)[list(MEASURES)],
                                   first[list(MEASURES)][::-1].reset_index(drop=True), check_exact=True)
-    assert "measured again" in measures(corpus, cache=tmp_path / "other", jobs=1).problem[0]
+    assert "measured again" in measure_corpus(corpus, cache=tmp_path / "other", jobs=1).problem[0]
 
 
 def test_measuring_that_was_cut_off_goes_on(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,13 +364,13 @@ def test_measuring_that_was_cut_off_goes_on(corpus: Corpus, tmp_path: Path, monk
         return [float(len(samples))]
 
     with pytest.raises(KeyboardInterrupt):
-        kept_numbers(corpus, tiring, 1, "tired", cache=tmp_path, jobs=1)
-    numbers, _ = kept_numbers(corpus, tiring, 1, "tired", cache=tmp_path, jobs=1)
+        compute_cached(corpus, tiring, 1, "tired", cache=tmp_path, jobs=1)
+    numbers, _ = compute_cached(corpus, tiring, 1, "tired", cache=tmp_path, jobs=1)
     assert len(calls) == 13 + 25 - 10 and np.isfinite(numbers[:24]).all()
 
 
 def test_an_empty_corpus_has_an_empty_table(corpus: Corpus) -> None:
-    table = measures(corpus.where({"utterance": "nobody"}))
+    table = measure_corpus(corpus.where({"utterance": "nobody"}))
     assert len(table) == 0 and list(table) == ["utterance", *MEASURES, "problem"]
 
 
@@ -396,7 +397,7 @@ def people(n: int = 400) -> tuple[pd.DataFrame, list[str]]:
 
 def test_shares_of_the_words_are_those_of_the_quantiles() -> None:
     table, genders = people()
-    words = in_words(table, Thresholds.fit(table, genders), genders)
+    words = to_words(table, Thresholds.fit(table, genders), genders)
     for gender in ("female", "male"):
         shares = words.pitch_mean[np.array(genders) == gender].value_counts(normalize=True)
         expected = {"very low": 0.1, "low": 0.15, "normal": 0.5, "high": 0.15, "very high": 0.1}
@@ -406,7 +407,7 @@ def test_shares_of_the_words_are_those_of_the_quantiles() -> None:
 def test_three_words() -> None:
     table, genders = people()
     three = Thresholds.fit(table, genders, quantiles=(0.3, 0.7), words=("low", "normal", "high"))
-    assert set(in_words(table, three, genders).pitch_mean) == {"low", "normal", "high"}
+    assert set(to_words(table, three, genders).pitch_mean) == {"low", "normal", "high"}
 
 
 def test_an_unknown_gender_and_a_rare_one_fall_back_to_all() -> None:
@@ -422,19 +423,19 @@ def test_words_rise_with_the_number(values: list[float]) -> None:
     table = pd.DataFrame({"x": values})
     reference = Thresholds.fit(table, ["unknown"] * len(values))
     rank = {w: i for i, w in enumerate(reference.words)}
-    ordered = in_words(table.sort_values("x"), reference, ["unknown"] * len(values)).x.map(rank)
+    ordered = to_words(table.sort_values("x"), reference, ["unknown"] * len(values)).x.map(rank)
     assert ordered.is_monotonic_increasing
 
 
 def test_a_measure_that_never_changes_is_normal() -> None:
     table = pd.DataFrame({"x": [2.0] * 30})
-    assert set(in_words(table, Thresholds.fit(table, ["male"] * 30), ["male"] * 30).x) == {"normal"}
+    assert set(to_words(table, Thresholds.fit(table, ["male"] * 30), ["male"] * 30).x) == {"normal"}
 
 
 def test_what_was_not_measured_has_no_word() -> None:
     table, genders = people()
     table.loc[0, "pitch_mean"] = math.nan
-    words = in_words(table.assign(stranger=1.0), Thresholds.fit(table, genders), genders)
+    words = to_words(table.assign(stranger=1.0), Thresholds.fit(table, genders), genders)
     assert words.pitch_mean[0] == "" and "stranger" not in words
     assert words.index.equals(table.index)
 
@@ -468,7 +469,7 @@ def test_bad_words_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="genders"):
         Thresholds.fit(table, genders[:-1])
     with pytest.raises(InputError, match="genders"):
-        in_words(table, Thresholds.fit(table, genders), genders[:-1])
+        to_words(table, Thresholds.fit(table, genders), genders[:-1])
     with pytest.raises(InputError, match="'hnr'"):
         Thresholds.fit(table, genders).of("male", "hnr")
     with pytest.raises(InputError):
@@ -477,10 +478,10 @@ def test_bad_words_are_refused(tmp_path: Path) -> None:
 
 def test_sentences() -> None:
     words = {m: "high" for m in SPOKEN}
-    assert sentence(words, "female") == "a woman speaks with high pitch, high pitch variation, high volume and high speed"
-    assert sentence({"hnr": "low"}, "male", {"hnr": "clarity"}) == "a man speaks with low clarity"
-    assert sentence({}, "unknown") == sentence({"pitch_mean": ""}) == "somebody speaks"
-    assert sentences(pd.DataFrame([words, words]), ["female", "male"])[1].startswith("a man")
+    assert write_sentence(words, "female") == "a woman speaks with high pitch, high pitch variation, high volume and high speed"
+    assert write_sentence({"hnr": "low"}, "male", {"hnr": "clarity"}) == "a man speaks with low clarity"
+    assert write_sentence({}, "unknown") == write_sentence({"pitch_mean": ""}) == "somebody speaks"
+    assert write_sentences(pd.DataFrame([words, words]), ["female", "male"])[1].startswith("a man")
 
 
 # real speech
@@ -492,7 +493,7 @@ def test_ravdess_has_seven_syllables_a_sentence(corpora_dir: Path) -> None:
         pytest.skip("no RAVDESS here")
     from zsemo_kit.corpora.audio import load_audio
     sounds = {f: load_audio(f) for f in files}
-    assert np.mean([len(nuclei(s)) for s in sounds.values()]) == pytest.approx(7, abs=0.7)
+    assert np.mean([len(find_nuclei(s)) for s in sounds.values()]) == pytest.approx(7, abs=0.7)
     pitch = {f: measure(s)["pitch_mean"] for f, s in sounds.items()}
     women, men = ([v for f, v in pitch.items() if int(f.stem[-2:]) % 2 == odd] for odd in (0, 1))
     assert np.mean(women) > np.mean(men) + 40

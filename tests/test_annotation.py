@@ -23,10 +23,11 @@ from zsemo_kit.corpora.table import EMOTIONS, Corpus
 from zsemo_kit.generation.chat import Chat
 from zsemo_kit.generation.prompts import Prompt
 from zsemo_kit.generation.store import Reply, ReplyStore
-from zsemo_kit.synthesis.acoustics import MEASURES, in_words, measures
+from zsemo_kit.synthesis.acoustics import MEASURES, measure_corpus, to_words
 from zsemo_kit.synthesis.annotation import (
-    ATTRIBUTES, CONTRADICTORY, EXPLANATION_STATUSES, GENDER_LIMIT, KINDS, LETTERS, LEVELS, UNITS, Annotator, answer_text,
-    check_kind, claims_of, explanation_prompt, gender_limit, traced, with_explanations,
+    ANSWER_PARTS, ANSWER_TYPES, ATTRIBUTES, ATTRIBUTE_UNITS, CONTRADICTORY, EXPLANATION_STATUSES, GENDER_LIMIT, LEVELS,
+    Annotator, add_explanations, build_explanation_prompt, check_answer_type, extract_claims, fit_gender_limit, trace_claims,
+    write_answer,
 )
 
 pytest.importorskip("parselmouth")
@@ -82,14 +83,14 @@ def made(annotator: Annotator, new: Corpus, place: Path) -> Corpus:
 @pytest.mark.parametrize("levels", LEVELS)
 def test_thresholds_are_the_quantiles_of_each_gender_of_the_reference(train: Corpus, place: Path, levels: int) -> None:
     fitted = Annotator.fit(train, levels=levels, cache=place / "cache")
-    table = measures(train, cache=place / "cache")
+    table = measure_corpus(train, cache=place / "cache")
     for gender in ("male", "female"):
         own = table[train.table.gender == gender]
         for measure in ATTRIBUTES.values():
             np.testing.assert_allclose(fitted.thresholds.of(gender, measure), own[measure].quantile(list(LEVELS[levels][0])))
     assert (fitted.levels, fitted.reference) == (levels, "voices") and fitted.thresholds.words == LEVELS[levels][1]
     annotated = fitted.annotate(train, cache=place / "cache").table
-    words = in_words(table[list(MEASURES)], fitted.thresholds, train.table.gender.tolist())
+    words = to_words(table[list(MEASURES)], fitted.thresholds, train.table.gender.tolist())
     assert all(annotated[a].tolist() == words[m].tolist() for a, m in ATTRIBUTES.items())
     if levels == 3:
         assert 8 <= (annotated[annotated.gender == "male"].pitch == "low").sum() <= 10  # 30 % of 30
@@ -121,7 +122,7 @@ def test_what_cannot_be_measured_has_no_words_and_a_problem(made: Corpus, name: 
 def test_noise_has_a_level_and_no_voice(made: Corpus) -> None:
     row = row_of(made, "hiss unknown")
     assert [row[c] for c in ("pitch", "speed", "heard_gender", "problem")] == [""] * 4 and row["volume"]
-    assert answer_text("sad", row, "EGPSV").startswith("sad: somebody speaks with ")
+    assert write_answer("sad", row, "EGPSV").startswith("sad: somebody speaks with ")
 
 
 def test_gender_can_be_measured_against_the_corpus(annotator: Annotator, new: Corpus, place: Path) -> None:
@@ -137,7 +138,7 @@ def test_annotating_twice_is_annotating_once(annotator: Annotator, made: Corpus,
 
 
 def test_an_empty_corpus_is_annotated_and_explained(annotator: Annotator, new: Corpus, place: Path) -> None:
-    none = with_explanations(annotator.annotate(new.where({"utterance": "nobody"}), cache=place / "cache"))
+    none = add_explanations(annotator.annotate(new.where({"utterance": "nobody"}), cache=place / "cache"))
     assert len(none) == 0 and {"pitch", "explanation"} <= set(none.table)
 
 
@@ -164,7 +165,7 @@ def reference_limit(pitch: list[float], genders: list[str]) -> float:
 @given(st.lists(st.integers(80, 400), min_size=20, max_size=40), st.lists(st.integers(80, 400), min_size=20, max_size=40))
 def test_no_limit_tells_genders_apart_better(men: list[int], women: list[int]) -> None:
     pitch, genders = [float(p) for p in men + women], ["male"] * len(men) + ["female"] * len(women)
-    limit, recall = gender_limit(pitch, genders)
+    limit, recall = fit_gender_limit(pitch, genders)
     above = np.array(pitch) > limit
     own = (above[len(men) :].mean() + 1 - above[: len(men)].mean()) / 2
     assert own == pytest.approx(recall) and recall >= reference_limit(pitch, genders) - 1e-9
@@ -172,9 +173,9 @@ def test_no_limit_tells_genders_apart_better(men: list[int], women: list[int]) -
 
 def test_few_or_unmeasured_speakers_leave_the_documented_limit() -> None:
     for pitch, genders in (([100.0] * 50, ["male"] * 50), ([math.nan] * 50, ["male", "female"] * 25), ([], [])):
-        limit, recall = gender_limit(pitch, genders)
+        limit, recall = fit_gender_limit(pitch, genders)
         assert limit == GENDER_LIMIT and math.isnan(recall)
-    assert gender_limit([100.0, 300.0] * 20, ["male", "female"] * 20) == (GENDER_LIMIT, 1.0)  # the nearest of equally good ones
+    assert fit_gender_limit([100.0, 300.0] * 20, ["male", "female"] * 20) == (GENDER_LIMIT, 1.0)  # of equals, the nearest
 
 
 # the file
@@ -219,17 +220,17 @@ TEXT = st.text(max_size=40) | st.sampled_from(
     ["A man said: very loud!", 'He "whispered" high pitch', "don't", "low, low", "\u201cso\u201d", "x" * 300])
 ROWS = st.fixed_dictionaries({"heard_gender": st.sampled_from(["", "male", "female"]), "text": TEXT,
                               "pitch": WORD, "speed": WORD, "volume": WORD})
-KIND = st.sampled_from(KINDS) | st.sets(st.sampled_from("GPSVT")).map(lambda s: check_kind("E" + "".join(sorted(s))))
+KIND = st.sampled_from(ANSWER_TYPES) | st.sets(st.sampled_from("GPSVT")).map(lambda s: check_answer_type("E" + "".join(s)))
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.sampled_from([*EMOTIONS, ""]), ROWS, KIND)
 def test_an_answer_reads_back_as_what_it_was_made_of(emotion: str, row: dict[str, str], kind: str) -> None:
-    told = answer_text(emotion, row, kind)
-    said = {"emotion": emotion} | {LETTERS[k]: row["heard_gender" if k == "G" else LETTERS[k]] for k in kind[1:]}
+    told = write_answer(emotion, row, kind)
+    said = {"emotion": emotion} | {ANSWER_PARTS[k]: row["heard_gender" if k == "G" else ANSWER_PARTS[k]] for k in kind[1:]}
     spoken = normal_text(said.get("text", ""))
     said["text"] = spoken if any(c.isalnum() for c in spoken) else ""  # a lone accent is nothing that is said
-    found = claims_of(told)
+    found = extract_claims(told)
     found |= {"text": normal_text(found["text"])} if "text" in found else {}
     assert found == {k: v for k, v in said.items() if v}
     assert "\n" not in told and (not emotion or told == emotion or told.startswith(f"{emotion}: "))
@@ -237,18 +238,18 @@ def test_an_answer_reads_back_as_what_it_was_made_of(emotion: str, row: dict[str
 
 def test_the_form_of_an_answer() -> None:
     row = {"heard_gender": "female", "pitch": "high", "speed": "normal", "volume": "low", "text": "kids are talking by the door"}
-    assert answer_text("happy", row) == (
+    assert write_answer("happy", row) == (
         'happy: a woman says "kids are talking by the door" with high pitch, normal speed and low volume.')
-    assert answer_text("", row, "EGPSV") == "a woman speaks with high pitch, normal speed and low volume."
-    assert answer_text("happy", row, "E") == answer_text("happy", {}) == answer_text("happy", {"text": math.nan}) == "happy"
-    assert answer_text("happy", row, "EP") == "happy: somebody speaks with high pitch."
-    assert answer_text("happy", row, "EG") == "happy: a woman speaks."
-    assert answer_text("happy", pd.Series(row), "ETG") == 'happy: a woman says "kids are talking by the door".'
+    assert write_answer("", row, "EGPSV") == "a woman speaks with high pitch, normal speed and low volume."
+    assert write_answer("happy", row, "E") == write_answer("happy", {}) == write_answer("happy", {"text": math.nan}) == "happy"
+    assert write_answer("happy", row, "EP") == "happy: somebody speaks with high pitch."
+    assert write_answer("happy", row, "EG") == "happy: a woman speaks."
+    assert write_answer("happy", pd.Series(row), "ETG") == 'happy: a woman says "kids are talking by the door".'
     for wrong in ("", "G", "EE", "EX", "e", "egp"):
         with pytest.raises(InputError, match="unknown answer type"):
-            answer_text("happy", row, wrong)
+            write_answer("happy", row, wrong)
     with pytest.raises(InputError, match="no answer for the emotion"):
-        answer_text("positive", row)
+        write_answer("positive", row)
 
 
 @pytest.mark.parametrize(("text", "claims"), [
@@ -281,7 +282,7 @@ def test_the_form_of_an_answer() -> None:
     ('<think>"sad", loud</think>calm', {"emotion": "calm"}), ("", {}), ("\n", {}), ('""', {}), ("…", {}),
 ])
 def test_claims_of_free_prose(text: str, claims: dict[str, str]) -> None:
-    assert claims_of(text) == claims
+    assert extract_claims(text) == claims
 
 
 PIECES = st.sampled_from(["high", "not", "pitch", "and", ",", "volume", "is", "very", "loud", "fast", '"', ".", "he", "happy",
@@ -294,43 +295,43 @@ def test_any_text_has_claims_in_known_words(text: str) -> None:
     levels = {*LEVELS[5][1], CONTRADICTORY}
     known = {"emotion": {*EMOTIONS, CONTRADICTORY}, "gender": {"male", "female", CONTRADICTORY}}
     known |= dict.fromkeys(ATTRIBUTES, levels)
-    found = claims_of(text)
+    found = extract_claims(text)
     assert all(k == "text" or v in known[k] for k, v in found.items())
-    assert [*found] == [a for a in LETTERS.values() if a in found]
+    assert [*found] == [a for a in ANSWER_PARTS.values() if a in found]
 
 
 def test_long_and_nasty_texts_are_read_in_no_time() -> None:
     for text in ("pitch and " * 20_000, "very " * 20_000 + "high", "a " * 50_000, '"' * 20_001, "not " * 20_000,
                  "high pitch " * 5_000, "high, " * 10_000, "pitch " * 20_000, "volume is " * 10_000):
-        claims_of(text)
+        extract_claims(text)
 
 
 # tracing
 
 def test_every_claim_comes_with_its_measurement(annotator: Annotator, made: Corpus) -> None:
     row = row_of(made, "high unknown")
-    claims = {c.attribute: c for c in traced('He says "it rains, again" with high pitch and low volume.', row, annotator)}
+    claims = {c.attribute: c for c in trace_claims('He says "it rains, again" with high pitch and low volume.', row, annotator)}
     assert {a: c.agrees for a, c in claims.items()} == {"gender": False, "pitch": row["pitch"] == "high", "volume": False,
                                                         "text": True}
     assert claims["gender"].limits == (annotator.gender_limit,) and claims["gender"].value == row["pitch_mean"]
     for a in ("pitch", "volume"):
-        assert (claims[a].value, claims[a].measured, claims[a].unit) == (row[ATTRIBUTES[a]], row[a], UNITS[a])
+        assert (claims[a].value, claims[a].measured, claims[a].unit) == (row[ATTRIBUTES[a]], row[a], ATTRIBUTE_UNITS[a])
         assert claims[a].limits == annotator.thresholds.of("female", ATTRIBUTES[a])
     assert claims["text"].limits == () and math.isnan(claims["text"].value)
 
 
 def test_the_template_is_borne_out_always(annotator: Annotator, made: Corpus) -> None:
     for _, row in made.table.iterrows():
-        assert all(c.agrees for c in traced(answer_text("sad", row), row, annotator))
-        assert all(c.agrees for c in traced(answer_text("", row), row, annotator))
+        assert all(c.agrees for c in trace_claims(write_answer("sad", row), row, annotator))
+        assert all(c.agrees for c in trace_claims(write_answer("", row), row, annotator))
 
 
 def test_what_was_not_measured_bears_nothing_out(annotator: Annotator, made: Corpus) -> None:
     row = row_of(made, "gone unknown")
-    assert [c.agrees for c in traced("a man with low pitch, loud and fast", row, annotator)] == [False] * 4
+    assert [c.agrees for c in trace_claims("a man with low pitch, loud and fast", row, annotator)] == [False] * 4
     with pytest.raises(InputError, match="annotate it first"):
-        traced("loud", {"text": ""}, annotator)
-    assert [c.agrees for c in traced("loud and quiet", made.table.iloc[0], annotator)] == [False]  # contradictory
+        trace_claims("loud", {"text": ""}, annotator)
+    assert [c.agrees for c in trace_claims("loud and quiet", made.table.iloc[0], annotator)] == [False]  # contradictory
 
 
 # explanations
@@ -362,7 +363,7 @@ def annotated(*rows: dict[str, Any]) -> Corpus:
 
 def explained(rule: Any, *rows: dict[str, Any], finish: str = "stop", **more: Any) -> tuple[pd.DataFrame, list[str]]:
     parrot = Parrot(rule, finish)
-    return with_explanations(annotated(*rows), parrot, **more).table, parrot.heard  # type: ignore[arg-type]
+    return add_explanations(annotated(*rows), parrot, **more).table, parrot.heard  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("answer", "status"), [
@@ -381,7 +382,7 @@ def test_a_reply_is_kept_as_far_as_the_measurement_bears_it_out(answer: str | No
     if status == "kept":
         assert row.explanation == row.explanation_reply and answer is not None and row.explanation in answer
     else:
-        assert row.explanation == answer_text("sad", row)
+        assert row.explanation == write_answer("sad", row)
         assert row.explanation_reply == (answer or "")
 
 
@@ -423,18 +424,18 @@ def test_whatever_is_replied_the_explanation_is_borne_out(answer: str, row: dict
     table, _ = explained(lambda _: answer, row)
     only = table.iloc[0]
     assert only.explanation_status in EXPLANATION_STATUSES
-    claims = claims_of(only.explanation)
+    claims = extract_claims(only.explanation)
     assert claims.pop("emotion", "sad") == "sad"
     seen = {**row, "gender": row["heard_gender"]}
     assert all(normal_text(v) == normal_text(seen[k]) for k, v in claims.items())
 
 
 def test_the_template_needs_no_model_and_explaining_twice_replaces() -> None:
-    once = with_explanations(annotated({}, {"split": "test"}))
+    once = add_explanations(annotated({}, {"split": "test"}))
     assert set(once.table.explanation_status) == {"template"} and set(once.table.explanation_reply) == {""}
-    pd.testing.assert_frame_equal(with_explanations(once).table, once.table)
+    pd.testing.assert_frame_equal(add_explanations(once).table, once.table)
     with pytest.raises(InputError, match="annotate it first"):
-        with_explanations(Corpus("raw", pd.DataFrame({"utterance": ["u"], "text": ["x"], "emotion": ["sad"]})))
+        add_explanations(Corpus("raw", pd.DataFrame({"utterance": ["u"], "text": ["x"], "emotion": ["sad"]})))
 
 
 def test_a_server_is_asked_once_and_never_again(tmp_path: Path) -> None:
@@ -450,10 +451,10 @@ def test_a_server_is_asked_once_and_never_again(tmp_path: Path) -> None:
                          {"text": "#do:filtered"})
         url = f"http://127.0.0.1:{port}/v1"
         with ReplyStore(tmp_path / "replies.sqlite") as store:
-            table = with_explanations(mine, Chat("fake", url, store, max_retries=0)).table
+            table = add_explanations(mine, Chat("fake", url, store, max_retries=0)).table
         with ReplyStore(tmp_path / "replies.sqlite") as store:
             chat = Chat("fake", url, store, max_retries=0)
-            pd.testing.assert_frame_equal(with_explanations(mine, chat).table, table)
+            pd.testing.assert_frame_equal(add_explanations(mine, chat).table, table)
             assert (chat.sent, chat.reused) == (0, 4)
     finally:
         server.terminate()
@@ -463,7 +464,7 @@ def test_a_server_is_asked_once_and_never_again(tmp_path: Path) -> None:
 
 
 def test_prompts_hold_words_alone() -> None:
-    system, user = explanation_prompt("sad", EVIDENCE).messages
+    system, user = build_explanation_prompt("sad", EVIDENCE).messages
     assert (system["role"], user["role"]) == ("system", "user")
     assert user["content"].splitlines()[:6] == ["Speaker: male", "Pitch: high", "Speed: normal", "Volume: low",
                                                 'Words: "It rains."', "Emotion: sad"]

@@ -17,8 +17,8 @@ from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.synthesis import counterfactual
 from zsemo_kit.synthesis.acoustics import measure
 from zsemo_kit.synthesis.annotation import ATTRIBUTES
-from zsemo_kit.synthesis.conditions import speech_level
-from zsemo_kit.synthesis.counterfactual import CONTROL, EDITS, Edit, edit_sound, edited, limited
+from zsemo_kit.synthesis.conditions import measure_speech_level
+from zsemo_kit.synthesis.counterfactual import CONTROL, EDITS, Edit, edit_corpus, edit_sound, limit_peaks
 
 pytest.importorskip("parselmouth")
 
@@ -43,7 +43,7 @@ def small(root: Path, **sounds: np.ndarray) -> Corpus:
 def quietly(corpus: Corpus, edit: str, cache: Path) -> tuple[Corpus, list[str]]:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        return edited(corpus, edit, cache=cache), [str(w.message) for w in said]
+        return edit_corpus(corpus, edit, cache=cache), [str(w.message) for w in said]
 
 
 def moves(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
@@ -82,7 +82,7 @@ def test_levels_are_those_of_the_original_to_a_tenth() -> None:
     plain = voice(peak=0.05)
     for name, edit in EDITS.items():
         made, lost = edit_sound(plain, edit)
-        assert lost < 0.01 and abs(speech_level(made) - speech_level(plain) - edit.gain) < 0.1, name
+        assert lost < 0.01 and abs(measure_speech_level(made) - measure_speech_level(plain) - edit.gain) < 0.1, name
 
 
 @settings(max_examples=60, deadline=None)
@@ -90,7 +90,7 @@ def test_levels_are_those_of_the_original_to_a_tenth() -> None:
 def test_the_limiter_never_amplifies_and_never_clips(peak: float, seed: int, n: int) -> None:
     samples = np.random.default_rng(seed).standard_normal(n).astype(np.float32) ** 3
     samples = samples * np.float32(peak / max(1e-6, np.abs(samples).max(initial=0)))
-    made = limited(samples)
+    made = limit_peaks(samples)
     assert made.dtype == np.float32 and made.shape == samples.shape
     assert (np.abs(made) <= np.abs(samples) + 1e-6).all() and (made * samples >= 0).all()
     assert np.abs(made).max(initial=0) <= np.float32(0.97)
@@ -101,7 +101,7 @@ def test_the_limiter_never_amplifies_and_never_clips(peak: float, seed: int, n: 
 def test_the_limiter_leaves_alone_what_is_far_from_a_peak() -> None:
     samples = np.full(8000, 0.5, np.float32)
     samples[4000] = 2
-    made = limited(samples)
+    made = limit_peaks(samples)
     far = np.abs(np.arange(8000) - 4000) > 200
     assert np.allclose(made[far], 0.5) and np.abs(np.diff(made[far])).max() < 1e-6
     assert np.abs(np.diff(np.delete(made, 4000))).max() < 0.02  # no corner
@@ -110,7 +110,7 @@ def test_the_limiter_leaves_alone_what_is_far_from_a_peak() -> None:
 def test_a_full_recording_gets_louder_as_far_as_it_can_and_it_is_told(tmp_path: Path) -> None:
     corpus = small(tmp_path, full=voice(peak=0.97), quiet=voice(peak=0.05))
     made, said = quietly(corpus, "louder", tmp_path / "cache")
-    gains = [speech_level(utterance_audio(made, i)) - speech_level(utterance_audio(corpus, i)) for i in range(2)]
+    gains = [measure_speech_level(utterance_audio(made, i)) - measure_speech_level(utterance_audio(corpus, i)) for i in range(2)]
     assert 1 < gains[0] < 7.5 and abs(gains[1] - 8) < 0.1
     assert np.allclose(made.table["limited"], [8 - gains[0], 0], atol=0.1)
     short = f"{made.table['limited'][0]:.1f} dB (median)"
@@ -175,7 +175,7 @@ def test_what_cannot_be_edited_is_told_and_left_out(tmp_path: Path) -> None:
     assert made.table["utterance"].tolist() == ["good"] and len(said) == 1 and "\n" not in said[0]
     assert said[0].startswith("small, none: ") and said[0].count("1 left out: ") == 3 and said[0].endswith("2 more reasons")
     with pytest.raises(InputError, match="nothing could be edited"):
-        edited(whole.where({"utterance": ["gone", "none"]}), "none", cache=tmp_path / "cache")
+        edit_corpus(whole.where({"utterance": ["gone", "none"]}), "none", cache=tmp_path / "cache")
 
 
 def test_who_interrupts_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_who_interrupts_loses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(counterfactual, "_make_one", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        edited(corpus, "softer", cache=tmp_path / "cache")
+        edit_corpus(corpus, "softer", cache=tmp_path / "cache")
     stamps = [p.stat().st_mtime_ns for p in done]
     monkeypatch.setattr(counterfactual, "_make_one", whole)
     made, _ = quietly(corpus, "softer", tmp_path / "cache")
@@ -200,7 +200,7 @@ def test_who_interrupts_loses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("edit", ["", "Louder", "pitch", "loud"])
 def test_unknown_edits_are_refused(tmp_path: Path, edit: str) -> None:
     with pytest.raises(InputError, match=r"unknown edit .*; expected one of pitch up, pitch down, faster"):
-        edited(small(tmp_path, a=voice()), edit, cache=tmp_path)
+        edit_corpus(small(tmp_path, a=voice()), edit, cache=tmp_path)
 
 
 @pytest.mark.parametrize("samples", [np.zeros(RATE), np.empty(0), np.full(RATE, np.nan), voice()[:500]])
@@ -215,7 +215,7 @@ def test_a_sound_without_voice_is_edited_too() -> None:
     for name, edit in EDITS.items():
         made, _ = edit_sound(hiss, edit)
         assert abs(len(made) / len(hiss) * edit.manner.tempo - 1) < 0.05, name
-        assert abs(speech_level(made) - speech_level(hiss) - edit.gain) < 0.2, name
+        assert abs(measure_speech_level(made) - measure_speech_level(hiss) - edit.gain) < 0.2, name
 
 
 def test_real_speech_moves_where_it_should(corpora_dir: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit.analysis.results import gather
+from zsemo_kit.analysis.runs import gather
 from zsemo_kit.batch import expand, load_study
 from zsemo_kit.cli import main
 from zsemo_kit.corpora.audio import load_audio, save_audio
@@ -35,7 +35,7 @@ from zsemo_kit.generation.silver import read_silver
 from zsemo_kit.generation.store import RecordedStore, Reply, ReplyStore
 from zsemo_kit.synthesis.annotation import Annotator
 from zsemo_kit.synthesis.injection import load_profile
-from zsemo_kit.synthesis.spoken import spoken_text
+from zsemo_kit.synthesis.spoken import make_speakable
 from zsemo_kit.training.explain import read_scp
 
 _SHARED: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True, "database": None}
@@ -278,7 +278,7 @@ def test_replies(text: str, strategy: str, finish: str) -> None:
         lines = parse(Reply("k", "m", text, finish), card, strategy, "joy" if strategy == "utterances" else "-")
         assert lines and all(line.status != "kept" or line.text.strip() for line in lines)
     assert read_label(text, CARD.labels) in {None, *CARD.labels}
-    assert isinstance(spoken_text(text[:2000]), str)
+    assert isinstance(make_speakable(text[:2000]), str)
 
 
 MEGABYTE = 1_000_000

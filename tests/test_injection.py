@@ -17,18 +17,17 @@ from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, levelled, save_audio
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.cards import list_cards, load_card
+from zsemo_kit.synthesis.acoustics import to_praat, track_pitch
 from zsemo_kit.synthesis.injection import fit_profile, inject, load_profile, open_profile
 from zsemo_kit.synthesis.resynthesis import (
     BOUNDS,
     Manner,
     Speaker,
     effort_level,
-    octave_levels,
-    pitch_track,
-    praat_sound,
-    resynthesised,
+    measure_octaves,
+    resynthesise,
 )
-from zsemo_kit.synthesis.sources import not_the_target
+from zsemo_kit.synthesis.sources import refuse_target
 
 DOCUMENTED = load_profile()
 
@@ -43,7 +42,7 @@ def voice(hertz: float = 120.0, seconds: float = 1.2) -> np.ndarray:
 
 
 def pitch(samples: np.ndarray) -> float:
-    return float(np.median(pitch_track(praat_sound(samples))[1]))
+    return float(np.median(track_pitch(to_praat(samples))[1]))
 
 
 manners = st.builds(Manner, **{name: st.floats(low - 1, high + 1) for name, (low, high) in BOUNDS.items()})
@@ -52,36 +51,36 @@ manners = st.builds(Manner, **{name: st.floats(low - 1, high + 1) for name, (low
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(manners, st.integers(0, 2**31), st.sampled_from([80.0, 130.0, 240.0]))
 def test_whatever_is_asked_for_stays_within_human_bounds(manner: Manner, seed: int, hertz: float) -> None:
-    said = resynthesised(voice(hertz), manner, np.random.default_rng(seed))
+    said = resynthesise(voice(hertz), manner, np.random.default_rng(seed))
     assert said.dtype == np.float32 and np.isfinite(said).all() and np.abs(said).max() <= 0.97
     tempo = manner.bounded().tempo
     assert 0.5 < len(said) / RATE * tempo / 1.2 < 2.0 + 2.4 * tempo, "tempo, uneven rhythm, and at most four pauses of .6 s"
-    tones = pitch_track(praat_sound(said))[1]
+    tones = track_pitch(to_praat(said))[1]
     assert not len(tones) or (np.quantile(tones, 0.05) > 45 and np.quantile(tones, 0.95) < 620)
 
 
 @pytest.mark.parametrize("semitones", [-6, -2, 0, 3, 7])
 def test_pitch_moves_by_what_was_asked(semitones: float) -> None:
-    base = pitch(resynthesised(voice(), Manner(), np.random.default_rng(0)))
-    moved = pitch(resynthesised(voice(), Manner(pitch=semitones), np.random.default_rng(0)))
+    base = pitch(resynthesise(voice(), Manner(), np.random.default_rng(0)))
+    moved = pitch(resynthesise(voice(), Manner(pitch=semitones), np.random.default_rng(0)))
     assert abs(12 * np.log2(moved / base) - semitones) < 0.4
 
 
 def test_tempo_effort_and_pauses_are_measured_as_asked() -> None:
     rng = np.random.default_rng
-    slow = resynthesised(voice(), Manner(tempo=0.8), rng(0))
+    slow = resynthesise(voice(), Manner(tempo=0.8), rng(0))
     assert len(slow) / len(voice()) == pytest.approx(1.25, abs=0.04)
-    normal, loud = (resynthesised(voice(), Manner(effort=e), rng(0)) for e in (0, 2))
-    change = octave_levels(levelled(loud)) - octave_levels(levelled(normal))
+    normal, loud = (resynthesise(voice(), Manner(effort=e), rng(0)) for e in (0, 2))
+    change = measure_octaves(levelled(loud)) - measure_octaves(levelled(normal))
     assert change[3] - change[1] == pytest.approx((42.16 - 25.01) - (41.55 - 34.75), abs=2.5), "ANSI S3.5: 1 kHz against 250 Hz"
     assert 0 < effort_level(1) < effort_level(2) < effort_level(3)
-    assert len(resynthesised(voice(), Manner(pauses=3), rng(3))) > len(normal) + RATE // 20
+    assert len(resynthesise(voice(), Manner(pauses=3), rng(3))) > len(normal) + RATE // 20
 
 
 def test_a_speaker_has_pitch_and_spectrum_of_a_person() -> None:
     man, woman = (Speaker.draw(g, np.random.default_rng(1)) for g in ("male", "female"))
     for person in (man, woman):
-        said = resynthesised(voice(), Manner(), np.random.default_rng(0), person)
+        said = resynthesise(voice(), Manner(), np.random.default_rng(0), person)
         assert abs(12 * np.log2(pitch(said) / person.pitch)) < 1
     assert 85 < man.pitch < 165 and 150 < woman.pitch < 280
 
@@ -176,7 +175,7 @@ def test_a_fitted_profile_moves_speech_as_its_corpus_does(tmp_path: Path) -> Non
     assert np.median(moved) == pytest.approx(4, abs=0.4)
     assert fitted.draw("bored", np.random.default_rng(0)).pitch < 1, "an emotion that the corpus lacks stays documented"
     with pytest.raises(InputError, match="fitted on the target 'two'"):
-        not_the_target(fitted, "two")
+        refuse_target(fitted, "two")
 
 
 def test_a_missing_file_does_not_end_the_fit(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from zsemo_kit.corpora.audio import RATE, load_audio, save_audio
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.corpora.turns import remember, texts_of
 from zsemo_kit.synthesis import listen
-from zsemo_kit.synthesis.listen import Recogniser, edits, normalised, open_listener, transcribe, transcribed, wer
+from zsemo_kit.synthesis.listen import Recogniser, count_edits, normalise_words, open_listener, transcribe, transcribe_corpus, wer
 from zsemo_kit.synthesis.voices import open_engine
 
 pytest.importorskip("jiwer")
@@ -136,7 +136,7 @@ TEXTS = st.lists(st.sampled_from(["a", "b", "c", "don't", "3.5"]), max_size=8).m
 @given(st.lists(st.tuples(TEXTS, TEXTS), max_size=5))
 def test_word_error_rate_is_the_pooled_edit_distance(pairs: list[tuple[str, str]]) -> None:
     said, heard = [p[0] for p in pairs], [p[1] for p in pairs]
-    table = edits(said, heard)
+    table = count_edits(said, heard)
     wrong = table.substitutions + table.deletions + table.insertions
     distances = [levenshtein(s.split(), h.split()) for s, h in pairs]
     assert wrong.tolist() == distances
@@ -148,8 +148,8 @@ def test_word_error_rate_is_the_pooled_edit_distance(pairs: list[tuple[str, str]
 
 @given(st.text(max_size=60))
 def test_normalising_twice_changes_nothing(text: str) -> None:
-    once = normalised(text)
-    assert normalised(once) == once
+    once = normalise_words(text)
+    assert normalise_words(once) == once
     assert once == once.strip() and "  " not in once
 
 
@@ -160,12 +160,12 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
     ("1,000.", "1,000"), ("", ""),
 ])
 def test_normalisation(text: str, clean: str) -> None:
-    assert normalised(text) == clean
+    assert normalise_words(text) == clean
 
 
 def test_unequal_lengths_are_refused() -> None:
     with pytest.raises(InputError, match="hypotheses"):
-        edits(["a"], ["a", "b"])
+        count_edits(["a"], ["a", "b"])
 
 
 # transformers
@@ -413,7 +413,7 @@ class Parrot:
 def test_a_corpus_in_the_words_that_are_heard(corpus: Corpus, tmp_path: Path) -> None:
     said = replace(corpus, table=corpus.table.assign(text=[f"Line {i}." for i in range(8)], mine=range(8)))
     with pytest.warns(UserWarning, match=r"3 of 8 utterances of 'c' could not be heard, 'u1' first \(column text_problem"):
-        made = transcribed(said, Parrot(), cache=tmp_path / "c")
+        made = transcribe_corpus(said, Parrot(), cache=tmp_path / "c")
     t = made.table
     assert t.text.tolist() == ["heard 5", "", "heard 8", "", "heard 11", "", "heard 14", "heard 17"]
     assert t.text_problem.ne("").tolist() == t.text.eq("").tolist() and t.text_reference.tolist() == said.table.text.tolist()
@@ -425,8 +425,8 @@ def test_a_corpus_in_the_words_that_are_heard(corpus: Corpus, tmp_path: Path) ->
 
 def test_a_second_listener_keeps_the_first_reference(corpus: Corpus, tmp_path: Path) -> None:
     said = replace(corpus, table=corpus.table.assign(text="Oh.")).where({"utterance": ["u0", "u2"]})
-    once = transcribed(said, Parrot(), cache=tmp_path / "c")
-    twice = transcribed(once, Parrot(), cache=tmp_path / "c")
+    once = transcribe_corpus(said, Parrot(), cache=tmp_path / "c")
+    twice = transcribe_corpus(once, Parrot(), cache=tmp_path / "c")
     pd.testing.assert_frame_equal(twice.table, once.table)
     assert twice.table.text_reference.tolist() == ["Oh.", "Oh."]
     folder = once.save(tmp_path / "saved")
@@ -436,21 +436,21 @@ def test_a_second_listener_keeps_the_first_reference(corpus: Corpus, tmp_path: P
 def test_the_past_is_in_the_same_words(corpus: Corpus, tmp_path: Path) -> None:
     rows = corpus.table.assign(dialogue=list("aaaabbbb"), turn=list(range(8)), text="as written")
     whole = remember(replace(corpus, table=rows).where({"utterance": ["u0", "u2", "u4", "u6"]}), 2)
-    made = transcribed(whole, Parrot(), cache=tmp_path / "c")
+    made = transcribe_corpus(whole, Parrot(), cache=tmp_path / "c")
     assert made.table.history.tolist() == ["", "heard 5", "", "heard 11"]
     assert not any("written" in t for t in texts_of(made, 2))
     alone = replace(whole, table=whole.table.assign(history=""))
-    assert transcribed(alone, Parrot(), cache=tmp_path / "c").table.history.eq("").all(), "single lines stay single"
+    assert transcribe_corpus(alone, Parrot(), cache=tmp_path / "c").table.history.eq("").all(), "single lines stay single"
 
 
 def test_a_corpus_that_cannot_be_heard_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no utterance of 'c' could be heard; found u1:") as e:
-        transcribed(corpus.where({"utterance": ["u1", "u5"]}), Parrot(), cache=tmp_path)
+        transcribe_corpus(corpus.where({"utterance": ["u1", "u5"]}), Parrot(), cache=tmp_path)
     assert str(corpus.root) not in str(e.value)
-    none = transcribed(corpus.where({"utterance": "nobody"}), Parrot(), cache=tmp_path)
+    none = transcribe_corpus(corpus.where({"utterance": "nobody"}), Parrot(), cache=tmp_path)
     assert len(none) == 0 and {"text_reference", "text_problem"} <= set(none.table)
     empty = remember(corpus.where({"utterance": "nobody"}))
-    assert len(transcribed(empty, Parrot(), cache=tmp_path)) == 0
+    assert len(transcribe_corpus(empty, Parrot(), cache=tmp_path)) == 0
 
 
 # pocketsphinx

@@ -17,10 +17,9 @@ from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, load_audio
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.sources import open_corpus
-from zsemo_kit.synthesis.casting import Engine, EngineError, Voice
+from zsemo_kit.synthesis.voices import Engine, EngineError, Voice, open_engine
 from zsemo_kit.synthesis.sources import Speech, open_speech
-from zsemo_kit.synthesis.speak import languages_of, speak
-from zsemo_kit.synthesis.voices import open_engine
+from zsemo_kit.synthesis.speak import resolve_languages, speak
 
 
 class Hum(Engine):
@@ -163,7 +162,7 @@ def test_languages_are_told_or_guessed_and_said(
 ) -> None:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        assert languages_of(rows_of(*texts, **({"language": column} if column else {})), default) == tags.split()
+        assert resolve_languages(rows_of(*texts, **({"language": column} if column else {})), default) == tags.split()
     assert len(told) == len(noted), [str(w.message) for w in told]
     for warning, part in zip(told, noted, strict=True):
         assert part in str(warning.message)
@@ -171,7 +170,7 @@ def test_languages_are_told_or_guessed_and_said(
 
 def test_a_word_that_names_no_language_is_told_with_its_row() -> None:
     with pytest.raises(InputError, match=r"row 1 \(utterance 'u1'\): bad 'language'; .*found 'Germn'; is it German \(de\)"):
-        languages_of(rows_of("Hallo.", "Hallo.", language=["de", "Germn"]))
+        resolve_languages(rows_of("Hallo.", "Hallo.", language=["de", "Germn"]))
 
 
 def test_what_always_fails_is_not_tried_to_the_end(tmp_path: Path) -> None:
@@ -192,7 +191,7 @@ def test_a_name_before_the_words_is_not_spoken(tmp_path: Path) -> None:
 def test_cards_are_spoken_in_their_language(tmp_path: Path, card: str, language: str) -> None:
     corpus = open_corpus(f"{card}_synthetic", "four")
     some = replace(corpus, table=corpus.table.head(8))
-    assert set(languages_of(some)) == {language}
+    assert set(resolve_languages(some)) == {language}
     said = speak(some, open_engine("espeak"), tmp_path, progress=False, jobs=1)
     assert said.problems.empty and said.seconds > 8
     sounds = [load_audio(tmp_path / a) for a in said.corpus.table.audio]

@@ -24,7 +24,7 @@ from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio
 from zsemo_kit.corpora.table import Corpus
-from zsemo_kit.synthesis.annotation import Annotator, claims_of
+from zsemo_kit.synthesis.annotation import Annotator, extract_claims
 from zsemo_kit.training import phases as module
 from zsemo_kit.training.connectors import open_connector
 from zsemo_kit.training.encoders import quiet
@@ -362,7 +362,7 @@ def test_constrained_answers_always_parse_and_free_ones_are_counted(
     assert all(a == g if kind == "E" else a.startswith(f"{g}:") for a, g in zip(said.answer, said.guess, strict=True))
     free = model.answer(dev, free=True)
     assert list(free.parsed) == [g != "" for g in free.guess] and list(free.confidence.isna()) == list(~free.parsed)
-    assert [claims_of(a).get("emotion", "") in (g, *(() if g else ("", *set(_OTHER) - set(labels)))) for a, g in
+    assert [extract_claims(a).get("emotion", "") in (g, *(() if g else ("", *set(_OTHER) - set(labels)))) for a, g in
             zip(free.answer, free.guess, strict=True)] == [True] * len(free)
     assert np.allclose(free[[f"p_{x}" for x in labels]], p, atol=1e-6)
     assert np.allclose(model.predict(dev), p, atol=1e-6)

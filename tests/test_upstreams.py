@@ -20,7 +20,7 @@ from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import own_terms, save_audio, utterance_audio
 from zsemo_kit.corpora.cues import CUES
 from zsemo_kit.corpora.table import Corpus
-from zsemo_kit.synthesis.acoustics import cues
+from zsemo_kit.synthesis.acoustics import measure_cues
 from zsemo_kit.training import upstreams as module
 from zsemo_kit.training.heads import WeightedSumHead
 from zsemo_kit.training.upstreams import SpeechEncoder, upstream_names
@@ -328,7 +328,7 @@ def test_cues_of_sound_are_measured_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert (encoder.layers, encoder.width, encoder.flat, encoder.own_terms) == (1, 8, False, "none")
     found = encoder.means(corpus)
     assert found.dtype == np.float32 and found.shape == (3, 1, 8) and np.isnan(found[1]).all(), "missing as a whole"
-    assert all(np.array_equal(found[i, 0], cues(utterance_audio(corpus, i))) for i in (0, 2))
+    assert all(np.array_equal(found[i, 0], measure_cues(utterance_audio(corpus, i))) for i in (0, 2))
     problem = encoder.problems.set_index("utterance").problem
     assert list(problem.index) == ["u1"] and problem["u1"].startswith("no pitch_mean")
     monkeypatch.setattr(module, "stream_audio", lambda *_a, **_k: pytest.fail("read again"))
@@ -340,7 +340,7 @@ def test_cues_of_sound_are_measured_once(tmp_path: Path, monkeypatch: pytest.Mon
 def test_cues_on_the_utterance_s_own_terms(tmp_path: Path) -> None:
     corpus = voices(tmp_path / "s", [120])
     levelled = SpeechEncoder.load("cues", cache=tmp_path / "c", own_terms="trim+level").means(corpus)[0, 0]
-    assert np.allclose(levelled, cues(own_terms(utterance_audio(corpus, 0), "trim+level")), equal_nan=True)
+    assert np.allclose(levelled, measure_cues(own_terms(utterance_audio(corpus, 0), "trim+level")), equal_nan=True)
     assert SpeechEncoder.load("fbank", cache=tmp_path / "c", device="cpu").own_terms == "trim+level"
 
 

@@ -21,12 +21,11 @@ from hypothesis import strategies as st
 
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.generation.dialogues import open_recorded
-from zsemo_kit.synthesis.casting import EngineError, Voice, cast, gender_by_pitch, typical_pitch
-from zsemo_kit.synthesis.espeak import Espeak, _data, _languages, phonemes
+from zsemo_kit.synthesis.voices import ENGINES, EngineError, Voice, cast, estimate_pitch, guess_gender, open_engine
+from zsemo_kit.synthesis.espeak import Espeak, _data, _languages, phonemize
 from zsemo_kit.synthesis.languages import language_tag
 from zsemo_kit.synthesis.speech_server import OPENAI_VOICES, SpeechServer
-from zsemo_kit.synthesis.spoken import spoken_text, unspeakable
-from zsemo_kit.synthesis.voices import ENGINES, open_engine
+from zsemo_kit.synthesis.spoken import make_speakable, why_unspeakable
 
 # ---------------------------------------------------------------- spoken text
 
@@ -62,8 +61,8 @@ SPOKEN = [
 
 @pytest.mark.parametrize(("written", "said"), SPOKEN)
 def test_spoken_text(written: str, said: str) -> None:
-    assert spoken_text(written) == said
-    assert spoken_text(said) == said
+    assert make_speakable(written) == said
+    assert make_speakable(said) == said
 
 
 PIECES = st.sampled_from([
@@ -78,31 +77,31 @@ TEXTS = st.one_of(st.lists(PIECES, max_size=14).map("".join), st.text(max_size=6
 @settings(max_examples=400, deadline=None)
 @given(TEXTS, st.sampled_from(["en", "de", "pl"]))
 def test_spoken_text_is_idempotent_and_clean(text: str, language: str) -> None:
-    said = spoken_text(text, language)
-    assert spoken_text(said, language) == said
+    said = make_speakable(text, language)
+    assert make_speakable(said, language) == said
     assert said == said.strip() and all(c.isprintable() for c in said)
     assert not set(said) & set("*[]{}<>_\"#")
-    assert bool(said) or unspeakable(text)
+    assert bool(said) or why_unspeakable(text)
 
 
 @pytest.mark.parametrize("card", ["meld", "emodb", "nemo", "ravdess", "iemocap", "msp_podcast"])
 def test_every_recorded_line_can_be_spoken(card: str) -> None:
     language = {"emodb": "de", "nemo": "pl"}.get(card, "en")
     texts = open_recorded(card).table["text"]
-    assert not [t for t in texts if unspeakable(t, language)]
-    words = [(len(spoken_text(t, language).split()), len(t.split())) for t in texts]
+    assert not [t for t in texts if why_unspeakable(t, language)]
+    words = [(len(make_speakable(t, language).split()), len(t.split())) for t in texts]
     assert all(said >= 0.6 * written for said, written in words), "almost nothing of clean dialogue is dropped"
 
 
 def test_reasons() -> None:
-    assert unspeakable("  ") == "empty"
-    assert unspeakable("...") == "only punctuation or signs"
-    assert unspeakable("[sobbing]") == "only directions, markup or addresses"
-    assert "Cyrillic" in unspeakable("Привет, мир", "de") and not unspeakable("Привет, мир", "ru")
-    assert not unspeakable("Привет, мир") and not unspeakable("Łódź", "pl")
-    assert unspeakable("na " * 3000).startswith("too long")
+    assert why_unspeakable("  ") == "empty"
+    assert why_unspeakable("...") == "only punctuation or signs"
+    assert why_unspeakable("[sobbing]") == "only directions, markup or addresses"
+    assert "Cyrillic" in why_unspeakable("Привет, мир", "de") and not why_unspeakable("Привет, мир", "ru")
+    assert not why_unspeakable("Привет, мир") and not why_unspeakable("Łódź", "pl")
+    assert why_unspeakable("na " * 3000).startswith("too long")
     with pytest.raises(InputError):
-        spoken_text(None)  # type: ignore[arg-type]
+        make_speakable(None)  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- languages
@@ -262,9 +261,9 @@ def test_espeak_voices_are_many_and_differ(language: str) -> None:
         assert samples.dtype == np.float32 and samples.ndim == 1
         assert 1 < len(samples) / 16_000 < 5 and 0.1 < np.abs(samples).max() <= 1
         assert (np.abs(samples) > 0.999).mean() < 1e-3, "no clipping"
-        pitch = typical_pitch(samples)
+        pitch = estimate_pitch(samples)
         assert (75 < pitch < 155) if voice.gender == "male" else (145 < pitch < 290), voice
-    pitches = {g: np.array([typical_pitch(s) for v, s in said.items() if v.gender == g]) for g in ("male", "female")}
+    pitches = {g: np.array([estimate_pitch(s) for v, s in said.items() if v.gender == g]) for g in ("male", "female")}
     assert all(np.ptp(p) > 40 and len(set(p.round())) > 15 for p in pitches.values())
 
 
@@ -329,7 +328,7 @@ def test_espeak_refuses_what_it_does_not_have() -> None:
     with pytest.raises(InputError, match="no voice"):
         engine.say("Hello", Voice("x", "en", "male", "m1", "xx"))
     assert "GPL-3.0" in engine.licence and "1.5" in engine.fingerprint
-    assert phonemes("Guten Tag", "de") == "ɡˈuːtən tˈɑːk"
+    assert phonemize("Guten Tag", "de") == "ɡˈuːtən tˈɑːk"
 
 
 def test_espeak_memory_stays_flat() -> None:
@@ -352,12 +351,12 @@ def test_typical_pitch(pitch: int, rate: int) -> None:
     time = np.arange(rate) / rate
     buzz = sum(np.sin(2 * np.pi * pitch * k * time) / k for k in range(1, 6))
     noise = np.random.default_rng(0).normal(0, 0.1, rate)
-    assert typical_pitch(buzz + noise, rate) == pytest.approx(pitch, rel=0.04)
+    assert estimate_pitch(buzz + noise, rate) == pytest.approx(pitch, rel=0.04)
 
 
 def test_no_pitch_in_noise_or_silence() -> None:
-    assert gender_by_pitch(typical_pitch(np.random.default_rng(0).normal(0, 1, 16_000))) == "unknown"
-    assert gender_by_pitch(typical_pitch(np.zeros(10))) == "unknown"
+    assert guess_gender(estimate_pitch(np.random.default_rng(0).normal(0, 1, 16_000))) == "unknown"
+    assert guess_gender(estimate_pitch(np.zeros(10))) == "unknown"
 
 
 # ---------------------------------------------------------------- a speech server
@@ -390,7 +389,7 @@ def test_server_formats(address: str, form: str) -> None:
     voice = server.voices("pl")[0]
     samples = server.say("Hello there.", voice)
     assert samples.dtype == np.float32 and len(samples) / 16_000 == pytest.approx(0.6, abs=0.12)
-    assert typical_pitch(samples) == pytest.approx(150, rel=0.05) and voice.gender == "female"
+    assert estimate_pitch(samples) == pytest.approx(150, rel=0.05) and voice.gender == "female"
 
 
 @pytest.mark.parametrize("kind", ["streamed", "stereo", "other", "500-once"])
@@ -576,8 +575,8 @@ def test_coqui_gets_phonemes_without_an_espeak_program() -> None:
 
     _use_own_phonemizer()
     made = phonemizers.get_phonemizer_by_name("espeak", language="en")
-    assert made.phonemize("Hello, world!", separator="") == f"{phonemes('Hello')}, {phonemes('world')}!"
-    assert made.phonemize("Hello", separator="|") == phonemes("Hello", separator="_").replace("_", "|")
+    assert made.phonemize("Hello, world!", separator="") == f"{phonemize('Hello')}, {phonemize('world')}!"
+    assert made.phonemize("Hello", separator="|") == phonemize("Hello", separator="_").replace("_", "|")
 
 
 # ---------------------------------------------------------------- the one door

@@ -44,7 +44,7 @@ import papermill
 from tqdm import tqdm
 
 import zsemo_kit
-from .analysis.results import KEYS
+from .analysis.runs import KEYS
 from .analysis.scores import METRICS
 from .core.cache import default_cache
 from .core.errors import InputError

@@ -301,10 +301,10 @@ def _finish(outcome: "Outcome", root: Path, as_json: bool, out: str | None = Non
 
 
 def _report(study: "Study", folder: Path, root: Path, ids: list[str]) -> "Report":
-    from zsemo_kit.analysis.report import report
+    from zsemo_kit.analysis.report import make_report
     from zsemo_kit.batch import code_version, notebook_path
     order = {k: list(dict.fromkeys(v for g in study.grid for v in g.get(k, []))) for k in {k for g in study.grid for k in g}}
-    made = report(
+    made = make_report(
         study.name, folder, baseline=study.baseline or None, compare=study.compare, metric=study.metric, order=order, ids=ids,
         code=code_version(notebook_path(study, root)) if ids else "",
     )
@@ -329,7 +329,7 @@ def _silver_figures(made: "Report") -> tuple[dict[str, "Figure"], list[str]]:
     from zsemo_kit.analysis.figures import plot_disagreement
     from zsemo_kit.corpora.readers import find, read
     from zsemo_kit.generation.silver import SILVER_TASKS, human_labels, read_silver
-    rows = made.results if "silver" in made.results else made.results.assign(silver="none")
+    rows = made.runs.rows if "silver" in made.runs.rows else made.runs.rows.assign(silver="none")
     pairs = rows.loc[~rows["silver"].isin(["none", ""]), ["source", "silver"]].drop_duplicates()
     drawn: dict[str, Figure] = {}
     for source, labels in pairs.itertuples(index=False):
@@ -344,11 +344,10 @@ def _silver_figures(made: "Report") -> tuple[dict[str, "Figure"], list[str]]:
 # %% ../nbs/51_cli.ipynb #d8751cf9
 def _tell(outcome: "Outcome", made: "Report | None") -> None:
     if made is not None:
-        from zsemo_kit.analysis.results import stages
         _say(f"\n{made.text}\n")
         for path in made.files:
             _say(f"wrote    {_near(path)}")
-        _say("stages   " + " · ".join(f"{row['stage']} {row['seconds in all']} s" for _, row in stages(made.results).iterrows()))
+        _say("stages   " + " · ".join(f"{row['stage']} {row['seconds in all']} s" for _, row in made.runs.stages.iterrows()))
     _say(f"runs     {outcome.finished} finished, {outcome.skipped} complete before, {len(outcome.failed)} failed; "
          f"{outcome.seconds:.0f} s in all")
     for which, why in outcome.failed.items():
@@ -363,7 +362,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     "Gather a study's finished runs, of this version of the code or else of an earlier one, into tables and figures."
-    from zsemo_kit.analysis.publish import standing
+    from zsemo_kit.analysis.publish import find_finished
     from zsemo_kit.batch import expand, jobs_of, project_root, resolve_corpora
     from zsemo_kit.core.errors import InputError
     from zsemo_kit.corpora.readers import find
@@ -375,14 +374,14 @@ def report(
         raise InputError(f"{name} was not found")
 
     def done(runs: list[dict[str, Any]]) -> list[str]:
-        return list(standing(folder, {j.id: j.parameters for j in jobs_of(chosen, runs, root, folder.parent)}).values())
+        return list(find_finished(folder, {j.id: j.parameters for j in jobs_of(chosen, runs, root, folder.parent)}).values())
     # first as the study says: its corpora may have been there, or downloaded, when it ran
     ids = done(expand(chosen)) or done(resolve_corpora(chosen, expand(chosen), find=find, fetch=no_fetch)[0])
     if not ids:
         raise InputError(f"no finished run of {chosen.name} in {_near(folder)}", hint=f"run the study first: zsemo run {study}")
     made = _report(chosen, folder, root, ids)
     _publish(made, chosen.name, folder, out, as_json)
-    _say(made.results.to_json(orient="records") if as_json else made.text)
+    _say(made.runs.rows.to_json(orient="records") if as_json else made.text)
 
 # %% ../nbs/51_cli.ipynb #72eca3d1
 @app.command(epilog="Examples: zsemo figures --redraw · zsemo figures merits_l semollm --redraw · zsemo figures --jobs 2")
@@ -415,7 +414,7 @@ def figures(
 # %% ../nbs/51_cli.ipynb #4128194e
 def _drawn_from(study: "Study", root: Path, out: Path, workers: int | None) -> tuple[list[str], list[str]]:
     "Finished runs of a study, of any version of the code, and which runs failed; without workers nothing is run."
-    from zsemo_kit.analysis.publish import standing
+    from zsemo_kit.analysis.publish import find_finished
     from zsemo_kit.batch import expand, jobs_of, resolve_corpora, run_jobs
     from zsemo_kit.corpora.readers import find
     failed: dict[str, str] = {}
@@ -425,10 +424,10 @@ def _drawn_from(study: "Study", root: Path, out: Path, workers: int | None) -> t
         for line in told:
             _say(line)
         resolved = jobs_of(study, runs, root, out)
-        there = standing(out / study.name, {job.id: job.parameters for job in resolved})
+        there = find_finished(out / study.name, {job.id: job.parameters for job in resolved})
         failed = run_jobs([job for job in resolved if job.id not in there], workers=workers)
         listed += resolved
-    found = standing(out / study.name, {job.id: job.parameters for job in listed})
+    found = find_finished(out / study.name, {job.id: job.parameters for job in listed})
     return list(dict.fromkeys(found.values())), [f"{which}: {why}" for which, why in failed.items()]
 
 # %% ../nbs/51_cli.ipynb #243372bf
@@ -647,7 +646,7 @@ def _from_server(
     if lines.empty:
         raise InputError("no reply, so no corpus", found=_sums(chat))
     try:
-        made = corpus_of(lines, card)
+        made = corpus_of(lines, card, getattr(chat.store, "path", ""))
     except InputError as e:  # no line was accepted: what became of each is kept all the same
         raise InputError(e.what, found=e.found, hint=f"{e.hint}{_keep_record(lines, folder)}") from e
     if second_reading and not chat.stopped:
@@ -715,10 +714,10 @@ def _to_label(corpus: str, transcripts: str, progress: bool) -> "Corpus":
     from zsemo_kit.generation.sources import open_corpus
     chosen = open_corpus(corpus, "all", second_reading="none") if CorpusName.parse(corpus).written else read(corpus)
     if transcripts != "own":
-        from zsemo_kit.synthesis.listen import open_listener, transcribed
+        from zsemo_kit.synthesis.listen import open_listener, transcribe_corpus
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # what could not be heard is told at the end
-            return transcribed(chosen.where({"split": list(SILVER_PARTS)}), open_listener(transcripts), progress=progress)
+            return transcribe_corpus(chosen.where({"split": list(SILVER_PARTS)}), open_listener(transcripts), progress=progress)
     if not chosen.table["text"].ne("").any():
         hint = "have it transcribed: --transcripts pocketsphinx, or a Whisper model by name"
         raise InputError(f"{corpus} has no text", hint=hint)
@@ -1025,10 +1024,10 @@ def _listed(
     if not len(corpus):
         raise InputError(f"nobody speaks in {scp}", found=f"{len(mute)} recordings without a stretch of speech")
     if transcripts:
-        from zsemo_kit.synthesis.listen import open_listener, transcribed
+        from zsemo_kit.synthesis.listen import open_listener, transcribe_corpus
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # what could not be heard is a note of its utterance
-            corpus = transcribed(corpus, open_listener(transcripts), progress=progress)
+            corpus = transcribe_corpus(corpus, open_listener(transcripts), progress=progress)
     return corpus, problems, notes
 
 # %% ../nbs/51_cli.ipynb #228ac1a5

@@ -27,7 +27,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 import zsemo_kit
-from .analysis.results import pipes
+from .analysis.tables import format_markdown
 from .batch import Study, expand, load_study, project_root
 from .core.errors import InputError
 from .reference import docstring, entry, escaped, public_names
@@ -228,7 +228,7 @@ def _grid_table(grid: Mapping[str, Any]) -> str:
     "What all runs share, then the values of each grid."
     tables = [{k: [v] for k, v in grid["parameters"].items()}, *grid["grid"]]
     rows = [[{"parameter": f"`{k}`", "values": ", ".join(f"`{v}`" for v in values)} for k, values in t.items()] for t in tables]
-    return "\n\n".join(pipes(pd.DataFrame(r)) for r in rows if r)
+    return "\n\n".join(format_markdown(pd.DataFrame(r)) for r in rows if r)
 
 # %% ../nbs/52_site.ipynb #33ed41e6
 def _published(published: Mapping[str, Any]) -> list[str]:
@@ -248,7 +248,7 @@ def _results(rows: pd.DataFrame) -> str:
         return ""
     scores = [c for c in rows.columns if rows[c].astype(str).str.match(r"^[.\d]").any()]
     order = sorted(rows.columns, key=lambda c: 0 if c == "row" else 1 if c in scores else 2)
-    return f"````{{table}}\n:class: results\n\n{pipes(rows[order])}\n````"
+    return f"````{{table}}\n:class: results\n\n{format_markdown(rows[order])}\n````"
 
 
 _FACTS = {
@@ -310,7 +310,7 @@ def _chapter(name: str, paths: list[Path], root: Path) -> str:
     heads = {"experiments": ("Run notebooks", "What a study runs: one notebook, executed once for each line of its grid")}
     title, summary = heads.get(name, (name.capitalize(), PACKAGES.get(name, "")))
     rows = pd.DataFrame([{"page": f"[{t}]({p.name})", "what it is": s} for p in paths for t, s in [_title(p)]])
-    return f"# {title}\n> {summary}\n\n{pipes(rows)}\n\n{_toctree([p.stem for p in paths])}"
+    return f"# {title}\n> {summary}\n\n{format_markdown(rows)}\n\n{_toctree([p.stem for p in paths])}"
 
 
 def _toctree(pages: list[str], caption: str = "") -> str:
@@ -354,7 +354,8 @@ def _study_pages(root: Path, folder: Path) -> set[Path]:
         needed |= {path.relative_to(root), *(Path("figures") / Path(f["file"]).name for f in figures)}
     if rows:
         head = "# All studies\n> A study is a notebook and a grid of parameters; `zsemo run NAME` makes it again"
-        _write(folder / "studies" / "index.md", f"{head}\n\n{pipes(pd.DataFrame(rows))}\n\n{_toctree([p.stem for p in paths])}")
+        parts = [head, format_markdown(pd.DataFrame(rows)), _toctree([p.stem for p in paths])]
+        _write(folder / "studies" / "index.md", "\n\n".join(parts))
     return needed
 
 

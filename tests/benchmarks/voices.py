@@ -7,9 +7,8 @@ import time
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from zsemo_kit.generation.dialogues import open_recorded
-from zsemo_kit.synthesis.casting import cast
-from zsemo_kit.synthesis.spoken import spoken_text
-from zsemo_kit.synthesis.voices import open_engine
+from zsemo_kit.synthesis.voices import cast, open_engine
+from zsemo_kit.synthesis.spoken import make_speakable
 
 CARDS = {"meld": "en", "emodb": "de", "nemo": "pl"}
 
@@ -23,7 +22,7 @@ def main() -> None:
         table = open_recorded(card).table.head(1000)
         begun = time.perf_counter()
         parts = cast(table, engine.voices(language))
-        texts = [spoken_text(t, language) for t in table["text"]]
+        texts = [make_speakable(t, language) for t in table["text"]]
         ready, begun_cpu = time.perf_counter(), time.process_time()
         seconds = sum(len(engine.say(t, v)) for t, v in zip(texts, parts, strict=True)) / 16_000
         spent, cpu = time.perf_counter() - ready, time.process_time() - begun_cpu

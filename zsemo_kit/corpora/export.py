@@ -151,7 +151,7 @@ def _readme(title: str, sizes: Sequence[dict[str, int]], labels: Sequence[str], 
 # %% ../../nbs/corpora/09_export.ipynb #1eb44ed5
 def _apart(fold: _Fold, across: bool) -> str:
     "What keeps test and dev apart from training, in words."
-    dev, test = (" and ".join(part.table.attrs.get("apart", [])) or "the corpus itself" for part in fold[1:])
+    dev, test = (" and ".join(part.apart) or "the corpus itself" for part in fold[1:])
     return f"the test part is {'another corpus' if across else f'apart by {test}'}, the dev part by {dev}"
 
 # %% ../../nbs/corpora/09_export.ipynb #ef7bb13f

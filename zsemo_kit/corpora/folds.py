@@ -11,6 +11,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -110,12 +111,9 @@ def _check_share(corpus: Corpus, share: float) -> None:
 
 # %% ../../nbs/corpora/04_folds.ipynb #727d2dcb
 def _parts(corpus: Corpus, held: np.ndarray, apart: Sequence[str]) -> tuple[Corpus, Corpus]:
-    "Two corpora whose tables remember in `attrs['apart']` what they were kept apart by."
-    mask = pd.Series(held)
-    parts = corpus.where(~mask), corpus.where(mask)
-    for part in parts:
-        part.table.attrs["apart"] = list(apart)
-    return parts
+    "The rest and what is held, boolean, (n,): two corpora that name in `apart` what they were kept apart by."
+    first, second = (replace(corpus, table=corpus.table[rows], apart=tuple(apart)) for rows in (~held, held))
+    return first, second
 
 # %% ../../nbs/corpora/04_folds.ipynb #0aa0ad00
 def split_dev(
@@ -127,7 +125,7 @@ def split_dev(
 ) -> tuple[Corpus, Corpus]:  # training part, dev part
     """Training and dev parts that share no dialogue and, where it can be, no speaker; stratified by label.
 
-    `part.table.attrs["apart"]` lists the columns kept apart; a `LeakWarning` says when speakers could not be.
+    `part.apart` lists the columns kept apart; a `LeakWarning` says when speakers could not be.
     """
     _check_share(corpus, share)
     firm = ("dialogue", "script") if script else ("dialogue",)

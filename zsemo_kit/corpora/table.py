@@ -147,6 +147,7 @@ class Corpus:
     table: pd.DataFrame = field(repr=False)  # one utterance a row; extra columns are kept
     root: Path = Path()  # folder that `audio` paths are relative to
     space: str = "all"  # label space of the column `emotion`
+    apart: tuple[str, ...] = field(default=(), repr=False)  # of a split's part: columns of which no value is in the other part
 
     def __post_init__(self) -> None:
         table = _numbers(_complete(self.table, self.name), self.name)
@@ -204,7 +205,8 @@ class Corpus:
         Raises: `InputError` where the folder holds none."""
         try:
             manifest = json.loads((Path(folder) / _MANIFEST).read_text(encoding="utf-8"))
-            return cls(manifest["name"], pd.read_parquet(Path(folder) / "table.parquet"), Path(folder), manifest["space"])
+            table, apart = pd.read_parquet(Path(folder) / "table.parquet"), tuple(manifest.get("apart", ()))
+            return cls(manifest["name"], table, Path(folder), manifest["space"], apart)
         except InputError:
             raise
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
@@ -277,8 +279,8 @@ def _write(corpus: Corpus, folder: Path) -> None:
 
 
 def _manifest(corpus: Corpus) -> str:
-    return json_text({"format": 1, "name": corpus.name, "space": corpus.space, "utterances": len(corpus)}, indent=1) + "\n"
-
+    told = {"format": 1, "name": corpus.name, "space": corpus.space, "utterances": len(corpus)}
+    return json_text(told | ({"apart": list(corpus.apart)} if corpus.apart else {}), indent=1) + "\n"
 
 # %% ../../nbs/corpora/00_table.ipynb #e144bdab
 def _to_audformat(corpus: Corpus) -> "audformat.Database":

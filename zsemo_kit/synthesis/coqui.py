@@ -26,9 +26,9 @@ import torch
 from ..core.cache import default_cache, writable
 from ..core.errors import InputError
 from ..core.files import json_text, write_text
-from .casting import Engine, Voice, gender_by_pitch, named_voices, only_voices, typical_pitch
-from .espeak import phonemes
-from .languages import language_name, language_tag, nearest, no_voice
+from .voices import Engine, Voice, estimate_pitch, guess_gender, parse_voices, select_voices
+from .espeak import phonemize
+from .languages import language_name, language_tag, match_language, missing_voice
 
 # %% ../../nbs/synthesis/18_coqui.ipynb #567c01a5
 VCTK_VITS = "tts_models/en/vctk/vits"  # the default: 109 speakers of English
@@ -86,6 +86,39 @@ def _check_terms(model: str, item: Mapping[str, Any]) -> None:
     if model.endswith("/bark"):
         raise InputError(f"{model} is not opened: its weights are pickles that may run code", hint="choose another model")
 
+# %% ../../nbs/synthesis/18_coqui.ipynb #8f734837
+def _use_own_phonemizer() -> None:
+    "Let Coqui have the phonemes of the espeak library, if the system has no espeak program."
+    from TTS.tts.utils.text import phonemizers
+    from TTS.tts.utils.text.phonemizers.base import BasePhonemizer
+    from TTS.tts.utils.text.phonemizers.espeak_wrapper import ESpeak
+    if ESpeak.is_available():
+        return
+
+    class Own(BasePhonemizer):
+        "espeak's phonemes without a program."
+        def __init__(self, language: str, keep_puncs: bool = True, **more: Any) -> None:
+            names = {"en": "en-us", "zh-cn": "cmn"}
+            super().__init__(names.get(language, language), keep_puncs=keep_puncs, **more)
+
+        def _phonemize(self, text: str, separator: str = "") -> str:
+            return re.sub(r"\(.+?\)", "", phonemize(text, self.language, "_")).replace("_", separator)
+
+        name = staticmethod(lambda: "espeak")
+        is_available = classmethod(lambda cls: True)
+        version = lambda self: "library"  # noqa: E731
+        supported_languages = staticmethod(lambda: {language: language for language in _SPOKEN})
+
+    with contextlib.suppress(Exception):  # another release of Coqui: it will say itself what it lacks
+        phonemizers._register_phonemizers()
+        phonemizers.PHONEMIZERS["espeak"] = Own
+        phonemizers.DEF_LANG_TO_PHONEMIZER.update(dict.fromkeys(_SPOKEN, "espeak"))
+
+
+_SPOKEN = (
+    "en", "en-us", "en-gb", "de", "pl", "fr", "fr-fr", "es", "it", "pt", "nl", "cs", "tr", "hu", "ru", "sv", "da", "fi", "ro",
+)
+
 # %% ../../nbs/synthesis/18_coqui.ipynb #6256d83c
 def _fetched(model: str) -> Any:
     "A model by its name, downloaded once by Coqui."
@@ -97,7 +130,7 @@ def _fetched(model: str) -> Any:
         said = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         raise InputError(f"cannot fetch the Coqui model {model}", found=said, hint=f"see the network, {_LOCAL} (--model)") from e
 
-# %% ../../nbs/synthesis/18_coqui.ipynb #c7e9531a
+
 _WEIGHTS = ("model_file.pth", "model.pth", "best_model.pth", "checkpoint.pth")
 
 
@@ -144,39 +177,6 @@ def _opened(folder: Path) -> Any:
         hint = "see that config and model belong together"
         raise InputError(f"cannot open the Coqui model in {folder}", found=said, hint=hint) from e
 
-# %% ../../nbs/synthesis/18_coqui.ipynb #c57847f4
-def _use_own_phonemizer() -> None:
-    "Let Coqui have the phonemes of the espeak library, if the system has no espeak program."
-    from TTS.tts.utils.text import phonemizers
-    from TTS.tts.utils.text.phonemizers.base import BasePhonemizer
-    from TTS.tts.utils.text.phonemizers.espeak_wrapper import ESpeak
-    if ESpeak.is_available():
-        return
-
-    class Own(BasePhonemizer):
-        "espeak's phonemes without a program."
-        def __init__(self, language: str, keep_puncs: bool = True, **more: Any) -> None:
-            names = {"en": "en-us", "zh-cn": "cmn"}
-            super().__init__(names.get(language, language), keep_puncs=keep_puncs, **more)
-
-        def _phonemize(self, text: str, separator: str = "") -> str:
-            return re.sub(r"\(.+?\)", "", phonemes(text, self.language, "_")).replace("_", separator)
-
-        name = staticmethod(lambda: "espeak")
-        is_available = classmethod(lambda cls: True)
-        version = lambda self: "library"  # noqa: E731
-        supported_languages = staticmethod(lambda: {language: language for language in _SPOKEN})
-
-    with contextlib.suppress(Exception):  # another release of Coqui: it will say itself what it lacks
-        phonemizers._register_phonemizers()
-        phonemizers.PHONEMIZERS["espeak"] = Own
-        phonemizers.DEF_LANG_TO_PHONEMIZER.update(dict.fromkeys(_SPOKEN, "espeak"))
-
-
-_SPOKEN = (
-    "en", "en-us", "en-gb", "de", "pl", "fr", "fr-fr", "es", "it", "pt", "nl", "cs", "tr", "hu", "ru", "sv", "da", "fi", "ro",
-)
-
 # %% ../../nbs/synthesis/18_coqui.ipynb #d9c7b75f
 _SENTENCE = "The letter was on the kitchen table, next to the old radio."
 
@@ -187,11 +187,6 @@ def _remembered(file: Path) -> dict[str, str]:
         return {k: v for k, v in found.items() if v in ("male", "female", "unknown")}
     except (OSError, ValueError, AttributeError):
         return {}
-
-
-def _remember(file: Path, genders: Mapping[str, str]) -> None:
-    with contextlib.suppress(InputError):  # a cache that cannot be written is no reason to stop
-        write_text(file, json_text(genders, indent=1))
 
 # %% ../../nbs/synthesis/18_coqui.ipynb #cbdb93e9
 def _digest(files: list[Path]) -> str:
@@ -218,7 +213,7 @@ def _recordings(folder: str) -> list[Path]:
 
 # %% ../../nbs/synthesis/18_coqui.ipynb #2988f18b
 class Coqui(Engine):
-    "A model of Coqui TTS; on a GPU if there is one."
+    "A model of Coqui TTS; on a GPU if there is one. Raises InputError where it cannot be fetched or opened."
     name = "coqui"
     parallel = "none"
 
@@ -241,7 +236,7 @@ class Coqui(Engine):
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._tts.to(self.device)
         self._language = language or ("" if local else model.split("/")[1])
-        self._wanted = named_voices(voices)
+        self._wanted = parse_voices(voices)
         self._clones = _recordings(recordings) if recordings else []
         if self._clones and not self._model.config.supports_cloning:
             raise InputError(f"the model {model} cannot clone voices", hint="take XTTS or YourTTS, or leave the recordings out")
@@ -266,35 +261,34 @@ class Coqui(Engine):
         self,
         language: str,  # as a corpus writes it: de, pt-BR
     ) -> tuple[Voice, ...]:  # the model's speakers, or the recordings
-        "The voices; their genders are measured once, and kept."
+        "List the voices; genders are measured once, and kept. Raises InputError for a language that the model lacks."
         known, tag = self._languages(), language_tag(language)
-        spoken = nearest(language, known)
+        spoken = match_language(language, known)
         if known and not spoken:
-            raise no_voice(f"the model {self.model}", language, known)
+            raise missing_voice(f"the model {self.model}", language, known)
         if not known:
             told = f"the model {self.model} does not tell its language; that it speaks {language_name(tag)} is taken on trust"
             warnings.warn(told, stacklevel=2)
         accent = spoken if self._tts.is_multi_lingual else ""
-        named = [(p.stem, str(p)) for p in self._clones] or [(n, n) for n in self._names()] or [("voice", "")]
+        names = [n for n in self._tts.speakers or [] if n.isprintable()]  # VCTK-VITS lists one "ED\n"
+        named = [(p.stem, str(p)) for p in self._clones] or [(n, n) for n in names] or [("voice", "")]
         named = [(n, variant) for n, variant in named if n in self._wanted] or named  # none is measured that is not wanted
-        return only_voices(self._with_genders([Voice(n, tag, "unknown", variant, accent) for n, variant in named]), self._wanted)
-
-    def _names(self) -> list[str]:
-        return [n for n in self._tts.speakers or [] if n.isprintable()]  # VCTK-VITS lists one "ED\n"
+        voices = [Voice(n, tag, "unknown", variant, accent) for n, variant in named]
+        return select_voices(self._with_genders(voices), self._wanted)
 
     def _with_genders(self, voices: list[Voice]) -> tuple[Voice, ...]:
         told = _remembered(self._folder / "genders.json")
         file = writable(default_cache(), "voices") / f"{self.fingerprint}.json"
         known = _remembered(file) | told
-        new = {v.id: gender_by_pitch(self._pitch(v)) for v in voices if v.id not in known}
-        if new:
-            _remember(file, known | new)
+        new = {v.id: guess_gender(self._pitch(v)) for v in voices if v.id not in known}
         known |= new
+        with contextlib.suppress(InputError):  # a cache that cannot be written is no reason to stop
+            write_text(file, json_text(known, indent=1))
         return tuple(Voice(v.id, v.language, known[v.id], v.variant, v.accent) for v in voices)
 
     def _pitch(self, voice: Voice) -> float:
         with contextlib.suppress(InputError):
-            return typical_pitch(self.say(_SENTENCE, voice))
+            return estimate_pitch(self.say(_SENTENCE, voice))
         return float("nan")
 
     def say(
@@ -302,7 +296,7 @@ class Coqui(Engine):
         text: str,  # what is to be said
         voice: Voice,  # one of `voices`
     ) -> np.ndarray:  # float32 (samples,), mono, 16 kHz, full scale 1
-        "Speak a text; what the model cannot say is an InputError."
+        "Speak a text; raises InputError for one that the model cannot say."
         if not any(c.isalnum() for c in text):
             raise InputError("nothing to say", expected="a letter or digit", found=repr(text[:40]))
         clone = {"speaker_wav": voice.variant} if self._clones else {"speaker": voice.variant} if voice.variant else {}

@@ -21,9 +21,9 @@ from ..corpora.audio import RATE, levelled, trimmed
 from ..corpora.corpus_name import CorpusName
 from ..corpora.readers import read
 from ..corpora.table import EMOTIONS, Corpus
-from .acoustics import kept_numbers
+from .acoustics import compute_cached, to_praat, track_pitch
 from zsemo_kit.synthesis.resynthesis import (
-    BOUNDS, Manner, Speaker, effort_gains, envelope, octave_levels, pitch_track, praat_sound, resynthesised,
+    BOUNDS, Manner, Speaker, effort_gains, measure_envelope, measure_octaves, resynthesise,
 )
 
 # %% ../../nbs/synthesis/22_injection.ipynb #53018391
@@ -60,7 +60,7 @@ class Profile:
         rng: np.random.Generator,  # of this utterance
         strength: float = 1.0,  # 0 leaves it neutral, 1 is the profile's own, up to 2 exaggerates
     ) -> Manner:  # within human bounds
-        "The manner of one utterance."
+        "Draw the manner of one utterance; raises InputError for an emotion that the profile does not know."
         known = self.ways if self.shifts is None else {*self.shifts.emotion, *self.ways}
         if emotion not in ("neutral", "other") and emotion not in known:
             raise InputError(f"the profile {self.name!r} does not know {emotion!r}", expected=", ".join(sorted(known)))
@@ -133,7 +133,7 @@ def _profile(raw: Any, where: str) -> Profile:
 def load_profile(
     name_or_path: str | Path = "documented",  # "documented", or a YAML file of the same form
 ) -> Profile:  # checked
-    "A profile from the package or a file."
+    "Load a profile from the package or a file; raises InputError for what is none."
     packaged = files("zsemo_kit").joinpath("data", "profiles", f"{name_or_path}.yaml")
     path: Any = packaged if packaged.is_file() else Path(name_or_path)
     try:
@@ -154,8 +154,11 @@ def inject(
     rng: np.random.Generator,  # of this utterance: the same state gives the same sound
     speaker: Speaker | None = None,  # who says it; the voice as it is if None
 ) -> np.ndarray:  # (samples,) float32, peaks at most .97, duration and pitch within human bounds
-    "Says an utterance with an emotion."
-    return resynthesised(samples, profile.draw(emotion, rng, strength), rng, speaker)
+    """Say an utterance with an emotion.
+
+    Raises InputError for an emotion that the profile does not know, and for a sound that cannot be resynthesised.
+    """
+    return resynthesise(samples, profile.draw(emotion, rng, strength), rng, speaker)
 
 # %% ../../nbs/synthesis/22_injection.ipynb #8dd3d120
 _MEASURED = ("pitch", "range", "slope", "seconds", "pause", "dynamics", *(f"octave_{i}" for i in range(7)))
@@ -167,16 +170,16 @@ def _reading(
 ) -> np.ndarray:  # numbers named by `_MEASURED`; NaN where there is too little voice
     "What a manner can set, measured."
     samples = levelled(trimmed(samples))
-    times, hertz = pitch_track(praat_sound(samples))
+    times, hertz = track_pitch(to_praat(samples))
     if len(times) < 10:
         return np.full(len(_MEASURED), np.nan)
     tones = 12 * np.log2(hertz)
     place = (times - times[0]) / max(0.2, times[-1] - times[0]) - 0.5
-    fast, slow = (20 * np.log10(envelope(samples, hz)[:: RATE // 100]) for hz in (15.0, 4.0))
+    fast, slow = (20 * np.log10(measure_envelope(samples, hz)[:: RATE // 100]) for hz in (15.0, 4.0))
     active = fast > fast.max() - _LOUDEST
     numbers = (np.median(tones), np.log(max(0.3, tones.std())), np.polyfit(place, tones, 1)[0], np.log(active.sum() / 100),
                (~active).sum() / 100, np.log(max(1.0, slow[active].std())))
-    return np.array([*numbers, *octave_levels(samples)])
+    return np.array([*numbers, *measure_octaves(samples)])
 
 # %% ../../nbs/synthesis/22_injection.ipynb #aff989d8
 _EFFORTS = np.linspace(-1, 3, 41)
@@ -199,16 +202,12 @@ def _shift(difference: pd.Series) -> dict[str, float]:
         "effort": effort, "formants": 1 + 0.035 * effort,  # the first formant rises with effort (Liénard and Di Benedetto, 1999)
     }
 
-# %% ../../nbs/synthesis/22_injection.ipynb #47368288
-def _readings(corpus: Corpus, cache: Path | str | None, progress: bool) -> pd.DataFrame:
-    "`_MEASURED` of every utterance, from the cache where it has them; NaN where a file is missing or cannot be measured."
-    numbers, _ = kept_numbers(corpus, _reading, len(_MEASURED), "reading 2", cache=cache, progress=progress)
-    return pd.DataFrame(numbers.astype(np.float32), columns=list(_MEASURED), index=corpus.table.index)
-
 # %% ../../nbs/synthesis/22_injection.ipynb #cd988965
 def _shifts_of(corpus: Corpus, cache: Path | str | None, progress: bool) -> pd.DataFrame:
     "One row an utterance of a speaker who also speaks neutrally: corpus, emotion and the settings of `_shift`."
-    table = corpus.table[["speaker", "script", "emotion"]].join(_readings(corpus, cache, progress)).dropna()
+    numbers, _ = compute_cached(corpus, _reading, len(_MEASURED), "reading 2", cache=cache, progress=progress)
+    readings = pd.DataFrame(numbers.astype(np.float32), columns=list(_MEASURED), index=corpus.table.index)
+    table = corpus.table[["speaker", "script", "emotion"]].join(readings).dropna()
     rows = []
     for _, own in table.groupby("speaker"):
         neutral = own[own.emotion == "neutral"]
@@ -228,9 +227,9 @@ def fit_profile(
     cache: Path | str | None = None,  # where readings are kept; `default_cache()` if None
     progress: bool = True,  # show a bar
 ) -> Profile:  # named after the corpora
-    """The expression of real speakers as a profile.
+    """Fit the expression of real speakers as a profile. Utterances that cannot be measured are left out.
 
-    A corpus without any speaker who also speaks neutrally is refused. Utterances that cannot be measured are left out.
+    Raises InputError for a corpus without any speaker who also speaks neutrally.
     """
     parts = {c.name: _shifts_of(c, cache, progress) for c in corpora}
     empty = [name for name, part in parts.items() if part.empty or part.emotion.nunique() < 2]
@@ -268,7 +267,7 @@ def open_profile(
     cache: Path | str | None = None,  # where readings of real corpora are kept
     progress: bool = True,  # show a bar
 ) -> Profile:  # ready to draw from
-    "A profile by its name in a study or on the command line."
+    "Open a profile by its name in a study or on the command line; raises InputError for an unknown one."
     if not name.startswith("fitted:"):
         return load_profile(name)
     given = CorpusName.parse(name.removeprefix("fitted:"))

@@ -19,11 +19,11 @@ import httpx
 import numpy as np
 import openai
 
-from ..core.errors import InputError
+from ..core.errors import InputError, import_extra
 from ..core.proxies import client_options, proxy_of, without_password
-from ..generation.servers import OPENAI_URL, api_key, check_url, find_fatal, describe_error, split_query
-from .casting import Engine, EngineError, Voice, named_voices
-from .languages import language_tag, nearest, no_voice
+from ..generation.servers import OPENAI_URL, api_key, check_url, describe_error, find_fatal, split_query
+from .voices import Engine, EngineError, Voice, parse_voices
+from .languages import language_tag, match_language, missing_voice
 
 # %% ../../nbs/synthesis/19_speech_server.ipynb #608cbf5a
 _LIMIT = 4096  # characters of a text, by OpenAI's reference
@@ -44,11 +44,7 @@ def _whole_wav(body: bytes) -> bytes:
 # %% ../../nbs/synthesis/19_speech_server.ipynb #22abfe09
 def _decoded(body: bytes, asked: str) -> np.ndarray:
     "A sound file as float32 (samples,), mono, 16 kHz."
-    try:
-        import soundfile
-        import soxr
-    except ImportError as e:
-        raise InputError(f"the package {e.name} is missing", hint="pip install 'zsemo_kit[audio]'") from e
+    soundfile, soxr = (import_extra(name, "audio") for name in ("soundfile", "soxr"))
     try:
         samples, rate = soundfile.read(io.BytesIO(_whole_wav(body)), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as e:
@@ -167,7 +163,7 @@ class SpeechServer(Engine):
             raise InputError("bad timeout or max_retries", expected="seconds above 0, and 0 or more", found=found)
         self.model, self.base_url = model, check_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
         self.timeout, self.max_retries, self._format = timeout, max_retries, response_format
-        named = named_voices(voices)
+        named = parse_voices(voices)
         self._known: tuple[Voice, ...] = tuple(Voice(n, "", g or _described(n)[0], n) for n, g in named.items())
         self._more = {"instructions": instructions} if instructions else {}
         api_key(self.base_url)  # a missing key is told now, not at the first text
@@ -196,15 +192,15 @@ class SpeechServer(Engine):
         self,
         language: str,  # as a corpus writes it: de, pt-BR
     ) -> tuple[Voice, ...]:  # those of the language, where their names or the server tell; else all
-        "The voices that were named, or that the server has."
+        "List the voices that were named, or that the server has; raises InputError for a language without any."
         if not self._known:
             self._known = self._own() if self.base_url.rstrip("/") == OPENAI_URL else self._asked_for_voices()
         codes = [v.language for v in self._known if v.language]
-        code = nearest(language, codes)
+        code = match_language(language, codes)
         of_it = {c for c in codes if c == code or (c.split("-")[0] == code.split("-")[0] and "-" not in language_tag(language))}
         fit = [v for v in self._known if not v.language or v.language in of_it]
         if not fit:
-            raise no_voice(f"the server at {without_password(self.base_url)}", language, codes)
+            raise missing_voice(f"the server at {without_password(self.base_url)}", language, codes)
         return tuple(replace(v, language=language_tag(language)) for v in fit)
 
     def _own(self) -> tuple[Voice, ...]:
@@ -240,7 +236,7 @@ class SpeechServer(Engine):
         text: str,  # what is to be said
         voice: Voice,  # one of `voices`
     ) -> np.ndarray:  # float32 (samples,), mono, 16 kHz, full scale 1
-        "Speak a text. What ails this text is an InputError; what ails the server, the key or the voice, an EngineError."
+        "Speak a text; raises InputError for what ails this text, EngineError for what ails the server, the key or the voice."
         if not any(c.isalnum() for c in text):
             raise InputError("nothing to say", expected="a letter or digit", found=repr(text[:40]))
         if len(text) > _LIMIT:

@@ -26,7 +26,7 @@ from ..corpora.own import local_path
 from ..corpora.readers import read
 from ..corpora.stretches import stretches
 from ..corpora.table import Corpus, escapes
-from ..synthesis.annotation import ATTRIBUTES, Annotator, Claim, answer_text, claims_of, traced, with_explanations
+from ..synthesis.annotation import ATTRIBUTES, Annotator, Claim, add_explanations, extract_claims, trace_claims, write_answer
 
 # %% ../../nbs/training/35_explain.ipynb #6487fd48
 if TYPE_CHECKING:
@@ -337,7 +337,7 @@ def _batch(
     answers, problems = _answers(corpus, model, how["free"])
     seen = _seen(corpus, judge, how)
     guesses = [str(answers.get(u, {}).get("guess") or "") for u in seen.table["utterance"]]
-    written = with_explanations(replace(seen, table=seen.table.assign(emotion=guesses)), chat).table
+    written = add_explanations(replace(seen, table=seen.table.assign(emotion=guesses)), chat).table
     out = []
     for values in written.to_dict("records"):
         row = {str(k): v for k, v in values.items()}
@@ -354,10 +354,11 @@ def _one(
 ) -> Explained:
     "One utterance. A model that only names an emotion has it described from the measurements."
     said = str(answer.get("answer", ""))
-    by_model = own_words and bool(set(claims_of(said)) - {"emotion"})
+    by_model = own_words and bool(set(extract_claims(said)) - {"emotion"})
     text = said if by_model else str(row["explanation"])
     by, status, reply = ("model", "", "") if by_model else (str(row[f"explanation_{c}"]) for c in ("by", "status", "reply"))
-    evidence, claims = (() if isinstance(judge, str) else tuple(traced(t, row, judge)) for t in (answer_text("", row), text))
+    traced = [() if isinstance(judge, str) else tuple(trace_claims(t, row, judge)) for t in (write_answer("", row), text)]
+    evidence, claims = traced
     unread = bool(answer) and not bool(answer.get("parsed", True))
     heard = str(row.get("text_problem", ""))
     notes = (unread and "the answer does not name an emotion that the model knows", heard and f"no transcript: {heard}")

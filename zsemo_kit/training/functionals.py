@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..corpora.audio import own_terms
-from ..synthesis.acoustics import cues, egemaps
+from ..synthesis.acoustics import extract_egemaps, measure_cues
 
 # %% ../../nbs/training/30_functionals.ipynb #bfff2157
 def functionals(
@@ -18,7 +18,7 @@ def functionals(
     how: str,  # one of `OWN_TERMS`: what is done to the utterance first
 ) -> np.ndarray:  # (88,) float32
     "eGeMAPS on the utterance's own terms; InputError where nothing can be measured."
-    values = egemaps(own_terms(samples, how))
+    values = extract_egemaps(own_terms(samples, how))
     if not np.isfinite(values).all():
         raise InputError("silent, or too short to be measured")
     return values
@@ -29,4 +29,4 @@ def vocal_cues(
     how: str,  # one of `OWN_TERMS`: what is done to the utterance first
 ) -> np.ndarray:  # (8,) float32 in the order of `CUES`; NaN where nothing can be measured
     "The eight cues on the utterance's own terms."
-    return cues(own_terms(samples, how))
+    return measure_cues(own_terms(samples, how))

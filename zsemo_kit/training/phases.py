@@ -25,7 +25,7 @@ from ..core.cache import file_digest
 from ..core.errors import InputError
 from ..corpora.audio import audio_digest
 from ..corpora.table import Corpus
-from ..synthesis.annotation import Annotator, answer_text
+from ..synthesis.annotation import Annotator, write_answer
 from .connectors import SHAPES, QFormer
 from .encoders import Frames, bucketed
 from .loop import Data, LoopRecipe, dev_scores, optimise
@@ -272,7 +272,7 @@ def _captions(
 ) -> Data:
     "Sounds and captions: who speaks and how."
     model, how = lessons.model, lessons.model.sequencer
-    ids = [[how.end, *how.ids(answer_text("", {str(k): v for k, v in r.items()}, "EGPSV"))][: model.config.words]
+    ids = [[how.end, *how.ids(write_answer("", {str(k): v for k, v in r.items()}, "EGPSV"))][: model.config.words]
            for r in lessons.corpus.table.to_dict("records")]
 
     def batch(units: Any) -> dict[str, Tensor]:

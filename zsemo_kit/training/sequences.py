@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..synthesis.acoustics import sentence
-from ..synthesis.annotation import ATTRIBUTES, answer_text, check_kind
+from ..synthesis.acoustics import write_sentence
+from ..synthesis.annotation import ATTRIBUTES, check_answer_type, write_answer
 from .connectors import SHAPES
 
 # %% ../../nbs/training/34_sequences.ipynb #e8bc7b73
@@ -60,7 +60,7 @@ def _check(config: SpeechLLMConfig) -> None:
             raise InputError(f"{name} is out of range", expected=f"at least {low}", found=str(getattr(config, name)))
     object.__setattr__(config, "reads", tuple(config.reads))
     object.__setattr__(config, "targets", tuple(config.targets))
-    check_kind(config.kind)
+    check_answer_type(config.kind)
 
 # %% ../../nbs/training/34_sequences.ipynb #cad565e7
 TASKS: dict[str, str] = {  # task: what is asked for
@@ -84,7 +84,7 @@ def prompt_text(
     if "transcript" in config.reads and task != "asr" and str(row.get("text", "")).strip():
         parts.append(f'The words: "{str(row["text"]).strip()}"')
     if "features" in config.reads and task == "emotion":
-        said = sentence({m: str(row.get(a, "")) for a, m in ATTRIBUTES.items()}, str(row.get("heard_gender", "")),
+        said = write_sentence({m: str(row.get(a, "")) for a, m in ATTRIBUTES.items()}, str(row.get("heard_gender", "")),
                         {m: a for a, m in ATTRIBUTES.items()})
         parts.append(f"The voice: {said}.")
     parts.append(TASKS[task])
@@ -104,8 +104,8 @@ def answer_of(
     if task == "asr":
         return "", str(row["text"]).strip()
     if task == "caption":
-        return "", answer_text("", row, "EGPSV")
-    whole, emotion = answer_text(str(row["emotion"]), row, config.kind), str(row["emotion"])
+        return "", write_answer("", row, "EGPSV")
+    whole, emotion = write_answer(str(row["emotion"]), row, config.kind), str(row["emotion"])
     head = f"{emotion}:" if whole.startswith(f"{emotion}:") else emotion
     return head, whole[len(head):]
 

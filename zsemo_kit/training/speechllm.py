@@ -31,7 +31,7 @@ from ..core.cache import FeatureCache, default_cache
 from ..core.errors import InputError
 from ..core.files import atomic_folder, json_text
 from ..corpora.table import Corpus
-from ..synthesis.annotation import ATTRIBUTES, Annotator, claims_of
+from ..synthesis.annotation import ATTRIBUTES, Annotator, extract_claims
 from .connectors import Connector, open_connector
 from .encoders import Frames, bucketed, fingerprint, model_folder, quiet
 from .features import resolve_name
@@ -457,7 +457,7 @@ def _table(
     "What was answered, row by row; an answer that names no label has no guess."
     t = corpus.table
     likely = [model.labels[i] for i in p.argmax(1)] if len(p) else []
-    named = [claims_of(s).get("emotion", "") for s in said] if free else likely
+    named = [extract_claims(s).get("emotion", "") for s in said] if free else likely
     guess = [g if g in model.labels else "" for g in named]
     place = {label: i for i, label in enumerate(model.labels)}
     sure = [float(p[i, place[g]]) if g else float("nan") for i, g in enumerate(guess)]
