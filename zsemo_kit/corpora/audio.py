@@ -332,10 +332,11 @@ def stream_audio(
     if given is not None and len(given) != len(corpus):
         raise InputError("given does not fit the corpus", expected=f"{len(corpus)} values", found=str(len(given)))
     root = corpus.root.absolute()  # a worker may have been started elsewhere
-    rows = zip(*(corpus.table[c] for c in ("audio", "start", "end")), [None] * len(corpus) if given is None else given, strict=True)
+    more = [()] * len(corpus) if given is None else [(value,) for value in given]
+    rows = zip(*(corpus.table[c] for c in ("audio", "start", "end")), more, strict=True)
     why = {"": "the corpus has no audio of it"}
     why |= {path: "the path leaves the corpus' folder" for path in corpus.table["audio"] if escapes(path)}
-    items = [(why.get(path) or root / path, *times, () if given is None else (more,)) for path, *times, more in rows]
+    items = [(why.get(path) or root / path, *row) for path, *row in rows]
     heard = partial(_on_sound, work=work, longest=longest)
     return in_order(heard, items, jobs=jobs, progress=progress, title=f"{corpus.name} audio")
 
