@@ -111,7 +111,7 @@ def _check_share(corpus: Corpus, share: float) -> None:
 
 # %% ../../nbs/corpora/04_folds.ipynb #727d2dcb
 def _parts(corpus: Corpus, held: np.ndarray, apart: Sequence[str]) -> tuple[Corpus, Corpus]:
-    "The rest and what is held, boolean, (n,): two corpora that name in `apart` what they were kept apart by."
+    "The rest and the held-out rows (boolean, shape (utterances,)), which name in `apart` what they were kept apart by."
     first, second = (replace(corpus, table=corpus.table[rows], apart=tuple(apart)) for rows in (~held, held))
     return first, second
 

@@ -205,8 +205,8 @@ class Corpus:
         Raises: `InputError` where the folder holds none."""
         try:
             manifest = json.loads((Path(folder) / _MANIFEST).read_text(encoding="utf-8"))
-            table, apart = pd.read_parquet(Path(folder) / "table.parquet"), tuple(manifest.get("apart", ()))
-            return cls(manifest["name"], table, Path(folder), manifest["space"], apart)
+            table = pd.read_parquet(Path(folder) / "table.parquet")
+            return cls(manifest["name"], table, Path(folder), manifest["space"], tuple(manifest.get("apart", ())))
         except InputError:
             raise
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
