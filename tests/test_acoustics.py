@@ -375,7 +375,7 @@ def test_an_empty_corpus_has_an_empty_table(corpus: Corpus) -> None:
 
 
 @pytest.mark.parametrize(("package", "extra", "work"), [
-    ("opensmile", "opensmile", "egemaps(np.ones(16000, 'f'))"), ("parselmouth", "praat", "measure(np.ones(16000, 'f'))"),
+    ("opensmile", "opensmile", "extract_egemaps(np.ones(16000, 'f'))"), ("parselmouth", "praat", "measure(np.ones(16000, 'f'))"),
 ])
 def test_the_kit_imports_without_the_extras_and_says_which_is_missing(package: str, extra: str, work: str) -> None:
     code = (f"import sys; sys.modules[{package!r}] = None\nimport numpy as np\n"

@@ -599,7 +599,7 @@ def generate(
 ) -> None:
     "Write a corpus from a card with a language model, or from the recorded replies; or label a corpus: --silver."
     from zsemo_kit.core.errors import InputError
-    from zsemo_kit.generation.fields import parse_fields
+    from zsemo_kit.generation.fields import parse_request_fields
     json_mode = json_mode or json_schema
     asked = {"price": price, "max_cost": max_cost, "temperature": temperature, "max_tokens": max_tokens,
              "requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
@@ -607,7 +607,7 @@ def generate(
     _refuse_mixed(silver, recorded or second_reading or json_mode or bool(n or strategy), labels, model, task, transcripts)
     if recorded and (n or json_mode or request or model or base_url or any(v is not None for v in asked.values())):
         raise InputError("--recorded asks no server, and takes all the replies", hint="leave out --n, --model and the like")
-    server |= {**asked, "fields": parse_fields(request or [])}
+    server |= {**asked, "fields": parse_request_fields(request or [])}
     if silver:
         _silver(card, task or ("emotion" if labels else "sentiment"), labels, transcripts, out, server, as_json)
         return

@@ -102,7 +102,10 @@ def compare_pair(
     n: int = 2000,  # number of resamples, and of swaps
     seed: int = 0,  # seed of both
 ) -> Comparison:  # difference a - b with interval and p-value
-    "Paired comparison over the same utterances; predictions over different ones are refused."
+    """Compare two systems in pairs, utterance by utterance.
+
+    Raises `InputError` for an unknown metric or cluster, and for predictions over different utterances.
+    """
     if metric not in METRICS:
         raise InputError("unknown metric", expected=", ".join(METRICS), found=str(metric))
     both = _two(_runs(a), _runs(b), cluster)
@@ -145,7 +148,10 @@ def compare_all(
     n: int = 2000,  # number of resamples, and of swaps
     seed: int = 0,  # seed of both
 ) -> pd.DataFrame:  # one row a system, in the order given: system, baseline, seeds, diff, low, high, p, p_holm, verdict
-    "Hold every system against the baseline, with Holm's correction over all of them."
+    """Hold every system against the baseline, with Holm's correction over all of them.
+
+    Raises `InputError` if the baseline is none of the systems, and as `compare_pair` does.
+    """
     if baseline not in systems:
         raise InputError("the baseline is none of the systems", expected=", ".join(systems), found=str(baseline))
     others = [name for name in systems if name != baseline]

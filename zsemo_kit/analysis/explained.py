@@ -50,7 +50,7 @@ def _stack(
     frames: Mapping[str, pd.DataFrame],  # rows of each condition
     need: Sequence[str],  # columns that must be there
 ) -> pd.DataFrame:  # all rows, with column condition
-    "What could not be read later is refused now."
+    "Raises `InputError` for rows that could not be read back."
     unknown = [name for name in frames if name not in ANSWER_CONDITIONS]
     lacking = [f"{column} ({name})" for name, frame in frames.items() for column in need if column not in frame]
     twice = [name for name, frame in frames.items() if not lacking and frame["utterance"].duplicated().any()]
@@ -66,7 +66,10 @@ def keep_answers(
     answers: Mapping[str, pd.DataFrame],  # condition -> rows of SpeechLLM.answer; "full" must be among them
     evidence: Mapping[str, pd.DataFrame] | None = None,  # condition -> table of an annotated corpus; "full" must be among them
 ) -> list[Path]:  # files that were written
-    "Write answers.parquet and evidence.parquet for `report`; of the evidence only what claims are held against."
+    """Write answers.parquet and evidence.parquet for a report; of the evidence only what claims are held against.
+
+    Raises `InputError` for an unknown condition, a missing column, an utterance twice, or answers without the full condition.
+    """
     files = {ANSWERS: _stack("answers", answers, _ANSWERED)}
     if evidence is not None:
         kept = [*_MEASURED, *ATTRIBUTES.values()]

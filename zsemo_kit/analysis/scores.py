@@ -104,7 +104,10 @@ def confusion(
     guess: Sequence[str],  # predicted emotions, shape (n,)
     labels: Sequence[str],  # label space, in the order to show
 ) -> pd.DataFrame:  # counts: truth in rows, guess in columns, "(outside)" last if it occurs
-    "Confusion counts; a reference outside the labels is refused, a guess outside them is counted as wrong."
+    """Confusion counts; a guess outside the labels is counted as wrong.
+
+    Raises `InputError` for a reference outside the labels.
+    """
     t, g = _strings(truth, guess)
     labels = [str(label) for label in labels]
     _known(t, labels)
@@ -133,7 +136,10 @@ def number_clusters(
     predictions: pd.DataFrame,  # columns utterance and dialogue or speaker
     by: str = "dialogue",  # "dialogue" or "speaker"
 ) -> np.ndarray:  # number of the cluster of each row, shape (n,), 0 to C - 1
-    "Number the clusters that are drawn whole; where an id is empty, the next smaller unit takes its place."
+    """Number the clusters that are drawn whole; where an id is empty, the next smaller unit takes its place.
+
+    Raises `InputError` for an unknown unit, or one that the predictions lack.
+    """
     levels = {"speaker": ["speaker", "dialogue", "utterance"], "dialogue": ["dialogue", "utterance"]}.get(by)
     if levels is None:
         raise InputError("unknown cluster", expected="dialogue or speaker", found=str(by))
@@ -163,7 +169,10 @@ def _checked(
 def align_runs(
     frames: Sequence[pd.DataFrame],  # predictions over the same utterances, one frame a run
 ) -> list[pd.DataFrame]:  # the same frames, each sorted by utterance
-    "Sort by utterance; refuse frames that differ in their utterances or in the truth."
+    """Sort the predictions of several runs by utterance.
+
+    Raises `InputError` for frames that differ in their utterances or in the truth, that lack a column or hold an utterance twice.
+    """
     if not len(frames):
         raise InputError("no predictions to score", expected="at least one frame")
     done = [_checked(frame) for frame in frames]

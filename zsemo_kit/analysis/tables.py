@@ -147,7 +147,7 @@ def _write_note(
     peeked = "labels_from" in group and group["labels_from"].eq("target").any()
     return "; ".join(filter(None, [interval, *absent, "classes taken from the target's labels" if peeked else ""]))
 
-
+# %% ../../nbs/analysis/45_tables.ipynb #735ada0a
 def _label_rows(
     rows: pd.DataFrame,  # rows of a table
     varying: Sequence[str],  # parameters that tell them apart

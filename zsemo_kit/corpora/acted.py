@@ -209,8 +209,8 @@ _NUMBER = re.compile(r"\s*\d+(\.\d+)?\s*")
 
 def _read_shares(path: Path) -> dict[str, tuple[float, float]]:
     "Take to the shares of listeners who recognised it and who found it natural."
-    text = read_text(path)
-    between = next((s for s in ";\t|," if s in text), None) if path.suffix == ".csv" else None  # the authors' own have blanks
+    text, table = read_text(path), path.suffix == ".csv"
+    between = next((s for s in ";\t|," if s in text), None) if table else None  # the authors' own have blanks
     lines = ([f.strip('"').replace(",", ".") for f in line.split(between)] for line in text.split("\n"))
     shares = [f for f in lines if len(f) > 2 and f[0].strip().lower().endswith(".wav") and all(map(_NUMBER.fullmatch, f[1:3]))]
     return {Path(f[0]).stem: (float(f[1]) / 100, float(f[2]) / 100) for f in shares}

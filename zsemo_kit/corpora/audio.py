@@ -317,11 +317,6 @@ def _on_sound(item: tuple[Path | str, float, float, tuple[Any, ...]], work: Call
         raise InputError(str(e).removeprefix(f"{path}: ")) from e
     return work(samples, *more)
 
-
-def _item(corpus: Corpus, root: Path, row: Any, more: tuple[Any, ...]) -> tuple[Path | str, float, float, tuple[Any, ...]]:
-    why = "the corpus has no audio of it" if not row.audio else "the path leaves the corpus' folder" if escapes(row.audio) else ""
-    return why or root / row.audio, row.start, row.end, more
-
 # %% ../../nbs/corpora/01_audio.ipynb #1407b106
 def stream_audio(
     corpus: Corpus,  # any corpus
@@ -337,8 +332,11 @@ def stream_audio(
     if given is not None and len(given) != len(corpus):
         raise InputError("given does not fit the corpus", expected=f"{len(corpus)} values", found=str(len(given)))
     root = corpus.root.absolute()  # a worker may have been started elsewhere
-    rows = corpus.table[["audio", "start", "end"]].itertuples(index=False)
-    items = [_item(corpus, root, row, () if given is None else (given[i],)) for i, row in enumerate(rows)]
+    more = [()] * len(corpus) if given is None else [(value,) for value in given]
+    rows = zip(*(corpus.table[c] for c in ("audio", "start", "end")), more, strict=True)
+    why = {"": "the corpus has no audio of it"}
+    why |= {path: "the path leaves the corpus' folder" for path in corpus.table["audio"] if escapes(path)}
+    items = [(why.get(path) or root / path, *row) for path, *row in rows]
     heard = partial(_on_sound, work=work, longest=longest)
     return in_order(heard, items, jobs=jobs, progress=progress, title=f"{corpus.name} audio")
 

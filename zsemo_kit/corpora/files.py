@@ -98,7 +98,7 @@ def _find_header(lines: Sequence[str], path: Path, known: Callable[[str], object
     except csv.Error:
         return before, separator or usual[0]
 
-
+# %% ../../nbs/corpora/02_files.ipynb #1992d674
 def parse_fields(
     text: str,  # of a table
     path: Path,  # the file, for the error
@@ -114,7 +114,7 @@ def parse_fields(
     except csv.Error as e:
         raise InputError(f"{path.name}, line {before + reader.line_num}", expected="a table", found=str(e)) from e
 
-
+# %% ../../nbs/corpora/02_files.ipynb #f2415273
 def frame_fields(
     names: Sequence[Any],  # of the columns
     rows: Sequence[tuple[int, list[str]]],  # of `parse_fields`
@@ -170,7 +170,7 @@ def refuse(
         line = place if isinstance(place, str) else f"line {place}"  # what lies in folders has no lines
         raise InputError(f"{path.name}, {line}: bad {str(values.name)!r}", expected=expected, found=repr(value), hint=hint)
 
-
+# %% ../../nbs/corpora/02_files.ipynb #2dadb0ba
 def read_integers(
     rows: pd.DataFrame,  # from `read_rows`
     column: str,  # its column of whole numbers
@@ -190,7 +190,7 @@ def read_decimals(
     "A column of numbers, with a point or with a comma."
     return pd.to_numeric(values.str.replace(DECIMAL, r"\1.\2", regex=True), errors="coerce")
 
-
+# %% ../../nbs/corpora/02_files.ipynb #bda8b253
 def map_codes(
     raw: pd.Series,  # a corpus' own codes, in any case; the index is the line number
     corpus: str,  # whose YAML maps them, or "generic" for plain English
@@ -212,7 +212,7 @@ def _parse_record(text: str, number: int, path: Path) -> dict[str, Any]:
         raise InputError(f"{path.name}, line {number}: not a record", expected="a JSON object", found=text[:60])
     return record
 
-
+# %% ../../nbs/corpora/02_files.ipynb #f8bfe09f
 def read_records(
     path: Path,  # .parquet, .arrow, .jsonl or .json
 ) -> list[dict[str, Any]]:  # its records
@@ -251,7 +251,7 @@ def look_for(
             return hits
     return []
 
-
+# %% ../../nbs/corpora/02_files.ipynb #d187412c
 def find_required(
     root: Path,  # a corpus' folder
     patterns: Sequence[str],  # what marks it; any of them will do
@@ -282,7 +282,7 @@ def list_files(
         seen.add(real)
     return sorted(found, key=lambda p: (suffixes.index(p.suffix.lower()), len(p.parts), p.as_posix()))
 
-
+# %% ../../nbs/corpora/02_files.ipynb #6f874082
 def index_files(
     root: Path,  # a corpus' folder
     suffixes: Sequence[str],  # which files count, e.g. (".wav", ".flac")

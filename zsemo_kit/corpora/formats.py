@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..core.errors import InputError
+from ..core.errors import InputError, import_extra
 from ..core.files import json_text
 from .audio import audio_path, open_part
 from .export import MARK, file_names, new_folder, read_template
@@ -191,7 +191,7 @@ def write_datasets(
 ) -> Written:  # what was written
     "A folder for the Hugging Face hub: Parquet and a data card, no code."
     require_synthetic(corpus)
-    _needed("datasets")
+    import_extra("datasets", "exchange")
     if corpus.table[["start", "end"]].notna().any(axis=None):
         raise InputError(f"corpus {corpus.name!r} has utterances inside longer files", expected="a file an utterance",
                          hint="cut them first")
@@ -201,12 +201,6 @@ def write_datasets(
         _write_parts(corpus, staging / "data", progress)
         splits = _finish(corpus, staging, "datasets", texts, lost)
     return Written(Path(folder), len(corpus), splits, lost)
-
-
-def _needed(package: str) -> None:
-    from importlib.util import find_spec
-    if find_spec(package) is None:
-        raise InputError(f"the package {package} is missing", hint="pip install 'zsemo_kit[exchange]'")
 
 # %% ../../nbs/corpora/09_formats.ipynb #2a051306
 def _with_media(corpus: Corpus, folder: Path, copy: bool, progress: bool) -> Corpus:
@@ -252,7 +246,7 @@ def write_audformat(
     "An audformat database, with an experiment for nkululeko where there is audio."
     if not real:
         require_synthetic(corpus, "--real writes a database that points to its audio, for this machine only")
-    _needed("audformat")
+    import_extra("audformat", "exchange")
     lost = problems if problems is not None else pd.DataFrame(columns=["utterance", "audio", "problem"])
     with new_folder(Path(folder), form="audformat", replace=force) as staging:
         db = _with_media(corpus, staging, is_synthetic(corpus), progress).to_audformat()

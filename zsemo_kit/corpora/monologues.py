@@ -49,16 +49,13 @@ def _read_mmsa(path: Path, root: Path) -> pd.DataFrame:
     return pd.DataFrame(ids | _score_columns(rows["label"], path) | added)
 
 # %% ../../nbs/corpora/02_monologues.ipynb #2d4991dc
-def _read_transcript(path: Path) -> dict[str, str]:
-    pairs = (line.split("_DELIM_", 1) for line in read_text(path).split("\n") if "_DELIM_" in line)
-    return {f"{path.stem}_{int(clip)}": words.strip() for clip, words in pairs if clip.strip().isdigit()}
-
-
 def _read_raw(path: Path, root: Path) -> pd.DataFrame:
     "CMU-MOSI as its authors have it: a table without a head, transcripts, and sound cut into segments."
     rows = read_rows(path, [], header=["start", "end", "video", "clip", "label"])
     ids = _clip_columns(rows["video"].str.strip(), read_integers(rows, "clip", path))
-    words = {k: v for p in look_for(root, "Transcript/Segmented/*.annotprocessed") for k, v in _read_transcript(p).items()}
+    transcripts = look_for(root, "Transcript/Segmented/*.annotprocessed")
+    lines = [(p.stem, *line.split("_DELIM_", 1)) for p in transcripts for line in read_text(p).split("\n") if "_DELIM_" in line]
+    words = {f"{video}_{int(clip)}": text.strip() for video, clip, text in lines if clip.strip().isdigit()}
     clips = index_files(root, AUDIO, ("Audio/WAV_16000/Segmented",)) if look_for(root, "Audio/WAV_16000/Segmented") else {}
     parts = {video: part for part, videos in corpus_facts("cmu_mosi").parts.items() for video in videos}
     times = {f"video_{c}": read_decimals(rows[c]) for c in ("start", "end")}

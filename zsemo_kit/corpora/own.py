@@ -50,7 +50,7 @@ def _says_nothing(name: str, column: pd.Series) -> bool:
 def _number_records(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(list(records), index=range(1, len(records) + 1), dtype=object)
 
-
+# %% ../../nbs/corpora/02_own.ipynb #dbd2f70c
 def read_own_rows(
     path: Path,  # a table of text, Parquet, or JSON, by people
 ) -> pd.DataFrame:  # fields, those of a table of text as text; the index is the number of line or record
@@ -85,7 +85,7 @@ def local_path(
             return Path(plain).relative_to(top).as_posix()
     return PurePosixPath(plain).as_posix() if plain else ""
 
-
+# %% ../../nbs/corpora/02_own.ipynb #af8c9011
 def _localise(values: pd.Series, path: Path) -> pd.Series:
     "Paths relative to the file that names them, as they are spelled on this disk."
     local = values.map(lambda v: local_path(plain_word(v), path.parent))
@@ -135,7 +135,7 @@ def _map_genders(values: pd.Series, path: Path) -> list[str]:
         warnings.warn(f"{path.name}: gender {', '.join(odd[:5])} is read as unknown; male and female are known", stacklevel=2)
     return [gender or "unknown" for gender in found]
 
-
+# %% ../../nbs/corpora/02_own.ipynb #907a1ad1
 def _map_splits(values: pd.Series, path: Path) -> list[str]:
     found = [part_named(v) for v in values]
     bad = np.array([f is None for f in found], dtype=bool)
@@ -145,7 +145,7 @@ def _map_splits(values: pd.Series, path: Path) -> list[str]:
 
 _NUMBERED = re.compile(r"^\d+[\s_.-]+|[\s_.-]+\d+$")  # the number that orders the folders of classes
 
-
+# %% ../../nbs/corpora/02_own.ipynb #d0d67c05
 def _map_emotions(values: pd.Series, path: Path, space: str) -> list[str]:
     "Canonical emotions: a label of the space, or a word of plain English."
     codes = label_map("generic") | {label: label for label in space_labels(space)}
@@ -165,7 +165,7 @@ def _guess_space(labels: Iterable[str]) -> str:
     valence = words <= set(SPACES["sentiment"]) and words & set(SPACES["polarity"])
     return "sentiment" if valence else "all"
 
-
+# %% ../../nbs/corpora/02_own.ipynb #5d5b4bc6
 def _to_kit(rows: pd.DataFrame, path: Path, space: str = "") -> pd.DataFrame:
     "Rows with the kit's columns: words folded, paths as they are on this disk, empty numbers unknown."
     kits = own_columns(list(rows), path.name)
@@ -190,7 +190,7 @@ def _infer_types(rows: pd.DataFrame) -> pd.DataFrame:
     own = {str(c): rows[c].infer_objects() for c in rows if c not in COLUMNS}
     return rows.assign(**own).reset_index(drop=True)
 
-
+# %% ../../nbs/corpora/02_own.ipynb #27791cbc
 def _read_any_table(path: Path, split: str = "") -> tuple[pd.DataFrame, Path, str]:
     "The rows of a table, the folder of its audio, and its label space."
     if name_suffix(path) not in (".parquet", ".arrow"):
@@ -232,7 +232,7 @@ def _list_audformat_files(folder: Path) -> list[Path]:
         raise InputError(f"{folder / f'db.{bad}.pkl'} is a pickle, which can run code", hint=hint)
     return [file for file in files.values() if file]
 
-
+# %% ../../nbs/corpora/02_own.ipynb #a501f09d
 def _load_audformat(folder: Path, files: Sequence[Path]) -> Any:
     "The database, loaded from its plain files alone."
     audformat = import_extra("audformat", "exchange")
@@ -307,7 +307,7 @@ def _class_of(path: Path) -> str:
                          hint="rename one of the folders")
     return next(iter(known.values()), folders[0] if folders else "")
 
-
+# %% ../../nbs/corpora/02_own.ipynb #c0fc2a40
 def _read_classes(root: Path) -> pd.DataFrame:
     "Audio in one folder a class."
     found = {p: _class_of(p) for p in _list_visible(root) if p.suffix.lower() in AUDIO}
@@ -373,7 +373,7 @@ def _list_part_tables(folder: Path) -> list[tuple[Path, str]]:
     named = [(p, part_named(_PIECE.sub("", p.name.removesuffix(p.suffix)))) for p in files]
     return [(p, part) for p, part in named if part is not None and p.stem.lower() not in ("", "none", "null", "na")]
 
-
+# %% ../../nbs/corpora/02_own.ipynb #01c5d9e0
 def _read_part_tables(folder: Path, tables: Sequence[tuple[Path, str]], name: str) -> Corpus:
     "The corpus that the tables of a folder hold together."
     export = _read_json(folder / "export.json")
@@ -409,7 +409,7 @@ _ELSEWHERE = {  # endings of what people keep tables and recordings in: what to 
     **dict.fromkeys(AUDIO, "give the folder, or a table that names it"),
 }
 
-
+# %% ../../nbs/corpora/02_own.ipynb #b451e732
 def read_path(
     path: Path,  # a table, a saved corpus, an audformat database, an audio folder, or what an export wrote
     name: str = "",  # name of the corpus; a saved one keeps its own

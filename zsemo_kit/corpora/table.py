@@ -215,7 +215,11 @@ class Corpus:
 
     def to_datasets(self) -> "datasets.Dataset":  # the same columns; `emotion` is a ClassLabel over the label space
         "The corpus as a Hugging Face `Dataset`; unlabelled utterances have class -1, audio stays a path."
-        return _to_datasets(self)
+        datasets, number = import_extra("datasets", "exchange"), {label: i for i, label in enumerate(SPACES[self.space])}
+        table = self.table.assign(emotion=self.table["emotion"].map(lambda e: number.get(e, -1)).astype(int))
+        table = table.astype({c: object for c in table if pd.api.types.is_string_dtype(table[c])})
+        made = datasets.Dataset.from_pandas(table, preserve_index=False)
+        return made.cast_column("emotion", datasets.ClassLabel(names=list(number)))
 
     def to_audformat(self) -> "audformat.Database":  # one table, `utterances`
         "The corpus as an audformat database: a segmented table for audio, a misc table for text."
@@ -277,16 +281,6 @@ def _write(corpus: Corpus, folder: Path) -> None:
 def _manifest(corpus: Corpus) -> str:
     told = {"format": 1, "name": corpus.name, "space": corpus.space, "utterances": len(corpus)}
     return json_text(told | ({"apart": list(corpus.apart)} if corpus.apart else {}), indent=1) + "\n"
-
-# %% ../../nbs/corpora/00_table.ipynb #e810eda8
-def _to_datasets(corpus: Corpus) -> "datasets.Dataset":
-    datasets = import_extra("datasets", "exchange")
-    labels = list(SPACES[corpus.space])
-    number = {label: i for i, label in enumerate(labels)}
-    table = corpus.table.assign(emotion=corpus.table["emotion"].map(lambda e: number.get(e, -1)).astype(int))
-    table = table.astype({c: object for c in table if pd.api.types.is_string_dtype(table[c])})
-    made = datasets.Dataset.from_pandas(table, preserve_index=False)
-    return made.cast_column("emotion", datasets.ClassLabel(names=labels))
 
 # %% ../../nbs/corpora/00_table.ipynb #e144bdab
 def _to_audformat(corpus: Corpus) -> "audformat.Database":

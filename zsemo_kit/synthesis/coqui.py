@@ -49,7 +49,7 @@ def _quiet(level: int = logging.ERROR) -> Iterator[None]:
         for log, level in zip(logs, levels, strict=True):
             log.setLevel(level)
 
-
+# %% ../../nbs/synthesis/18_coqui.ipynb #f014813c
 def _manager() -> Any:
     try:
         from TTS.utils.manage import ModelManager
@@ -73,7 +73,7 @@ def _listed(model: str) -> dict[str, Any]:
         raise InputError(f"{model!r} does not speak", expected="a model of the kind tts_models")
     return item
 
-
+# %% ../../nbs/synthesis/18_coqui.ipynb #6a14c57a
 def _check_terms(model: str, item: Mapping[str, Any]) -> None:
     "Refuse where Coqui would ask on the console."
     folder = _manager().output_prefix / model.replace("/", "--")
@@ -114,7 +114,7 @@ def _use_own_phonemizer() -> None:
         phonemizers.PHONEMIZERS["espeak"] = Own
         phonemizers.DEF_LANG_TO_PHONEMIZER.update(dict.fromkeys(_SPOKEN, "espeak"))
 
-
+# %% ../../nbs/synthesis/18_coqui.ipynb #b3b5a390
 _SPOKEN = (
     "en", "en-us", "en-gb", "de", "pl", "fr", "fr-fr", "es", "it", "pt", "nl", "cs", "tr", "hu", "ru", "sv", "da", "fi", "ro",
 )
@@ -130,7 +130,7 @@ def _fetched(model: str) -> Any:
         said = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         raise InputError(f"cannot fetch the Coqui model {model}", found=said, hint=f"see the network, {_LOCAL} (--model)") from e
 
-
+# %% ../../nbs/synthesis/18_coqui.ipynb #0f564b79
 _WEIGHTS = ("model_file.pth", "model.pth", "best_model.pth", "checkpoint.pth")
 
 
@@ -145,7 +145,7 @@ def _checkpoint(folder: Path) -> Path:
         raise InputError(f"which file of {folder} is the model?", expected=f"one of {', '.join(_WEIGHTS)}", found=names)
     return found[0]
 
-
+# %% ../../nbs/synthesis/18_coqui.ipynb #78855d74
 def _here(value: Any, folder: Path) -> Any:
     "The config with the paths of files that lie in this folder."
     if isinstance(value, dict):
