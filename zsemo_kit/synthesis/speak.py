@@ -107,7 +107,7 @@ def _stray(text: str, language: str) -> str:
     tag, sure = guess_language([said]) if sum(c.isalpha() for c in said) >= _WORDS else ("", 0.0)
     return tag if tag and sure >= _SURE and not same_language(tag, language) else ""
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #ada1f7a3
 def _doubts(corpus: Corpus, languages: Sequence[str], told: Sequence[bool]) -> list[str]:
     "Where the words speak against a language: of all that was told to be of it, or of single texts where nothing was."
     doubts = []
@@ -179,17 +179,17 @@ def _taken(corpus: Corpus, engine: Engine, take: int, seed: int, languages: Sequ
         utterance=table.utterance + mark, dialogue=table.dialogue.where(table.dialogue == "", table.dialogue + mark),
     ), chosen
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #0da96d4c
 def _key(*parts: object) -> str:
     return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #73f6a43b
 def _profile_mark(profile: Profile) -> str:
     "Changes with every number of a profile."
     shifts = "" if profile.shifts is None else profile.shifts.round(9).to_csv(index=False)
     return _key(profile.neutral, sorted(profile.spread.items()), profile.strength, sorted(profile.ways.items()), shifts)
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #7912dff6
 def _generator(*parts: object) -> np.random.Generator:
     "Random numbers that depend on these parts and on nothing else, such as the order of the table."
     return np.random.default_rng(int(_key(*parts), 16))
@@ -208,7 +208,7 @@ def _read_one(engine: Engine, task: _Task) -> float:
     save_audio(path, samples * min(1.0, 0.97 / peak))
     return len(samples) / RATE
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #d14131bb
 def _read(engine: Engine, tasks: Sequence[_Task], jobs: int | None, progress: bool) -> Iterator[tuple[float | None, str]]:
     "Seconds, or the problem, of each reading, in order, in the way that suits the engine."
     if engine.parallel == "processes":
@@ -241,7 +241,7 @@ class _How:
     conditions: str
     seed: int
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #526fd1b2
 _Line = tuple[Path, Path, str, str, str, str]  # reading, file, utterance, emotion, speaker, gender
 
 
@@ -258,7 +258,7 @@ def _say_one(how: _How, line: _Line) -> float:
     save_audio(path, samples)
     return len(samples) / RATE
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #d06ca8c0
 _VERSION = "line 2"  # of how an utterance is made from its reading: raise it when the same settings would sound different
 
 
@@ -312,7 +312,7 @@ def _step(
     problems |= {row: failed[path] for row, path in files.items() if path in failed and row not in problems}
     return made
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #437df6ee
 def _make(
     engine: Engine, how: _How, table: pd.DataFrame, plan: pd.DataFrame, problems: dict[Any, str], jobs: int | None, progress: bool
 ) -> float:  # seconds of speech made
@@ -337,7 +337,7 @@ class _Shard:
     lines: list[tuple[str, str, str, str, str, str]] = field(default_factory=list)  # as `_Line`, with names for paths
     sounds: dict[str, bytes] = field(default_factory=dict)  # readings that are there already
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #8d3119c4
 def _elsewhere(engine: Engine, how: _How, shard: _Shard) -> tuple[dict[str, bytes], float]:
     "The files of a shard by name, and seconds of speech; what cannot be made is left to the caller, who says why."
     with TemporaryDirectory(prefix="zsemo") as own:
@@ -353,7 +353,7 @@ def _elsewhere(engine: Engine, how: _How, shard: _Shard) -> tuple[dict[str, byte
                     seconds += _say_one(how, (out / reading, out / name, *line))  # type: ignore[arg-type]
         return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*.flac")}, seconds
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #9bb566aa
 def _shards(table: pd.DataFrame, plan: pd.DataFrame, problems: dict[Any, str], out: Path) -> list[_Shard]:
     "What is not there yet, all utterances of a reading in one shard."
     rows: dict[Path, dict[Path, Any]] = {}
@@ -373,7 +373,7 @@ def _shards(table: pd.DataFrame, plan: pd.DataFrame, problems: dict[Any, str], o
         shards[-1].lines += [(name, f.relative_to(out).as_posix(), *who.loc[i]) for f, i in lines.items()]
     return shards if shards[-1].lines else shards[:-1]
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #1e937154
 def _gather(out: Path, made: Iterator[tuple[dict[str, bytes], float]]) -> float:
     "Writes what comes back, each file at once or not at all; seconds of speech."
     total = 0.0
@@ -391,7 +391,7 @@ def _made_how(how: _How, engine: Engine) -> dict[str, Any]:
     return {"injection": how.inject, "profile": profile, "strength": strength,
             "conditions": how.conditions, "speech_seed": how.seed, "voice_licence": engine.licence}
 
-
+# %% ../../nbs/synthesis/25_speak.ipynb #97cb73cf
 def speak(
     corpus: Corpus,  # utterances of text, labelled or not; an unlabelled one is said neutrally
     engine: Engine,  # who reads: see `open_engine`
