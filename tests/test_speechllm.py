@@ -25,7 +25,7 @@ from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.synthesis.annotation import Annotator, extract_claims
-from zsemo_kit.training import phases as module
+from zsemo_kit.training import phases as module, speechllm as speechllm_module
 from zsemo_kit.training.connectors import open_connector
 from zsemo_kit.training.encoders import quiet
 from zsemo_kit.training.phases import Lessons, Phase, curriculum, fit_speechllm, train_phase
@@ -376,7 +376,7 @@ _OTHER = ("neutral", "surprise", "disgust", "contempt", "frustrated", "excited",
 def test_free_answers_that_name_a_label_are_read(plain: SpeechLLM, dev: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     said = ["sad: a woman speaks with low pitch.", "who knows", "happy: she laughs.", "", "angry", "not sad"]
     places = iter(said)
-    monkeypatch.setattr("zsemo_kit.training.speechllm.continued", lambda net, asked, *_: [next(places) for _ in asked["ids"]])
+    monkeypatch.setattr(speechllm_module, "continue_answers", lambda net, asked, *_: [next(places) for _ in asked["ids"]])
     free = plain.answer(dev, free=True, size=1)
     order = dict(zip(free.answer, free.guess, strict=True))
     assert order == {said[0]: "sad", said[1]: "", said[2]: "", said[3]: "", said[4]: "angry", said[5]: ""}
@@ -828,11 +828,11 @@ def test_kept_phases_are_not_taught_again_and_go_on_where_they_were_cut_off(
     assert whole.history is not None and list(whole.history.phase) == ["align", "describe", "emotion", "emotion"]
     real, calls = module.optimise, []
 
-    def cut_off(net: nn.Module, job: Any) -> pd.DataFrame:
+    def cut_off(net: nn.Module, job: Any, checkpoint: Any) -> pd.DataFrame:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(net, job)
+        return real(net, job, checkpoint)
 
     monkeypatch.setattr(module, "optimise", cut_off)
     with pytest.raises(KeyboardInterrupt):
