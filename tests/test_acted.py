@@ -11,13 +11,14 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.acted import (
     read_crema_d, read_emodb, read_esd, read_nemo, read_ravdess, read_savee, read_tess,
 )
-from zsemo_kit.corpora.doctor import _published, examine
+from zsemo_kit.corpora.doctor import examine
 from zsemo_kit.corpora.labels import in_space, label_map
-from zsemo_kit.corpora.readers import READERS, find, read
+from zsemo_kit.corpora.catalogue import corpus_facts, corpus_names, find_reader
+from zsemo_kit.corpora.readers import find, read
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
 
 NEMO_HEAD = "file_id\temotion\traw_text\tnormalized_text\tspeaker_id\tgender\tage\n"
@@ -63,7 +64,7 @@ def coherent(corpus: Corpus) -> None:
 def test_real(corpora_dir: Path, name: str, n: int, speakers: int, scripts: int | None, four: int) -> None:
     if not (corpora_dir / name).is_dir():
         pytest.skip(f"no {name}")
-    corpus = quietly(READERS[name], corpora_dir / name)
+    corpus = quietly(find_reader(name), corpora_dir / name)
     coherent(corpus)
     table = corpus.table
     assert len(table) == n and table["speaker"].nunique() == speakers and len(in_space(corpus, "four")) == four
@@ -152,7 +153,7 @@ def test_crema_d_repository_and_bare_copy(tmp_path: Path) -> None:
 def test_crema_d_tables_are_strict(tmp_path: Path) -> None:
     files(tmp_path, "AudioWAV/1001_DFA_ANG_XX.wav")
     put(tmp_path, "summaryTable.csv", "a,b\n1,2\n")
-    with pytest.raises(InputError, match="lacks a column"):
+    with pytest.raises(InputError, match="lacks the column 'filename'"):
         read_crema_d(tmp_path)
     put(tmp_path, "summaryTable.csv", "FileName,VoiceVote\n")
     put(tmp_path, "VideoDemographics.csv", "ActorID,Age\n1001,51\n")
@@ -161,11 +162,9 @@ def test_crema_d_tables_are_strict(tmp_path: Path) -> None:
 
 
 def test_the_women_of_crema_d() -> None:
-    from zsemo_kit.corpora.acted import _facts
-
-    women = _facts()["crema_d"]["women"]
-    assert len(women) == len(set(women)) == 43 and all(1001 <= w <= 1091 for w in women)
-    assert len(_facts()["crema_d"]["sentences"]) == 12 and len(_facts()["emodb"]["sentences"]) == 10
+    crema_d = corpus_facts("crema_d")
+    assert len(crema_d.women) == len(set(crema_d.women)) == 43 and all(1001 <= int(w) <= 1091 for w in crema_d.women)
+    assert len(crema_d.sentences) == 12 and len(corpus_facts("emodb").sentences) == 10
 
 
 # TESS
@@ -324,8 +323,9 @@ def test_a_folder_of_other_files_is_refused_with_their_number(tmp_path: Path, na
 def test_names_in_upper_case_and_other_formats(tmp_path: Path, name: str) -> None:
     first = Path(FIRST[name])
     files(tmp_path, f"{first.parent}/{first.stem.upper()}.FLAC", f"{first.parent}/._{first.stem}.wav")
-    loud = quietly(READERS[name], tmp_path).table.drop(columns="audio")
-    pd.testing.assert_frame_equal(loud, quietly(READERS[name], files(tmp_path / "x", FIRST[name])).table.drop(columns="audio"))
+    loud = quietly(find_reader(name), tmp_path).table.drop(columns="audio")
+    plain = quietly(find_reader(name), files(tmp_path / "x", FIRST[name])).table.drop(columns="audio")
+    pd.testing.assert_frame_equal(loud, plain)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -337,15 +337,15 @@ def test_any_file_name_is_read_or_left_out(tmp_path: Path, stem: str, name: str)
     odd = put(root, f"odd/{stem}.wav") if len(stem.encode()) < 200 else root
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert 1 <= len(READERS[name](root)) <= 2
+        assert 1 <= len(find_reader(name)(root)) <= 2
     if odd.is_file():
         odd.unlink()
 
 
 @pytest.mark.parametrize("name", ACTED)
 def test_codes_and_counts_speak_of_the_same_emotions(name: str) -> None:
-    counted = {str(i["where"]["emotion_raw"]).lower() for r in _published()[name]["releases"] for i in r["counts"]
-               if "emotion_raw" in i.get("where", {})}
+    counted = {str(item.where["emotion_raw"]).lower() for release in corpus_facts(name).releases for item in release.counts
+               if "emotion_raw" in item.where}
     assert counted <= set(label_map(name)) and {label_map(name)[c] for c in counted} == set(label_map(name).values())
 
 
@@ -362,14 +362,14 @@ def test_codes_and_counts_speak_of_the_same_emotions(name: str) -> None:
 def test_folder_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, name: str) -> None:
     monkeypatch.setenv("ZSEMO_CORPORA", str(tmp_path))
     (tmp_path / folder).mkdir()
-    assert [n for n in READERS if find(n)] == [name] and find(name) == tmp_path / folder
+    assert [n for n in corpus_names() if find(n)] == [name] and find(name) == tmp_path / folder
 
 
 @pytest.mark.parametrize("folder", ["ravdess_synthetic", "tesseract", "emodbx", "nemotron", "Audio_Song_Actors_01-24", "esdras"])
 def test_folders_of_other_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     monkeypatch.setenv("ZSEMO_CORPORA", str(tmp_path))
     (tmp_path / folder).mkdir()
-    assert not [n for n in READERS if find(n)]
+    assert not [n for n in corpus_names() if find(n)]
 
 
 # the doctor

@@ -203,7 +203,7 @@ def test_a_changed_module_makes_a_run_stale_however_it_is_imported(project: Path
 
 
 def test_a_misspelt_corpus_is_refused_and_not_left_out(root: Path) -> None:
-    with pytest.raises(InputError, match="no corpus 'meld_sinthetic'; expected one of meld, "):
+    with pytest.raises(InputError, match=r"no corpus 'meld_sinthetic'; expected one of .*; did you mean meld_synthetic\?"):
         resolve_corpora(Study("toy", "toy"), [{"source": "meld_sinthetic", "target": "meld"}], find=lambda n: None, fetch=str)
 
 

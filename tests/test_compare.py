@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit.analysis.compare import BETTER, NOISE, WORSE, Comparison, compare_all, holm, paired
+from zsemo_kit.analysis.compare import BETTER, NOISE, WORSE, Comparison, compare_all, correct_holm, compare_pair
 from zsemo_kit.analysis.scores import METRICS, macro_f1, uar
 from zsemo_kit.core.errors import InputError
 
@@ -32,7 +32,7 @@ def rejections(trials: int, right, seed: int = 0, dialogues: int = 40) -> float:
         test = a_test(rng, dialogues)
         ease = np.repeat(rng.uniform(-0.3, 0.3, (2, dialogues)), 10, axis=1)
         a, b = (answers(test, rng, right(test, side) + ease[side]) for side in (0, 1))
-        hits += paired(a, b, n=199).p < 0.05
+        hits += compare_pair(a, b, n=199).p < 0.05
     return hits / trials
 
 
@@ -59,7 +59,7 @@ def test_swapping_utterances_instead_would_reject_too_often() -> None:
         test = a_test(rng)
         ease = np.repeat(rng.uniform(-0.45, 0.45, (2, 40)), 10, axis=1)
         a, b = (answers(test, rng, 0.5 + e).assign(dialogue=test.utterance) for e in ease)
-        hits += paired(a, b, n=199).p < 0.05
+        hits += compare_pair(a, b, n=199).p < 0.05
     assert hits / 100 > 0.10
 
 
@@ -73,7 +73,7 @@ def test_difference_is_that_of_the_scores_averaged_over_seeds() -> None:
     a, b = ([answers(test, rng, right) for _ in range(n)] for right, n in ((0.5, 3), (0.4, 2)))
     for metric, score in (("uar", uar), ("macro_f1", macro_f1)):
         wanted = np.mean([score(r.truth, r.guess) for r in a]) - np.mean([score(r.truth, r.guess) for r in b])
-        found = paired(a, b, metric, n=200)
+        found = compare_pair(a, b, metric, n=200)
         assert found.diff == pytest.approx(wanted)
         assert found.low < found.diff < found.high
         assert (found.n, found.clusters, found.metric) == (400, 40, metric)
@@ -90,32 +90,32 @@ def test_p_is_the_exact_one_where_all_swaps_can_be_listed() -> None:
         one, two = np.where(swap, b.guess, a.guess), np.where(swap, a.guess, b.guess)
         gaps.append(abs(uar(test.truth, one) - uar(test.truth, two)))
     exact = np.mean(np.array(gaps) >= gaps[0] - 1e-12)
-    assert paired(a, b, n=4000).p == pytest.approx(exact, abs=0.03)
+    assert compare_pair(a, b, n=4000).p == pytest.approx(exact, abs=0.03)
 
 
 def test_symmetry_identity_and_repetition() -> None:
     rng = np.random.default_rng(6)
     test = a_test(rng)
     a, b = answers(test, rng, 0.5), answers(test, rng, 0.45)
-    forth, back = paired(a, b), paired(b, a)
+    forth, back = compare_pair(a, b), compare_pair(b, a)
     assert (forth.diff, forth.low, forth.high) == pytest.approx((-back.diff, -back.high, -back.low))
     assert forth.p == back.p
-    assert paired(a, b) == forth == paired(a.sample(frac=1, random_state=0), b)
-    assert paired([a, a], b) == forth  # unequal numbers of seeds: the means decide
+    assert compare_pair(a, b) == forth == compare_pair(a.sample(frac=1, random_state=0), b)
+    assert compare_pair([a, a], b) == forth  # unequal numbers of seeds: the means decide
     for metric in METRICS:
-        same = paired(a, a, metric)
+        same = compare_pair(a, a, metric)
         assert (same.diff, same.p, same.verdict()) == (0, 1, NOISE)
 
 
 def test_one_dialogue_or_speaker_decides_nothing() -> None:
     rng = np.random.default_rng(7)
     test = a_test(rng, dialogues=1, per=50)
-    found = paired(answers(test, rng, 1.0), answers(test, rng, 0.0))
+    found = compare_pair(answers(test, rng, 1.0), answers(test, rng, 0.0))
     assert found.diff > 0.5
     assert found.p == 1
     assert np.isnan(found.low)
     assert found.verdict() == NOISE
-    assert paired(answers(test, rng, 1.0), answers(test, rng, 0.0), cluster="speaker").clusters == 4
+    assert compare_pair(answers(test, rng, 1.0), answers(test, rng, 0.0), cluster="speaker").clusters == 4
 
 
 def test_predictions_over_different_utterances_are_refused() -> None:
@@ -124,13 +124,13 @@ def test_predictions_over_different_utterances_are_refused() -> None:
     a = answers(test, rng, 0.5)
     for other in (a.iloc[1:], a.assign(utterance=a.utterance + "x"), a.assign(truth="sad")):
         with pytest.raises(InputError, match="differ"):
-            paired(a, other)
+            compare_pair(a, other)
     with pytest.raises(InputError, match="both systems"):
-        paired(a, [])
+        compare_pair(a, [])
     with pytest.raises(InputError, match="unknown metric"):
-        paired(a, a, "accuracy")
+        compare_pair(a, a, "accuracy")
     with pytest.raises(InputError, match="unknown cluster"):
-        paired(a, a, cluster="session")
+        compare_pair(a, a, cluster="session")
 
 
 @settings(max_examples=15, deadline=None)  # statsmodels collects garbage in every call
@@ -140,8 +140,8 @@ def test_holm_equals_its_definition(ps: list[float]) -> None:
     for rank, i in enumerate(order):
         running = max(running, min(1.0, (len(ps) - rank) * ps[i]))
         wanted[i] = running
-    assert holm(ps) == pytest.approx(wanted)
-    assert all(c >= p for c, p in zip(holm(ps), ps, strict=True))
+    assert correct_holm(ps) == pytest.approx(wanted)
+    assert all(c >= p for c, p in zip(correct_holm(ps), ps, strict=True))
 
 
 @pytest.mark.parametrize("ps, wanted", [
@@ -150,7 +150,7 @@ def test_holm_equals_its_definition(ps: list[float]) -> None:
 def test_holm_counts_the_tests_that_there_are(ps: list[float | None], wanted: list[float]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert holm(ps) == pytest.approx(wanted, nan_ok=True)
+        assert correct_holm(ps) == pytest.approx(wanted, nan_ok=True)
 
 
 def test_what_was_not_tested_is_within_noise() -> None:
@@ -166,8 +166,8 @@ def test_equal_predictions_are_no_difference_however_few(rows: int, metric: str)
     test = a_test(rng, dialogues=2, per=6).head(rows)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = paired(answers(test, rng, 0.0), answers(test, rng, 0.0), metric, n=50)
-        same = paired(test.assign(guess="sad"), test.assign(guess="sad"), metric, n=50)
+        found = compare_pair(answers(test, rng, 0.0), answers(test, rng, 0.0), metric, n=50)
+        same = compare_pair(test.assign(guess="sad"), test.assign(guess="sad"), metric, n=50)
     assert (same.diff, same.p, same.verdict(), found.verdict()) == (0, 1, NOISE, NOISE)
 
 
@@ -187,7 +187,7 @@ def test_compare_all_corrects_over_all_and_keeps_the_order() -> None:
     found = compare_all(systems, "base", n=500)
     assert found["system"].tolist() == ["z", "good", "bad"]
     assert found["verdict"].tolist()[1:] == [BETTER, WORSE]
-    assert found["p_holm"].tolist() == holm(found["p"].tolist())
+    assert found["p_holm"].tolist() == correct_holm(found["p"].tolist())
     assert compare_all({"base": systems["base"]}, "base").empty
     with pytest.raises(InputError, match="baseline"):
         compare_all(systems, "best")

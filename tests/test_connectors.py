@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from zsemo_kit.core.errors import InputError
-from zsemo_kit.training.connectors import SHAPES, Connector, QFormer, QPMapper, Shape, hidden_parts, open_connector
+from zsemo_kit.training.connectors import SHAPES, Connector, QFormer, QPMapper, Shape, hide_parts, open_connector
 from zsemo_kit.training.phases import Aligner
 from zsemo_kit.training.sequences import SpeechLLMConfig
-from zsemo_kit.training.speechllm import adapted, trained_numbers
+from zsemo_kit.training.speechllm import add_lora, trained_numbers
 
 SMALL = Shape("qformer", 16, 4, 2, 24, 12, queries=3)
 NAMES = ("qformer_small", "qpmapper_small")
@@ -64,7 +64,7 @@ def test_sizes_of_lora_on_seven_billion() -> None:
         seven = LlamaForCausalLM(LlamaConfig(vocab_size=32000, hidden_size=4096, intermediate_size=11008,
                                              num_hidden_layers=32, num_attention_heads=32)).requires_grad_(False)
         whole = count(seven)
-        lora = adapted(seven, SpeechLLMConfig(tune="lora"))
+        lora = add_lora(seven, SpeechLLMConfig(tune="lora"))
     assert trained_numbers(lora) == 32 * 2 * 2 * (4096 + 4096) == 1_048_576
     assert round(whole / 1e9, 2) == 6.74 and count(lora) - whole == 1_048_576
     assert all("lora_" in n and ("q_proj" in n or "v_proj" in n) for n, p in lora.named_parameters() if p.requires_grad)
@@ -165,7 +165,7 @@ def test_masking_is_of_training_only_and_leaves_what_it_is_given() -> None:
     assert torch.equal(frames, kept)
     torch.manual_seed(1)
     given = torch.ones(200, 50, 40)
-    out = hidden_parts(given, 0.3)
+    out = hide_parts(given, 0.3)
     assert out.shape == given.shape and (given == 1).all() and set(out.unique().tolist()) == {0.0, 1.0}
     rows, bands = (out == 0).all(2), (out == 0).all(1)
     assert torch.equal(out == 0, rows[:, :, None] | bands[:, None])  # whole frames and whole bands, nothing else
@@ -174,7 +174,7 @@ def test_masking_is_of_training_only_and_leaves_what_it_is_given() -> None:
         assert (hidden.int().diff(dim=1).abs().sum(1) <= 2).all()  # one stretch an utterance
         assert len(hidden.unique(dim=0)) > 50  # each utterance its own
     torch.manual_seed(1)
-    assert torch.equal(hidden_parts(given, 0.3), out) and torch.equal(hidden_parts(given, 0.0), given)
+    assert torch.equal(hide_parts(given, 0.3), out) and torch.equal(hide_parts(given, 0.0), given)
 
 
 def test_a_connector_without_a_name_or_a_body() -> None:

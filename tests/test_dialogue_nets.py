@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel
 
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.training.dialogue_nets import AttentionBlock, ContextNet, FusionNet, JointNet
-from zsemo_kit.training.encoders import pooled
+from zsemo_kit.training.encoders import mean_pool
 from zsemo_kit.training.heads import MLPHead
 
 WIDTH, LEVELS, CLASSES, HIDDEN, HEADS, WORDS = 5, 3, 4, 8, 2, 20
@@ -357,4 +357,4 @@ def test_dropout_is_off_when_a_net_answers() -> None:
 def test_word_means_pass_by_padding() -> None:
     x = torch.randn(2, 4, 3)
     mask = torch.tensor([[True, True, False, False], [True] * 4])
-    assert same(pooled(x, mask), torch.stack([x[0, :2].mean(0), x[1].mean(0)]))
+    assert same(mean_pool(x, mask), torch.stack([x[0, :2].mean(0), x[1].mean(0)]))

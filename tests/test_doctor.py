@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 import soundfile
 
-from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora import opening
-from zsemo_kit.corpora.doctor import _audio, _compared, _published, examine
-from zsemo_kit.corpora.readers import READERS, read
+from zsemo_kit.corpora.catalogue import Count, corpus_facts, corpus_names
+from zsemo_kit.corpora.doctor import _check_audio, _compare_counts, _facts_of, examine
+from zsemo_kit.corpora.readers import read
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
 
 FILES = ("train_sent_emo.csv", "dev_sent_emo.csv", "test_sent_emo.csv")
@@ -71,31 +72,30 @@ def test_unreadable_is_the_readers_error(meld: Path) -> None:
 
 def test_published_figures_add_up() -> None:
     """Figures of one column, where it partitions the corpus, sum to the total of the level above."""
-    assert set(_published()) == set(READERS)
-    for name, entry in _published().items():
-        for release in entry["releases"]:
-            assert release["citation"] and release["name"]
+    for name in corpus_names():
+        assert corpus_facts(name).releases
+        for release in corpus_facts(name).releases:
+            assert release.citation and release.name
             sums: dict[tuple[str, ...], int] = defaultdict(int)
-            for item in release["counts"]:
-                if "unique" not in item:
-                    *above, _ = item.get("where", {}) or {"": ""}
-                    key = (*(f"{c}={item['where'][c]}" for c in above), list(item.get("where", {""}))[-1])
-                    sums[key] += item["n"]
+            for item in release.counts:
+                if not item.unique:
+                    *above, last = item.where or {"": ""}
+                    sums[(*(f"{c}={item.where[c]}" for c in above), last)] += item.n
             totals = {k: v for k, v in sums.items() if len(k) == 1 and k != ("",)}
             whole = sums.get(("",), max(totals.values()))
-            assert set(totals.values()) == {whole}, (name, release["name"], totals)
+            assert set(totals.values()) == {whole}, (name, release.name, totals)
 
 
 def test_meld_labels_add_up_to_their_parts() -> None:
-    counts = _published()["meld"]["releases"][0]["counts"]
+    counts = corpus_facts("meld").releases[0].counts
     for split in ("train", "dev", "test"):
-        rows = [c for c in counts if c.get("where", {}).get("split") == split and "unique" not in c]
-        assert sum(c["n"] for c in rows if "emotion_raw" in c["where"]) == next(c["n"] for c in rows if len(c["where"]) == 1)
+        rows = [c for c in counts if c.where.get("split") == split and not c.unique]
+        assert sum(c.n for c in rows if "emotion_raw" in c.where) == next(c.n for c in rows if len(c.where) == 1)
 
 
 def test_a_column_that_is_not_there_counts_nothing() -> None:
     corpus = Corpus("toy", pd.DataFrame({"utterance": ["a"], "text": ["Oh."], "emotion": ["sad"]}))
-    checks = list(_compared(corpus, {"counts": [{"where": {"session": 1}, "n": 3}, {"unique": "nothing", "n": 1}]}))
+    checks = list(_compare_counts(corpus, [Count(where={"session": 1}, n=3), Count(unique="nothing", n=1)]))
     assert [c["status"] for c in checks] == ["fail", "fail"]
 
 
@@ -116,7 +116,8 @@ def test_audio_of_a_table(tmp_path: Path) -> None:
 
 def audio_checks(folder: Path, names: list[str], corpus: str = "toy", jobs: int | None = None) -> pd.DataFrame:
     rows = pd.DataFrame({"utterance": [n.split(".")[0] for n in names], "audio": names, "emotion": "sad"})
-    return pd.DataFrame(_audio(Corpus(corpus, rows, folder), progress=False, jobs=jobs)).set_index("check")
+    made = Corpus(corpus, rows, folder)
+    return pd.DataFrame(_check_audio(made, _facts_of(made), progress=False, jobs=jobs)).set_index("check")
 
 
 def test_every_fault_is_counted_and_named(tmp_path: Path) -> None:
@@ -164,7 +165,8 @@ def test_faults_that_are_known_do_not_fail(tmp_path: Path) -> None:
     known = audio_checks(tmp_path, names, "meld")
     assert known.loc[["missing audio", "corrupt audio"], "status"].tolist() == ["warn", "warn"]
     rows = {"utterance": ["train_dia0_utt0", "train_dia110_utt7"], "audio": ["train_dia0_utt0.wav", ""], "emotion": "sad"}
-    checks = pd.DataFrame(_audio(Corpus("meld", pd.DataFrame(rows), tmp_path), progress=False)).set_index("check")
+    meld = Corpus("meld", pd.DataFrame(rows), tmp_path)
+    checks = pd.DataFrame(_check_audio(meld, _facts_of(meld), progress=False)).set_index("check")
     assert checks.loc["utterances without audio", "status"] == "warn"
     assert audio_checks(tmp_path, names).loc["missing audio", "status"] == "fail"
     worse = audio_checks(tmp_path, [*names, "train_dia1_utt1.wav"], "meld")

@@ -29,7 +29,7 @@ from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.corpora.turns import TURN, plain, remember, texts_of
 from zsemo_kit.training import encoders
 from zsemo_kit.training.encoders import (
-    TextEncoder, bucketed, compute, fingerprint, model_folder, tokenise,
+    TextEncoder, batch_by_length, compute, fingerprint, model_folder, tokenise,
 )
 
 WORDS = ["how", "are", "you", "fine", "good", "hello", "no", "yes", "go", "away", "please", ".", ",", "!", "?", "'"]
@@ -182,7 +182,7 @@ def test_a_window_that_is_too_small_is_refused(encoder: TextEncoder) -> None:
 
 @given(lengths=st.lists(st.integers(1, 50), max_size=200), size=st.integers(1, 40), seed=st.none() | st.integers(0, 99))
 def test_every_row_is_in_one_batch(lengths: list[int], size: int, seed: int | None) -> None:
-    batches = bucketed(lengths, size, None if seed is None else np.random.default_rng(seed))
+    batches = batch_by_length(lengths, size, None if seed is None else np.random.default_rng(seed))
     assert sorted(i for b in batches for i in b) == list(range(len(lengths)))
     assert all(0 < len(b) <= size for b in batches)
 

@@ -24,7 +24,7 @@ from zsemo_kit.corpora.audio import RATE, save_audio, utterance_audio
 from zsemo_kit.corpora.stretches import stretches
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.synthesis.annotation import Annotator
-from zsemo_kit.training.explain import NOBODY, Explained, as_table, explain, explained, open_annotator, read_scp, within
+from zsemo_kit.training.explain import NOBODY, Explained, as_table, explain, open_annotator, read_scp, within
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -260,9 +260,9 @@ def test_a_file_that_went_away_stays_in_the_list(voices: Path) -> None:
     (voices / "v0.wav").unlink()
     made, notes = within(corpus, 4, "split")
     assert len(made) == 7 and set(notes["utterance"]) == {"v1", "v2"}
-    found = explained(made, Model({"v0": None}), notes=notes)
+    found = list(explain(made, Model({"v0": None}), notes=notes))
     assert found[0].problem == "too odd to read" and all(not e.problem for e in found[1:])
-    alone = explained(made, notes=notes)
+    alone = list(explain(made, notes=notes))
     assert "v0.wav" in alone[0].problem or "no such file" in alone[0].problem
     assert all(not e.problem and e.evidence for e in alone[1:])
 
@@ -272,7 +272,7 @@ def test_a_file_that_went_away_stays_in_the_list(voices: Path) -> None:
 def test_a_split_utterance_is_one_again(voices: Path) -> None:
     parts, notes = within(listed(voices), 2.5, "split")
     model = Model({"v2#1": ("sad", 0.1), "v2#2": ("happy", 0.8), "v2#3": ("happy", 0.9)})
-    found = explained(parts, model, notes=notes, batch=1)
+    found = list(explain(parts, model, notes=notes, batch=1))
     assert [e.utterance for e in found] == [f"v{i}" for i in range(6)]
     whole = found[2]
     assert whole.emotion == "happy" and whole.confidence == pytest.approx(0.6)
@@ -286,9 +286,9 @@ def test_a_split_utterance_is_one_again(voices: Path) -> None:
 
 def test_a_part_without_an_answer_is_a_note(voices: Path) -> None:
     parts, _ = within(listed(voices).where({"utterance": "v2"}), 4, "split")
-    one = explained(parts, Model({"v2#1": None, "v2#2": ("sad", 0.2)}))[0]
+    one = next(explain(parts, Model({"v2#1": None, "v2#2": ("sad", 0.2)})))
     assert (one.emotion, one.problem) == ("sad", "") and "v2#1: too odd to read" in one.notes
-    none = explained(parts, Model({"v2#1": None, "v2#2": None}))[0]
+    none = next(explain(parts, Model({"v2#1": None, "v2#2": None})))
     assert (none.emotion, none.problem) == ("", "too odd to read") and math.isnan(none.confidence)
 
 
@@ -297,7 +297,7 @@ def test_claims_are_held_against_what_was_measured(voices: Path) -> None:
     judge = Annotator.fit(corpus)
     said: dict[str, tuple[str, float] | None] = {
         "v0": ("happy: a man speaks with high pitch and low volume.", 0.9), "v5": ("happy: a woman speaks with high pitch.", 0.9)}
-    low, high = (e for e in explained(corpus, Model(said), judge) if e.utterance in said)
+    low, high = (e for e in list(explain(corpus, Model(said), judge)) if e.utterance in said)
     assert low.written_by == high.written_by == "model" and low.explanation.startswith("happy: a man")
     agrees = {c.attribute: bool(c.agrees) for c in low.claims}
     assert agrees["pitch"] is (low_word(low, "pitch") == "high") and agrees["volume"] is (low_word(low, "volume") == "low")
@@ -310,20 +310,20 @@ def low_word(one: Explained, attribute: str) -> str:
 
 
 def test_a_model_that_only_names_emotions_is_described(voices: Path) -> None:
-    one = explained(listed(voices), Model({"v0": ("sad", 0.3)}))[0]
+    one = next(explain(listed(voices), Model({"v0": ("sad", 0.3)})))
     assert one.written_by == "template" and one.explanation.startswith("sad: ") and one.answer == "sad"
     assert one.claims and all(c.agrees for c in one.claims)
 
 
 def test_an_answer_that_does_not_parse_is_no_emotion(voices: Path) -> None:
-    one = explained(listed(voices), Model({"v0": ("what a lovely day", 0.3)}), free=True)[0]
+    one = next(explain(listed(voices), Model({"v0": ("what a lovely day", 0.3)}), free=True))
     assert one.emotion == "" and math.isnan(one.confidence) and one.problem == ""
     assert any("does not name an emotion" in n for n in one.notes)
 
 
 def test_annotation_alone_has_no_emotion(voices: Path) -> None:
     corpus = listed(voices)
-    found = explained(corpus, gender="measured")
+    found = list(explain(corpus, gender="measured"))
     assert {e.emotion for e in found} == {""} and all(e.written_by == "template" for e in found)
     measured = {e.attribute: e for e in found[0].evidence}
     assert measured["pitch"].value == pytest.approx(100, abs=2) and measured["pitch"].unit == "Hz"
@@ -338,7 +338,7 @@ def test_answers_come_as_they_are_made(voices: Path) -> None:
 
 def test_records_are_json_without_nan(voices: Path) -> None:
     parts, notes = within(listed(voices), 4, "split")
-    for one in [*explained(parts, Model({"v0": None, "v2#1": None}), notes=notes), Explained("x")]:
+    for one in [*list(explain(parts, Model({"v0": None, "v2#1": None}), notes=notes)), Explained("x")]:
         record = json.loads(json.dumps(one.record(), allow_nan=False))
         assert record["utterance"] == one.utterance and record["emotion"] == one.emotion
         assert [c["agrees"] for c in record["claims"]] == [c.agrees for c in one.claims]
@@ -347,7 +347,7 @@ def test_records_are_json_without_nan(voices: Path) -> None:
 
 
 def test_the_table_shows_numbers_and_agreement(voices: Path) -> None:
-    shown = as_table(explained(listed(voices), Model({"v5": ("happy: a woman speaks with low pitch.", 0.75)})))
+    shown = as_table(list(explain(listed(voices), Model({"v5": ("happy: a woman speaks with low pitch.", 0.75)}))))
     assert list(shown["utterance"]) == [f"v{i}" for i in range(6)]
     assert "Hz" in shown["pitch"].iloc[5] and shown["confidence"].iloc[5] == "0.75"
     assert " of " in shown["claims agree"].iloc[5]

@@ -12,11 +12,26 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zsemo_kit.analysis.explained import ANSWERS, CONDITIONS, EVIDENCE, Explained, explained, keep_answers, sections
-from zsemo_kit.analysis.faithfulness import attribute_accuracy, calibration, counterfactuals, parse_rate, reliance
-from zsemo_kit.analysis.report import Report, report
-from zsemo_kit.analysis.results import gather, table
+from zsemo_kit.analysis.explained import (
+    ANSWER_CONDITIONS,
+    ANSWERS,
+    EVIDENCE,
+    AnswerTables,
+    evaluate_answers,
+    keep_answers,
+    write_sections,
+)
+from zsemo_kit.analysis.faithfulness import (
+    compare_edits,
+    compare_inputs,
+    measure_calibration,
+    measure_parse_rate,
+    score_attributes,
+)
+from zsemo_kit.analysis.report import Report, make_report
+from zsemo_kit.analysis.runs import gather
 from zsemo_kit.analysis.scores import scores
+from zsemo_kit.analysis.tables import make_table
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.synthesis.annotation import LEVELS, write_answer
 from zsemo_kit.synthesis.counterfactual import EDITS
@@ -83,8 +98,8 @@ def make(
     return folder
 
 
-def found(study: Path, n_boot: int = 40) -> Explained:
-    return explained(table(gather(study, write=False)), n_boot=n_boot)
+def found(study: Path, n_boot: int = 40) -> AnswerTables:
+    return evaluate_answers(make_table(gather(study, write=False)), n_boot=n_boot)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -131,21 +146,21 @@ def test_numbers_are_those_of_the_pooled_answers(study: Path) -> None:
     seeds = [everything(seed) for seed in (0, 1)]
     answers = {name: [a[name] for a, _ in seeds] for name in seeds[0][0]}
     tables = found(study).tables
-    plain = attribute_accuracy(answers["full"], voices(), n_boot=40)
+    plain = score_attributes(answers["full"], voices(), n_boot=40)
     pd.testing.assert_frame_equal(tables["attributes"][plain.columns], plain)
     assert tables["attributes"]["seeds"].eq(2).all() and tables["attributes"].loc[0, "n"] == 180
-    sure = calibration(answers["full"], n_boot=40)
+    sure = measure_calibration(answers["full"], n_boot=40)
     assert tables["reliability"].loc[0, ["ece", "brier", "nll", "n"]].tolist() == [sure.ece, sure.brier, sure.nll, 180]
     assert tables["bins"]["n"].sum() == 180
     asked = {name: answers[name] for name in ("full", "muted", "no transcript", "shuffled features")}
-    used = reliance(asked, n_boot=40)
+    used = compare_inputs(asked, n_boot=40)
     pd.testing.assert_frame_equal(tables["reliance"][used.columns], used)
     evidence = {"original": voices(), **{n: moved(voices().head(48), n) for n in EDITED}}
-    edits = counterfactuals({n: answers[n] for n in ("original", "none", *EDITED[:3])}, EDITS, evidence=evidence, n_boot=40)
+    edits = compare_edits({n: answers[n] for n in ("original", "none", *EDITED[:3])}, EDITS, evidence=evidence, n_boot=40)
     assert set(tables["counterfactuals"]["edit"]) == set(EDITED[:3])
     both = tables["counterfactuals"].set_index("edit"), edits.set_index("edit")
     pd.testing.assert_frame_equal(*(b.sort_index()[["n", "room", "towards", "control_towards", "measured", "net"]] for b in both))
-    assert tables["parse_rate"].loc[0, "parsed"] == parse_rate(answers["free"], n_boot=40).loc[0, "parsed"]
+    assert tables["parse_rate"].loc[0, "parsed"] == measure_parse_rate(answers["free"], n_boot=40).loc[0, "parsed"]
     believed = tables["believed"].set_index("attribute")
     assert believed.loc["volume", "prompt"] == 1 and believed.loc["volume", "n"] > 50 and believed.loc["pitch", "n"] == 0
 
@@ -153,9 +168,9 @@ def test_numbers_are_those_of_the_pooled_answers(study: Path) -> None:
 def test_the_page_has_tables_figures_and_whose_numbers_they_are(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zsemo_kit.analysis.report.explained", partial(explained, n_boot=40))
-    done = report("demo", study.parent)
-    assert isinstance(done, Report) and not done.explained.told
+    monkeypatch.setattr("zsemo_kit.analysis.report.evaluate_answers", partial(evaluate_answers, n_boot=40))
+    done = make_report("demo", study.parent)
+    assert isinstance(done, Report) and not done.answers.messages
     names = {p.name for p in done.files}
     for kind in ("attributes", "reliability", "counterfactuals", "reliance"):
         assert f"demo__{kind}_drama_drama_four.svg" in names and f"{kind}.csv" in names
@@ -168,7 +183,7 @@ def test_the_page_has_tables_figures_and_whose_numbers_they_are(
     assert str(tmp_path) not in done.text and "6 speakers." in done.figures["reliability_drama_drama_four"].get_supxlabel()
     assert "u000" not in "".join(p.read_text() for p in study.glob("*.csv"))
     before = {p.name: p.read_bytes() for p in done.files}
-    assert {p.name: p.read_bytes() for p in report("demo", study.parent).files} == before
+    assert {p.name: p.read_bytes() for p in make_report("demo", study.parent).files} == before
 
 
 def test_rows_stand_apart_and_say_what_they_are(study: Path) -> None:
@@ -177,7 +192,7 @@ def test_rows_stand_apart_and_say_what_they_are(study: Path) -> None:
     done = found(study)
     assert done.tables["attributes"].groupby("name").size().to_dict() == {"drama": 5, "drama, qformer": 5}
     assert {"reliance_drama_drama_four", "reliance_drama, qformer_drama_four"} <= set(done.figures)
-    page = "\n".join(sections(done))
+    page = "\n".join(write_sections(done))
     assert "| row |" in page and "| drama, qformer |" in page and "| transductive |" in page
     assert "2 seeds. n:" in page and "2 seeds, transductive)" in page  # said by a column, but for the line of free answers
     small = done.figures["attributes_drama, qformer_drama_four"].get_supxlabel()
@@ -194,14 +209,14 @@ def test_levels_come_from_the_runs(tmp_path: Path) -> None:
     for seed in (0, 1):
         make(tmp_path / "s", seed, some(seed, 5), levels=5)
     done = found(tmp_path / "s")
-    assert not done.told and done.tables["attributes"].set_index("attribute").loc["pitch", "accuracy"] == 1
+    assert not done.messages and done.tables["attributes"].set_index("attribute").loc["pitch", "accuracy"] == 1
     for seed in (0, 1):  # now the level varies: a row each
         make(tmp_path / "s", seed, some(seed), levels=3)
         make(tmp_path / "s", seed, some(seed))  # states none
     done = found(tmp_path / "s")
-    assert not done.told and len(done.tables["attributes"]) == 15
+    assert not done.messages and len(done.tables["attributes"]) == 15
     make(tmp_path / "odd", 0, some(0), levels=7)
-    told = found(tmp_path / "odd").told
+    told = found(tmp_path / "odd").messages
     assert told and all("levels of another kind" in line for line in told)
 
 
@@ -220,8 +235,8 @@ def test_each_seed_is_held_against_its_own_evidence(tmp_path: Path) -> None:
 def test_a_study_that_kept_nothing_is_unchanged(tmp_path: Path) -> None:
     for seed in (0, 1):
         make(tmp_path / "s", seed, None)
-    assert found(tmp_path / "s") == Explained() and sections(Explained()) == []
-    done = report("s", tmp_path)
+    assert found(tmp_path / "s") == AnswerTables() and write_sections(AnswerTables()) == []
+    done = make_report("s", tmp_path)
     assert {p.name.rsplit(".", 1)[1] for p in done.files} == {"csv", "md", "svg"} and "Answers" not in done.text
     assert [p.name for p in done.files if p.suffix == ".csv"] == ["results.csv"]
     assert not [name for name in done.figures if name.startswith(("attributes", "reli", "counter"))]
@@ -240,17 +255,17 @@ def test_only_what_was_kept_is_shown(tmp_path: Path, conditions: tuple[str, ...]
         answers, evidence = everything(seed)
         make(tmp_path / "s", seed, ({c: answers[c] for c in conditions}, evidence))
     done = found(tmp_path / "s")
-    assert list(done.tables) == kinds and not done.told
-    assert "\n" not in "".join(done.told) and sections(done)
+    assert list(done.tables) == kinds and not done.messages
+    assert "\n" not in "".join(done.messages) and write_sections(done)
 
 
 def test_answers_without_claims_need_no_evidence(tmp_path: Path) -> None:
     answers, _ = everything(0, kind="E")
     make(tmp_path / "s", 0, ({n: f for n, f in answers.items() if n != "shuffled features"}, None))
     done = found(tmp_path / "s")
-    assert not done.told and "attributes" not in done.tables
+    assert not done.messages and "attributes" not in done.tables
     assert done.tables["counterfactuals"]["verdict"].eq("not tested").all()  # the emotion may still move
-    sections(done)
+    write_sections(done)
 
 
 def test_edits_of_some_seeds_are_compared_for_those(tmp_path: Path) -> None:
@@ -259,7 +274,7 @@ def test_edits_of_some_seeds_are_compared_for_those(tmp_path: Path) -> None:
     make(tmp_path / "s", 1, ({"full": everything(1)[0]["full"]}, {"full": evidence["full"]}))
     tables = found(tmp_path / "s").tables
     assert tables["attributes"]["seeds"].eq(2).all() and tables["counterfactuals"]["seeds"].eq(1).all()
-    assert "| seeds |" not in "\n".join(sections(found(tmp_path / "s")))
+    assert "| seeds |" not in "\n".join(write_sections(found(tmp_path / "s")))
 
 
 # ---- damaged
@@ -282,9 +297,9 @@ def test_damaged_answers_are_told_and_the_other_seed_stands(brief: Path, spoil: 
     spoil(sorted(p for p in brief.iterdir() if p.is_dir())[0])
     done = found(brief, n_boot=10)
     assert done.tables["attributes"]["seeds"].eq(1).all()
-    assert "drama: answers of 1 of 2 seeds" in done.told
-    assert all("\n" not in line and len(line) < 300 for line in done.told)
-    assert "Answers not shown: drama: answers of 1 of 2 seeds." in sections(done)
+    assert "drama: answers of 1 of 2 seeds" in done.messages
+    assert all("\n" not in line and len(line) < 300 for line in done.messages)
+    assert "Answers not shown: drama: answers of 1 of 2 seeds." in write_sections(done)
 
 
 @pytest.mark.parametrize("spoil", [
@@ -298,7 +313,7 @@ def test_damaged_evidence_costs_what_needs_it_only(brief: Path, spoil: Any) -> N
     spoil(sorted(p for p in brief.iterdir() if p.is_dir())[0])
     done = found(brief, n_boot=10)
     assert {"reliability", "reliance", "parse_rate"} <= set(done.tables) and not {"attributes", "believed"} & set(done.tables)
-    assert any(line.startswith("drama: attributes: ") for line in done.told) and all("\n" not in line for line in done.told)
+    assert any(line.startswith("drama: attributes: ") for line in done.messages) and "\n" not in "".join(done.messages)
 
 
 @pytest.mark.parametrize("change", [
@@ -309,22 +324,22 @@ def test_odd_columns_end_nothing(brief: Path, change: dict[str, Any]) -> None:
     for run in (p for p in brief.iterdir() if p.is_dir()):
         pd.read_parquet(run / ANSWERS).assign(**change).to_parquet(run / ANSWERS)
     done = found(brief, n_boot=10)
-    assert all("\n" not in line for line in done.told) and sections(done)
+    assert all("\n" not in line for line in done.messages) and write_sections(done)
 
 
 def test_the_page_tells_what_is_missing(brief: Path) -> None:
     for run in (p for p in brief.iterdir() if p.is_dir()):
         _torn(run / ANSWERS)
-    done = report("demo", brief.parent)
+    done = make_report("demo", brief.parent)
     assert "Answers not shown: drama: answers.parquet of run" in done.text and "Answers not shown" in done._repr_html_()
-    assert not done.explained.tables and [p.name for p in done.files if p.suffix == ".csv"] == ["results.csv"]
+    assert not done.answers.tables and [p.name for p in done.files if p.suffix == ".csv"] == ["results.csv"]
 
 
 def test_seeds_over_different_tests_are_told(brief: Path) -> None:
     run = sorted(p for p in brief.iterdir() if p.is_dir())[0]
     pd.read_parquet(run / ANSWERS).iloc[1:].to_parquet(run / ANSWERS)
     done = found(brief, n_boot=10)
-    assert any("not over the same test" in line for line in done.told)
+    assert any("not over the same test" in line for line in done.messages)
 
 
 def test_what_cannot_be_read_is_not_written(tmp_path: Path) -> None:
@@ -340,4 +355,4 @@ def test_what_cannot_be_read_is_not_written(tmp_path: Path) -> None:
     assert [p.name for p in keep_answers(tmp_path, answers)] == [ANSWERS]
     keep_answers(tmp_path, answers, evidence)
     kept = pd.read_parquet(tmp_path / EVIDENCE)
-    assert "audio" not in kept and "pitch_mean" in kept and set(kept["condition"]) <= set(CONDITIONS)
+    assert "audio" not in kept and "pitch_mean" in kept and set(kept["condition"]) <= set(ANSWER_CONDITIONS)

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zsemo_kit.analysis.compare import paired
-from zsemo_kit.analysis.explorer import ResultsExplorer, compare_runs, heat, names_of_runs, read_results
-from zsemo_kit.analysis.results import write_run
+from zsemo_kit.analysis.compare import compare_pair
+from zsemo_kit.analysis.explorer import ResultsExplorer, compare_runs, format_confusion, name_runs, read_runs
+from zsemo_kit.analysis.runs import write_run
 from zsemo_kit.analysis.scores import confusion, scores
 from zsemo_kit.core.errors import InputError
 
@@ -32,8 +32,8 @@ def run(out: Path, source: str, seed: int, *, space: str = "four", n: int = 60) 
 
 def test_a_comparison_is_that_of_the_reports_by_speaker_where_there_are_no_dialogues(tmp_path: Path) -> None:
     frames = [run(tmp_path, "a", seed) for seed in (1, 2)]
-    found = compare_runs(read_results(tmp_path), "s/r1", "s/r2", n=300)
-    expected = paired(frames[0], frames[1], cluster="speaker", n=300)
+    found = compare_runs(read_runs(tmp_path), "s/r1", "s/r2", n=300)
+    expected = compare_pair(frames[0], frames[1], cluster="speaker", n=300)
     assert found.comparison == expected and found.comparison.clusters == 6
     for counts, frame in zip(found.confusions, frames, strict=True):
         pd.testing.assert_frame_equal(counts, confusion(frame["truth"], frame["guess"], LABELS))
@@ -42,8 +42,8 @@ def test_a_comparison_is_that_of_the_reports_by_speaker_where_there_are_no_dialo
 def test_a_study_and_a_folder_of_studies_hold_the_same_runs(tmp_path: Path) -> None:
     run(tmp_path, "a", 1)
     run(tmp_path, "a", 2)
-    one, several = read_results(tmp_path / "s"), read_results(tmp_path)
-    assert one["run_id"].tolist() == several["run_id"].tolist() == ["r1", "r2"]
+    one, several = read_runs(tmp_path / "s"), read_runs(tmp_path)
+    assert one.rows["run_id"].tolist() == several.rows["run_id"].tolist() == ["r1", "r2"]
     assert not any(tmp_path.rglob("results.csv")), "reading writes nothing"
 
 
@@ -53,7 +53,7 @@ def test_names_from_outside_are_escaped_everywhere(tmp_path: Path) -> None:
     page = ResultsExplorer(tmp_path, n=50).html
     assert "&lt;script&gt;" in page and "&lt;img src=x&gt;" in page
     assert "<script" not in page and "<img" not in page
-    assert "<b>" not in heat(pd.DataFrame({"<b>": [1]}, index=["<b>"]))
+    assert "<b>" not in format_confusion(pd.DataFrame({"<b>": [1]}, index=["<b>"]))
 
 
 def test_a_link_leads_from_the_notebook_to_the_run(tmp_path: Path) -> None:
@@ -76,20 +76,20 @@ def test_what_cannot_be_compared_is_told_and_the_table_stays(tmp_path: Path) -> 
     assert "different label spaces; found four and seven" in explorer.html
     (tmp_path / "s" / "r3" / "predictions.parquet").unlink()
     with pytest.raises(InputError, match="no predictions beside these runs"):
-        compare_runs(explorer.results, "s/r1", "s/r3")
+        compare_runs(explorer.runs, "s/r1", "s/r3")
 
 
 def test_a_table_without_its_runs_is_told_apart_from_one_that_is_none(tmp_path: Path) -> None:
     run(tmp_path, "a", 1)
     run(tmp_path, "b", 2)
-    found = read_results(tmp_path)
-    found.to_csv(tmp_path / "moved.csv", index=False)
-    assert list(names_of_runs(read_results(tmp_path / "moved.csv")).values()) == ["a to t (seed=1)", "b to t (seed=2)"]
+    found = read_runs(tmp_path)
+    found.rows.to_csv(tmp_path / "moved.csv", index=False)
+    assert list(name_runs(read_runs(tmp_path / "moved.csv")).values()) == ["a to t (seed=1)", "b to t (seed=2)"]
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="no table of results; expected a column folder"):
-        read_results(tmp_path / "other.csv")
+        read_runs(tmp_path / "other.csv")
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(InputError, match=r"cannot read empty\.csv"):
-        read_results(tmp_path / "empty.csv")
+        read_runs(tmp_path / "empty.csv")
     with pytest.raises(InputError, match="no such folder of runs"):
-        read_results(tmp_path / "nowhere")
+        read_runs(tmp_path / "nowhere")

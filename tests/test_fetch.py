@@ -19,11 +19,12 @@ import pytest
 from make_media import make_media, needs_a_decoder
 
 from zsemo_kit.cli import main
-from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora import fetch as module
 from zsemo_kit.corpora.audio import load_audio
-from zsemo_kit.corpora.fetch import cut_audio, download, fetch, fetchable, sources, unpack
-from zsemo_kit.corpora.readers import READERS, find, read
+from zsemo_kit.corpora.catalogue import Download, corpus_facts, corpus_names
+from zsemo_kit.corpora.fetch import cut_audio, download, fetch, fetchable, unpack
+from zsemo_kit.corpora.readers import find, read
+from zsemo_kit.core.errors import InputError
 
 DATA = bytes(range(256)) * 2000  # 512,000 bytes
 RIGHT = hashlib.sha256(DATA).hexdigest()
@@ -198,7 +199,7 @@ def test_killed_and_called_again(server: Server, tmp_path: Path) -> None:
 @pytest.fixture
 def toy(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
     spec: dict[str, object] = {"path": "x.bin", "url": f"{server.url}/whole", "sha256": None}
-    monkeypatch.setitem(sources(), "toy", {"licence": "none", "page": "", "files": [spec]})
+    monkeypatch.setattr(module, "_downloads", lambda name: [Download.model_validate(spec)])
     yield spec
 
 
@@ -232,8 +233,7 @@ def test_a_fetched_archive_is_read(
         outer.write(tmp_path / "train.zip", "EMNLP_dataset/train.zip")
         outer.writestr("__MACOSX/._train.zip", "x")
     server.data = (tmp_path / "outer.zip").read_bytes()
-    spec = toy | {"path": "set.zip", "unpack": True}
-    monkeypatch.setitem(sources(), "dailydialog", {"licence": "", "page": "", "files": [spec]})
+    toy.update(path="set.zip", unpack=True)
     corpora = tmp_path / "corpora"
     monkeypatch.setenv("ZSEMO_CORPORA", str(fetch("dailydialog", corpora, progress=False).parent))
     assert list(read("dailydialog").table["emotion"]) == ["neutral", "happy"]
@@ -270,21 +270,19 @@ def test_unwritable(tmp_path: Path, toy: dict[str, object]) -> None:
 
 
 def test_sources_are_complete() -> None:
-    assert set(sources()) == set(READERS)
-    for name, source in sources().items():
-        assert source["licence"] and source["page"].startswith(("https://", "http://kahlan.eps.surrey.ac.uk/"))
-        assert len({"files", "clone", "ask"} & set(source)) == 1
+    for name in corpus_names():
+        facts = corpus_facts(name)
+        assert facts.licence and facts.page.startswith(("https://", "http://kahlan.eps.surrey.ac.uk/"))
         if name not in fetchable():
             with pytest.raises(InputError, match=r"ask for it|git clone|download the subsets"):
                 fetch(name, "unused")
-        for spec in source.get("files", []):
-            assert spec["url"].startswith("https://") and "/" not in spec["path"]
-            assert spec["sha256"] is None or len(spec["sha256"]) == 64
+        for spec in facts.files:
+            assert spec.url.startswith("https://") and "/" not in spec.path
 
 
 def test_checksums_are_those_of_the_real_copies(corpora_dir: Path) -> None:
-    for spec in sources()["meld"]["files"]:
-        assert module.sha256_of(corpora_dir / "meld" / spec["path"]) == spec["sha256"]
+    for spec in corpus_facts("meld").files:
+        assert module.hash_file(corpora_dir / "meld" / spec.path) == spec.sha256
 
 
 def test_half_a_corpus_does_not_count_as_found(
@@ -292,12 +290,12 @@ def test_half_a_corpus_does_not_count_as_found(
 ) -> None:
     monkeypatch.setenv("ZSEMO_CORPORA", str(tmp_path))
     gone = {"path": "gone.csv", "url": f"{server.url}/missing", "sha256": None}
-    monkeypatch.setitem(sources()["toy"], "files", [toy, gone])
+    monkeypatch.setattr(module, "_downloads", lambda name: map(Download.model_validate, (toy, gone)))
     with pytest.raises(InputError, match="HTTP 404"):
         fetch("toy", tmp_path, progress=False)
     assert find("toy") is None and only(tmp_path / ".toy.fetching") == [".checksums.json", "x.bin"]
     before = len(server.asked)
-    monkeypatch.setitem(gone, "url", f"{server.url}/whole")
+    gone["url"] = f"{server.url}/whole"
     assert fetch("toy", tmp_path, progress=False) == tmp_path / "toy" == find("toy")
     assert len(server.asked) == before + 1 and only(tmp_path) == ["toy"]  # what had come was not asked for again
 

@@ -18,18 +18,14 @@ from zsemo_kit.analysis import figures
 from zsemo_kit.analysis.figures import (
     EMOTION_COLOURS,
     Drawing,
-    ink,
-    plot_ablation,
+    choose_ink,
     plot_confusion,
     plot_disagreement,
-    plot_forest,
-    plot_heat_map,
     plot_label_shares,
-    plot_learning_curve,
-    plot_stages,
     plot_training,
     save_figure,
 )
+from zsemo_kit.analysis.score_figures import plot_ablation, plot_forest, plot_heat_map, plot_learning_curve, plot_stages
 from zsemo_kit.analysis.speech_figures import plot_confounds, plot_durations, plot_prosody_shift, plot_wer
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import EMOTIONS, SPACES
@@ -65,7 +61,7 @@ def test_emotions_of_a_space_stay_apart_in_every_sight(space: str, sight: str) -
 def test_every_emotion_has_its_own_readable_colour() -> None:
     assert set(EMOTIONS) | {"negative", "positive"} == set(EMOTION_COLOURS)
     for colour in EMOTION_COLOURS.values():
-        assert ink(colour) in ("black", "white")
+        assert choose_ink(colour) in ("black", "white")
 
 
 def results(**more) -> pd.DataFrame:
@@ -231,7 +227,7 @@ def test_confusion_shows_share_and_count(drawn: dict[str, Figure]) -> None:
 def test_no_text_leaves_the_figure_and_title_and_legend_do_not_overlap(drawn: dict[str, Figure], tmp_path: Path) -> None:
     for name, fig in drawn.items():
         save_figure(fig, "study", name, tmp_path)
-        with figures.style():
+        with figures.apply_style():
             fig.canvas.draw()
             box = fig.bbox.padded(2)
             for text in fig.findobj(matplotlib.text.Text):

@@ -247,7 +247,7 @@ def test_gradients_reach_exactly_what_trains(classifier: str, encoder: TextEncod
     seen: dict[str, set[str]] = {}
     real = loop.optimise
 
-    def watched(model: torch.nn.Module, job: loop.Job, checkpoint: None) -> pd.DataFrame:
+    def watched(model: torch.nn.Module, job: loop.TrainingJob, checkpoint: None) -> pd.DataFrame:
         before = {k: v.clone() for k, v in model.state_dict().items()}
         history = real(model, job)
         seen["moved"] = {k for k, v in model.named_parameters() if not torch.equal(v, before[k])}

@@ -70,9 +70,9 @@ def test_split_dev_keeps_apart_what_it_says(rows: list[tuple[int, int, int]], sh
         return
     train, dev = split_dev(corpus, share, seed)
     assert sorted(ids(train) + ids(dev)) == sorted(ids(corpus)) and len(train) and len(dev)
-    for column in train.table.attrs["apart"]:
+    for column in train.apart:
         assert not values(train, column) & values(dev, column)
-    assert "dialogue" in train.table.attrs["apart"]
+    assert "dialogue" in train.apart
     again = split_dev(corpus, share, seed)
     assert ids(again[1]) == ids(dev)
 
@@ -119,7 +119,7 @@ def test_leave_speakers_out_tests_every_utterance_once(rows: list[tuple[int, int
     assert len(parts) == folds and sorted(u for _, test in parts for u in ids(test)) == sorted(ids(corpus))
     for train, test in parts:
         assert len(train) and len(test) and len(train) + len(test) == len(corpus)
-        for column in train.table.attrs["apart"]:
+        for column in train.apart:
             assert not values(train, column) & values(test, column)
 
 
@@ -151,7 +151,7 @@ def test_one_giant_component_is_split_by_dialogue_with_a_warning() -> None:
     corpus = make([(d, s, e) for d in range(20) for s, e in ((1, 0), (d % 3 + 2, 1))])
     with pytest.warns(LeakWarning, match="speakers are in both parts"):
         train, dev = split_dev(corpus)
-    assert train.table.attrs["apart"] == dev.table.attrs["apart"] == ["dialogue"]
+    assert train.apart == dev.apart == ("dialogue",)
     found = leaks(train, dev).set_index("kind")
     assert found.loc["dialogue", "count"] == 0 and found.loc["speaker", "count"] == len(dev)
 
@@ -159,7 +159,7 @@ def test_one_giant_component_is_split_by_dialogue_with_a_warning() -> None:
 def test_what_was_kept_apart_is_saved_with_the_corpus(tmp_path: Path) -> None:
     train, _ = split_dev(make([(d, d + 1, d % 2) for d in range(20)]))
     again = Corpus.load(train.save(tmp_path / "train"))
-    assert again.table.attrs["apart"] == ["dialogue", "speaker"]
+    assert again.apart == ("dialogue", "speaker")
 
 
 def test_a_script_split_is_refused_where_one_script_holds_all() -> None:
@@ -242,4 +242,4 @@ def test_meld_leaks_what_it_is_known_to_leak(corpora_dir: Path) -> None:
     assert found.loc["speaker", "share"] > 0.9  # the six friends are in every part
     assert 20 <= found.loc["text_long", "count"] <= 40
     train, dev = split_dev(meld["train"])
-    assert train.table.attrs["apart"] == ["dialogue"] and abs(len(dev) - 1998) < 40
+    assert train.apart == ("dialogue",) and abs(len(dev) - 1998) < 40

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zsemo_kit.analysis.datacard import data_card, export_audformat, export_datasets
+from zsemo_kit.analysis.datacard import write_data_card, export_audformat, export_datasets
 from zsemo_kit.cli import main
-from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import save_audio
-from zsemo_kit.corpora.files import read_path
+from zsemo_kit.corpora.own import read_path
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.sources import open_corpus
 
@@ -154,7 +154,7 @@ def test_overlap_is_measured_where_the_real_corpus_is_found(tmp_path: Path, monk
         (tmp_path / "meld").mkdir(exist_ok=True)
         (tmp_path / "meld" / f"{part}_sent_emo.csv").write_text(head + "\n".join(lines) + "\n")
     monkeypatch.setenv("ZSEMO_CORPORA", str(tmp_path))
-    card = data_card(own)
+    card = write_data_card(own)
     assert "not measured" not in card and "| identical |" in card and "meld test" in card
     assert "words number" not in card, "rates only, never a line of the real corpus"
 

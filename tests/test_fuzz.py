@@ -20,13 +20,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit.analysis.results import gather
+from zsemo_kit.analysis.runs import gather
 from zsemo_kit.batch import expand, load_study
 from zsemo_kit.cli import main
-from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import load_audio, save_audio
-from zsemo_kit.corpora.files import read_path
-from zsemo_kit.corpora.readers import READERS, read
+from zsemo_kit.corpora.catalogue import corpus_names
+from zsemo_kit.corpora.own import read_path
+from zsemo_kit.corpora.readers import read
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.cards import load_card
 from zsemo_kit.generation.lines import read_label, parse
@@ -121,7 +122,7 @@ HEADS = {
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("corpus", sorted(READERS))
+@pytest.mark.parametrize("corpus", corpus_names())
 def test_readers(tmp_path_factory: pytest.TempPathFactory, corpus: str) -> None:
     @settings(EXAMPLES, max_examples=max(6, EXAMPLES.max_examples // 4))
     @given(data=st.one_of(st.binary(max_size=200), tables, st.lists(cells, min_size=1, max_size=12).map(

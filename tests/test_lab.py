@@ -33,7 +33,7 @@ GUESSER = '''from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from zsemo_kit.analysis.results import write_run
+from zsemo_kit.analysis.runs import write_run
 from zsemo_kit.analysis.scores import scores
 from zsemo_kit.generation.sources import open_corpus
 

@@ -19,6 +19,11 @@ warnings.simplefilter("ignore")
 import zsemo_kit
 names = [m.name for m in pkgutil.walk_packages(zsemo_kit.__path__, "zsemo_kit.")]
 for name in names: importlib.import_module(name)  # with all that they need of others
+from pathlib import Path
+from zsemo_kit.batch import expand, jobs_of, load_study
+root = Path(sys.argv[1])
+study = load_study("demo", root)
+print(*[j.id for j in jobs_of(study, expand(study), root, root / "runs/out")])
 for name in names: del sys.modules[name]
 gone = {os: "fork forkpty getuid geteuid getgid setuid setgid killpg getpgid setsid getloadavg sched_getaffinity mkfifo uname",
         signal: "SIGKILL SIGHUP SIGALRM SIGUSR1 SIGUSR2 SIGPIPE SIGCHLD pthread_sigmask alarm setitimer", time: "tzset"}
@@ -28,7 +33,6 @@ for module, attributes in gone.items():
 for name in ("fcntl", "resource", "pwd", "grp", "termios", "pty"): sys.modules[name] = None
 for name in names: importlib.import_module(name)
 from zsemo_kit.core.cache import own_cache, writable
-from pathlib import Path
 assert writable(Path(".")) == Path(".") and own_cache()
 """
 
@@ -38,9 +42,16 @@ def run(*words: str, code: str = COMMAND, cwd: Path | None = None, **environment
                           text=True, check=False, timeout=300)
 
 
-def test_every_module_is_imported_where_there_are_no_signals_forks_and_user_ids(tmp_path: Path) -> None:
-    done = run(code=AS_ON_WINDOWS, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory, project: Path) -> "subprocess.CompletedProcess[str]":
+    "One process for what needs all modules anew: to import them takes long."
+    return run(str(project), code=AS_ON_WINDOWS, cwd=tmp_path_factory.mktemp("elsewhere"), PYTHONHASHSEED="1")
+
+
+def test_every_module_is_imported_where_there_are_no_signals_forks_and_user_ids(
+    elsewhere: "subprocess.CompletedProcess[str]",
+) -> None:
+    assert elsewhere.returncode == 0, elsewhere.stderr
 
 
 @pytest.fixture
@@ -89,13 +100,10 @@ def test_a_folder_that_is_gone_is_one_line(
     assert stopped.value.code == 2 and said.startswith("zsemo: ") and len(said.splitlines()) == 1
 
 
-def test_names_do_not_hang_on_the_order_of_hashes(project: Path) -> None:
-    code = ("from zsemo_kit.batch import expand, jobs_of, load_study, project_root\n"
-            "root = project_root()\nstudy = load_study('demo', root)\n"
-            "print(*[j.id for j in jobs_of(study, expand(study), root, root / 'runs/out')])")
+def test_names_do_not_hang_on_the_order_of_hashes(project: Path, elsewhere: "subprocess.CompletedProcess[str]") -> None:
     study = load_study("demo", project)
     here = [job.id for job in jobs_of(study, expand(study), project, project / "runs/out")]
-    assert run(code=code, cwd=project, PYTHONHASHSEED="1").stdout.split() == here
+    assert elsewhere.stdout.split() == here
 
 
 def test_a_warning_of_the_kit_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -277,12 +277,9 @@ def iemocap(root: Path) -> None:
 
 def mosi(root: Path) -> None:
     "Two opinions in each of the ninety-three videos."
-    import yaml
-
-    import zsemo_kit
-    published = yaml.safe_load((Path(zsemo_kit.__file__).parent / "data" / "published.yaml").read_text(encoding="utf-8"))
+    from zsemo_kit.corpora.catalogue import corpus_facts
     mode = {"train": "train", "dev": "valid", "test": "test"}
-    rows = [f"{v},{c},{word},{s},,,,,{mode[part]}" for part, ids in published["cmu_mosi"]["folds"].items() for v in ids
+    rows = [f"{v},{c},{word},{s},,,,,{mode[part]}" for part, ids in corpus_facts("cmu_mosi").parts.items() for v in ids
             for c, word, s in ((1, "hate", -0.4), (2, "great", 0.0))]
     root.mkdir(parents=True)
     head = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode"

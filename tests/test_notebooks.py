@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -20,10 +21,12 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT / "nbs").as_posix()
 
 
+@cache
 def read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
+@cache
 def code_cells(path: Path) -> list[nbformat.NotebookNode]:
     return [c for c in read(path).cells if c.cell_type == "code"]
 
@@ -214,6 +217,14 @@ def test_exported_package_is_what_the_notebooks_say(tmp_path: Path) -> None:
         assert strip.sub("", made) == strip.sub("", kept), f"zsemo_kit/{module} is stale: run nbdev_export"
 
 
+def test_no_frame_carries_attributes() -> None:
+    "`DataFrame.attrs` is lost by a copy, and nobody sees it: what belongs to a frame stands in a class beside it."
+    files = [p for p in (ROOT / "zsemo_kit").rglob("*.py") if p.name != "_modidx.py"]
+    used = [f"{p.relative_to(ROOT)}:{node.lineno}" for p in files for node in ast.walk(ast.parse(p.read_text()))
+            if isinstance(node, ast.Attribute) and node.attr == "attrs"]
+    assert not used, f"attrs in {', '.join(used)}"
+
+
 def test_notebooks_are_clean() -> None:
     for path in NOTEBOOKS:
         raw = json.loads(path.read_text())
@@ -235,3 +246,18 @@ def test_readme_is_the_index_notebook() -> None:
 def test_readme_shows_figures_that_are_there() -> None:
     shown = re.findall(r"\]\((figures/[^)]+)\)", (ROOT / "README.md").read_text())
     assert shown and all((ROOT / path).is_file() for path in shown)
+
+
+def test_every_public_name_stands_once() -> None:
+    "A name that two modules had would be two things, or one thing twice; a command may be called as what it runs."
+    homes: dict[str, list[str]] = {}
+    for file in (ROOT / "zsemo_kit").rglob("*.py"):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            named = isinstance(node, ast.FunctionDef | ast.ClassDef)
+            names = [node.name] if named else [t.id for t in targets if isinstance(t, ast.Name)]
+            command = any(".command(" in ast.unparse(d) for d in getattr(node, "decorator_list", []))
+            for found in names if not command else []:
+                if not found.startswith("_"):
+                    homes.setdefault(found, []).append(file.relative_to(ROOT / "zsemo_kit").as_posix())
+    assert not {found: files for found, files in homes.items() if len(set(files)) > 1}

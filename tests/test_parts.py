@@ -2,22 +2,21 @@
 
 import ast
 import warnings
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pandas as pd
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora.catalogue import corpus_facts
 from zsemo_kit.corpora.folds import LeakWarning
 from zsemo_kit.corpora.labels import in_space
 from zsemo_kit.corpora.parts import Parts, fold, parts, published_folds, speaker_parts
 from zsemo_kit.corpora.readers import read
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.classes import choose_labels, list_documented_labels, find_labels_named, keep_labels
 from zsemo_kit.generation.sources import open_corpus, strategies_of
@@ -202,10 +201,6 @@ def put(root: Path, name: str, text: str) -> None:
     (root / name).write_text(text)
 
 
-def yaml_of(name: str) -> dict[str, Any]:
-    return yaml.safe_load(files("zsemo_kit").joinpath(f"data/{name}.yaml").read_text(encoding="utf-8"))
-
-
 def made_iemocap(root: Path) -> Corpus:
     "Two dialogues of three turns in each of five sessions, in the layout of the release."
     codes = ["neu", "exc", "ang", "sad", "hap", "neu"]
@@ -222,8 +217,8 @@ def made_iemocap(root: Path) -> Corpus:
 
 def made_mosi(root: Path, layout: str) -> Corpus:
     "Two opinions in each of the ninety-three videos, in either layout."
-    folds = yaml_of("published")["cmu_mosi"]["folds"]
-    rows = [(v, part, c, s) for part, ids in folds.items() for v in ids for c, s in ((1, -0.4), (2, 0.0))]
+    known = corpus_facts("cmu_mosi").parts
+    rows = [(v, part, c, s) for part, ids in known.items() for v in ids for c, s in ((1, -0.4), (2, 0.0))]
     if layout == "raw":
         put(root, "Raw/OpinionLevelSentiment.csv", "".join(f"1,2,{v},{c},{s}\n" for v, _, c, s in rows))
         for v, *_ in rows:
@@ -298,17 +293,15 @@ def test_mosi_is_negative_below_nought_and_positive_from_nought_on(tmp_path: Pat
 
 def test_folds_agree_with_what_is_published_elsewhere() -> None:
     known = published_folds().set_index(["corpus", "fold"])
-    published = yaml_of("published")
     sizes = known[["train", "dev", "test"]]
     assert sizes.loc["iemocap"].sum(axis=1).eq(5531).all()
     loso = [int(sizes.loc[("iemocap", f"loso_{k}"), "test"]) for k in range(1, 6)]
     assert sum(loso) == 5531
     assert sizes.loc[("iemocap", "merits_l")].tolist() == [sum(loso[1:4]), loso[0], loso[4]]
-    meld = {c["where"]["split"]: c["n"] for c in published["meld"]["releases"][0]["counts"]
-            if set(c["where"]) == {"split"} and "unique" not in c}
+    meld = {c.where["split"]: c.n for c in corpus_facts("meld").releases[0].counts if set(c.where) == {"split"} and not c.unique}
     assert sizes.loc[("meld", "merits_l")].to_dict() == meld
-    moved = yaml_of("folds")["cmu_mosi"]["merits_l"]["parts"]["dev"]
-    assert moved == published["cmu_mosi"]["folds"]["train"][-3:]
+    mosi = corpus_facts("cmu_mosi")
+    assert mosi.folds["merits_l"].parts["dev"] == mosi.parts["train"][-3:]
     assert known["citation"].str.len().gt(0).all() and known["note"].str.len().gt(0).all()
 
 
@@ -343,7 +336,7 @@ def test_a_folded_corpus_keeps_its_parts_when_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "wrong", "message"), [
-    ("card_synthetic", {}, "has no fold 'merits_l'; expected one of official; folds are known for iemocap"),
+    ("card_synthetic", {}, "has no fold 'merits_l'; expected one of official; folds are known for cmu_mosi, iemocap, meld"),
     ("iemocap", {"session": None}, "expected a column session"),
     ("iemocap", {"session": 6}, "no place for 20 utterances of iemocap; expected session of 2, 3, 4, 1, 5; found session '6'"),
     ("iemocap", {"session": 1}, "leaves train empty; expected 3,205"),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zsemo_kit.analysis.probes import CONDITIONS, conditions_of, probed, under
+from zsemo_kit.analysis.probes import ABLATIONS, list_ablations, run_ablations, ablate
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio
 from zsemo_kit.corpora.table import Corpus
@@ -75,7 +75,7 @@ def known(corpus: Corpus, made: Callable[..., SpeechLLM]) -> Corpus:
 @pytest.fixture(scope="module")
 def found(corpus: Corpus, made: Callable[..., SpeechLLM]) -> tuple[Frames, Frames]:
     "All conditions, and two utterances edited."
-    return probed(made(), corpus, edits=2)
+    return run_ablations(made(), corpus, edits=2)
 
 
 @pytest.fixture
@@ -110,10 +110,10 @@ def one_line(call: Callable[[], object], *parts: str) -> None:
 # ---- conditions
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("condition", ABLATIONS)
 def test_a_condition_changes_only_what_it_says(condition: str, known: Corpus) -> None:
     before = known.table.copy()
-    other = under(known, condition, seed=3)
+    other = ablate(known, condition, seed=3)
     pd.testing.assert_frame_equal(known.table, before)  # what it is given stays
     assert (other.name, other.root, other.space) == (known.name, known.root, known.space)
     assert other.table.columns.equals(before.columns) and other.table.index.equals(before.index)
@@ -122,7 +122,7 @@ def test_a_condition_changes_only_what_it_says(condition: str, known: Corpus) ->
 
 
 def test_prompts_lose_what_a_condition_takes_and_keep_the_rest(known: Corpus) -> None:
-    full, silent, bare = (prompts(under(known, c)) for c in ("full", "no transcript", "no features"))
+    full, silent, bare = (prompts(ablate(known, c)) for c in ("full", "no transcript", "no features"))
     for i, (whole, wordless, cueless) in enumerate(zip(full, silent, bare, strict=True)):
         assert f"Word {i}." in whole and "pitch" in whole.split("Name the emotion")[0]
         assert wordless == whole.replace(f'The words: "Word {i}." ', "")
@@ -132,7 +132,7 @@ def test_prompts_lose_what_a_condition_takes_and_keep_the_rest(known: Corpus) ->
 
 def test_exchanged_cues_stay_together_and_are_those_of_the_corpus() -> None:
     corpus = many(12)
-    other = under(corpus, "shuffled features", seed=1).table
+    other = ablate(corpus, "shuffled features", seed=1).table
     numbers = other[CUES].apply(lambda column: column.str.rsplit(" ", n=1).str[1])
     assert numbers.eq(numbers["pitch"], axis=0).all(axis=None)
     assert sorted(numbers["pitch"], key=int) == [str(i) for i in range(12)]
@@ -143,29 +143,29 @@ def test_the_exchange_is_the_seeds() -> None:
     for seed in range(5):
         np.random.seed(seed + 7)  # the caller's state decides nothing, and is left
         state = np.random.get_state()[1].tolist()  # type: ignore[index]
-        frames.append(under(corpus, "shuffled features", seed).table)
+        frames.append(ablate(corpus, "shuffled features", seed).table)
         assert np.random.get_state()[1].tolist() == state  # type: ignore[index]
-        pd.testing.assert_frame_equal(frames[-1], under(corpus, "shuffled features", seed).table)
+        pd.testing.assert_frame_equal(frames[-1], ablate(corpus, "shuffled features", seed).table)
     assert len({tuple(f["pitch"]) for f in frames}) == 5
-    assert under(corpus, "shuffled features").table.equals(frames[0])
+    assert ablate(corpus, "shuffled features").table.equals(frames[0])
 
 
 def test_exchanged_cues_are_those_of_another_utterance() -> None:
     for n in (2, 3, 12):
         corpus = many(n)
         for seed in range(10):
-            assert (under(corpus, "shuffled features", seed).table["pitch"] != corpus.table["pitch"]).all()
+            assert (ablate(corpus, "shuffled features", seed).table["pitch"] != corpus.table["pitch"]).all()
 
 
 def test_one_utterance_and_none_are_no_error() -> None:
     for n in (0, 1):
-        for condition in CONDITIONS:
-            assert len(under(many(n), condition)) == n
+        for condition in ABLATIONS:
+            assert len(ablate(many(n), condition)) == n
 
 
 def test_unknown_conditions_are_one_line(known: Corpus) -> None:
     for name in ("louder", "", "Full", "original"):
-        one_line(lambda name=name: under(known, name), "unknown condition", repr(name), "shuffled features")  # type: ignore[misc]
+        one_line(lambda name=name: ablate(known, name), "unknown condition", repr(name), "shuffled features")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("reads", "without"), [
@@ -177,7 +177,7 @@ def test_unknown_conditions_are_one_line(known: Corpus) -> None:
 def test_conditions_are_those_that_take_something_away(
     reads: tuple[str, ...], without: set[str], made: Callable[..., SpeechLLM]
 ) -> None:
-    assert conditions_of(made(reads=reads)) == [c for c in CONDITIONS if c not in without]
+    assert list_ablations(made(reads=reads)) == [c for c in ABLATIONS if c not in without]
 
 
 # ---- what is asked
@@ -186,11 +186,11 @@ def test_conditions_are_those_that_take_something_away(
 def test_each_condition_is_asked_once_and_as_it_says(
     corpus: Corpus, known: Corpus, made: Callable[..., SpeechLLM], asked: list[tuple[Corpus, dict[str, Any]]]
 ) -> None:
-    answers, _ = probed(made(), corpus, seed=4)
-    assert list(answers) == list(CONDITIONS) and len(asked) == len(CONDITIONS)
+    answers, _ = run_ablations(made(), corpus, seed=4)
+    assert list(answers) == list(ABLATIONS) and len(asked) == len(ABLATIONS)
     for name, (given, how) in zip(answers, asked, strict=True):
         assert (how.get("free", False), how.get("mute", False)) == (name == "free", name == "muted")
-        pd.testing.assert_frame_equal(given.table, under(known, name, 4).table)
+        pd.testing.assert_frame_equal(given.table, ablate(known, name, 4).table)
         assert given.root == corpus.root and set(how) <= {"free", "mute", "progress"}
 
 
@@ -199,7 +199,7 @@ def test_the_same_utterances_are_edited_whatever_the_seed(
 ) -> None:
     chosen, cues = [], []
     for seed in (0, 1, 2):
-        answers, evidence = probed(made(), corpus, edits=2, seed=seed)
+        answers, evidence = run_ablations(made(), corpus, edits=2, seed=seed)
         chosen.append(list(answers["original"]["utterance"]))
         cues.append(tuple(evidence["shuffled features"]["pitch_mean"].astype(str) + evidence["shuffled features"]["pitch"]))
         for name in EDITS:
@@ -213,7 +213,7 @@ def test_more_edits_than_utterances_are_all_of_them(
     corpus: Corpus, made: Callable[..., SpeechLLM], asked: list[tuple[Corpus, dict[str, Any]]]
 ) -> None:
     few = replace(corpus, table=corpus.table.iloc[:3])
-    answers, evidence = probed(made(reads=()), few, edits=100)
+    answers, evidence = run_ablations(made(reads=()), few, edits=100)
     assert list(answers) == ["full", "muted", "free", "original", *EDITS] and list(evidence) == ["full", *EDITS]
     assert all(list(answers[name]["utterance"]) == ["u0", "u1", "u2"] for name in answers)
 
@@ -221,7 +221,7 @@ def test_more_edits_than_utterances_are_all_of_them(
 def test_a_model_without_thresholds_is_one_line_and_asks_nothing(
     corpus: Corpus, made: Callable[..., SpeechLLM], asked: list[tuple[Corpus, dict[str, Any]]]
 ) -> None:
-    one_line(lambda: probed(made(annotated=False), corpus), "thresholds", "fit_speechllm")
+    one_line(lambda: run_ablations(made(annotated=False), corpus), "thresholds", "fit_speechllm")
     assert not asked
 
 
@@ -230,10 +230,10 @@ def test_a_model_without_thresholds_is_one_line_and_asks_nothing(
 
 def test_answers_of_every_condition(corpus: Corpus, found: tuple[Frames, Frames]) -> None:
     answers, _ = found
-    assert list(answers) == [*CONDITIONS, "original", *EDITS]
+    assert list(answers) == [*ABLATIONS, "original", *EDITS]
     for name, frame in answers.items():
         rows = corpus.table.set_index("utterance").loc[frame["utterance"]]
-        assert len(frame) == (len(corpus) if name in CONDITIONS else 2)
+        assert len(frame) == (len(corpus) if name in ABLATIONS else 2)
         assert list(frame["truth"]) == list(rows["emotion"]) and list(frame["speaker"]) == list(rows["speaker"])
         assert name == "free" or frame["parsed"].all()
     p = ["p_angry", "p_sad"]
@@ -251,7 +251,7 @@ def test_evidence_is_what_was_measured(
     _, evidence = found
     assert set(evidence) == {"full", "shuffled features", *EDITS}
     pd.testing.assert_frame_equal(evidence["full"], known.table)
-    pd.testing.assert_frame_equal(evidence["shuffled features"], under(known, "shuffled features").table)
+    pd.testing.assert_frame_equal(evidence["shuffled features"], ablate(known, "shuffled features").table)
     model = made()
     assert model.annotator is not None
     store, measures = model.encoder.cache.folder, list(ATTRIBUTES.values())
@@ -271,7 +271,7 @@ def test_evidence_is_what_was_measured(
 def test_muted_answers_are_those_of_all_utterances(corpus: Corpus, made: Callable[..., SpeechLLM]) -> None:
     "Voices of other pitch, loudness and length: nothing of them is left."
     for kind in ("E", "EGP"):
-        answers, _ = probed(made(reads=(), kind=kind), corpus)
+        answers, _ = run_ablations(made(reads=(), kind=kind), corpus)
         assert np.ptp(answers["muted"]["p_sad"]) < 1e-5 and answers["muted"]["answer"].nunique() == 1
         assert np.ptp(answers["full"]["p_sad"]) > 1e-4
 
@@ -282,7 +282,7 @@ def test_a_voice_that_cannot_be_read_ends_nothing(
     for f in corpus.root.iterdir():
         (tmp_path / f.name).write_bytes(b"no sound" if f.name == "2.wav" else f.read_bytes())
     with pytest.warns(UserWarning, match="torn, louder: 1 left out"):
-        answers, evidence = probed(made(reads=()), replace(corpus, name="torn", root=tmp_path), edits=6)
+        answers, evidence = run_ablations(made(reads=()), replace(corpus, name="torn", root=tmp_path), edits=6)
     for name in answers:
         assert list(answers[name]["utterance"]) == ["u0", "u1", "u3", "u4", "u5"], name
     assert evidence["full"].set_index("utterance").loc["u2", "problem"] and "u2" not in set(evidence["louder"]["utterance"])

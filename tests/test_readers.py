@@ -12,10 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit.core.errors import InputError
-from zsemo_kit.corpora.files import mend_text, read_audformat, read_audiofolder, read_path, read_rows, read_table
+from zsemo_kit.corpora.files import mend_text, read_rows
+from zsemo_kit.corpora.own import read_audformat, read_audiofolder, read_path, read_table
 from zsemo_kit.corpora.labels import in_space
-from zsemo_kit.corpora.readers import READERS, available, corpora_root, find, nearly, read, told_root
+from zsemo_kit.corpora.catalogue import corpus_names
+from zsemo_kit.corpora.readers import available, corpora_root, describe_root, find, find_likely, read
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
 
 MELD_HEAD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
@@ -435,7 +437,7 @@ AUDIO_OF = {"crema_d": "AudioWAV/1001_DFA_ANG_XX.wav", "emodb": "wav/03a01Fa.wav
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.text(max_size=120) | st.binary(max_size=120), name=st.sampled_from(sorted(READERS)))
+@given(data=st.text(max_size=120) | st.binary(max_size=120), name=st.sampled_from(sorted(corpus_names())))
 def test_hostile_corpora_are_input_errors(tmp_path: Path, data: str | bytes, name: str) -> None:
     file, head = READABLE[name]
     tail = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
@@ -463,7 +465,7 @@ def test_folder_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: s
     monkeypatch.setenv("ZSEMO_CORPORA", str(tmp_path))
     (tmp_path / folder).mkdir()
     assert find(name) == tmp_path / folder
-    assert [n for n in READERS if find(n)] == [name]
+    assert [n for n in corpus_names() if find(n)] == [name]
 
 
 @pytest.mark.parametrize("folder", ["meld_acoustic", "meld_synthetic", "CMU-MOSEI", "iemocap_old_notes", "melodies",
@@ -471,7 +473,7 @@ def test_folder_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: s
 def test_other_folders_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     monkeypatch.setenv("ZSEMO_CORPORA", str(tmp_path))
     (tmp_path / folder).mkdir()
-    assert not [n for n in READERS if find(n)]
+    assert not [n for n in corpus_names() if find(n)]
 
 
 def test_nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -606,13 +608,13 @@ def test_a_variable_is_read_as_people_write_it(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("ZSEMO_CORPORA", written.format(tmp_path))
     (tmp_path / "ravdess").mkdir()
     found = find("ravdess")
-    assert found is not None and found.resolve() == (tmp_path / "ravdess").resolve() and "no folder" not in told_root()
+    assert found is not None and found.resolve() == (tmp_path / "ravdess").resolve() and "no folder" not in describe_root()
 
 
 @pytest.mark.parametrize("written", ["/no/such/folder", "~/nowhere", '"/nowhere"'])
 def test_a_variable_that_names_no_folder_is_told(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
     monkeypatch.setenv("ZSEMO_CORPORA", written)
-    assert corpora_root() is None and told_root().endswith(", which is no folder") and "~" not in told_root()
+    assert corpora_root() is None and describe_root().endswith(", which is no folder") and "~" not in describe_root()
     with pytest.raises(InputError, match="which is no folder"):
         read("ravdess")
 
@@ -620,7 +622,7 @@ def test_a_variable_that_names_no_folder_is_told(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("written", ["", " ", '""', "\r\n"])
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
     monkeypatch.setenv("ZSEMO_CORPORA", written)
-    assert corpora_root() is None and told_root() == "ZSEMO_CORPORA is not set"
+    assert corpora_root() is None and describe_root() == "ZSEMO_CORPORA is not set"
 
 
 COPIES = [
@@ -659,8 +661,8 @@ def test_a_likely_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         put(tmp_path, other, b"")
     monkeypatch.setenv("ZSEMO_CORPORA", str(tmp_path))
     folder = tmp_path / Path(file).parts[0]
-    assert find(name) is None and nearly(name) == folder
-    assert {nearly(n) for n in READERS if n != name} == {None}
+    assert find(name) is None and find_likely(name) == folder
+    assert {find_likely(n) for n in corpus_names() if n != name} == {None}
     with pytest.raises(InputError, match=r"is it .*Then call that folder"):
         read(name)
 

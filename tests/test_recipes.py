@@ -24,7 +24,7 @@ from zsemo_kit.training.conversation import Conversation, ContextRecipe, fit_con
 from zsemo_kit.training.encoders import TextEncoder
 from zsemo_kit.training.fit import Model, fit
 from zsemo_kit.training.heads import HeadRecipe
-from zsemo_kit.training.loop import Data, Job, LoopRecipe, optimise
+from zsemo_kit.training.loop import Data, TrainingJob, LoopRecipe, optimise
 from zsemo_kit.training.recipes import configure, find_recipe, recipe_names, register, settings_of
 from zsemo_kit.training.stages import Checkpoint
 from zsemo_kit.training.upstreams import SpeechEncoder
@@ -69,13 +69,15 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
     BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder / "bert")
     BertModel(BertConfig(vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                         intermediate_size=16, max_position_embeddings=32, initializer_range=0.2)).save_pretrained(folder / "bert")
+                         intermediate_size=16, max_position_embeddings=32, initializer_range=0.2)
+              ).save_pretrained(folder / "bert")
     HubertModel(HubertConfig(hidden_size=8, num_hidden_layers=2, num_attention_heads=1, intermediate_size=8, conv_dim=(4, 4),
                              conv_stride=(5, 64), conv_kernel=(10, 64), num_conv_pos_embeddings=4,
                              num_conv_pos_embedding_groups=1)).save_pretrained(folder / "hubert")
     Wav2Vec2FeatureExtractor().save_pretrained(folder / "hubert")
-    return Toy(spoken(folder, "train", 6), spoken(folder, "dev", 3), TextEncoder.load(str(folder / "bert"), folder / "c", "cpu"),
-               SpeechEncoder.load("egemaps", folder / "c", "cpu"), SpeechEncoder.load(str(folder / "hubert"), folder / "c", "cpu"))
+    cache = folder / "c"
+    return Toy(spoken(folder, "train", 6), spoken(folder, "dev", 3), TextEncoder.load(str(folder / "bert"), cache, "cpu"),
+               SpeechEncoder.load("egemaps", cache, "cpu"), SpeechEncoder.load(str(folder / "hubert"), cache, "cpu"))
 
 
 # the registry
@@ -178,7 +180,7 @@ def test_a_new_head_comes_back_from_disk(toy: Toy, tmp_path: Path) -> None:
     assert np.array_equal(again.predict(toy.dev), model.predict(toy.dev))
     assert settings_of("wide")["lr"] == 1e-2 and "context" not in settings_of("wide")
     del recipes._RECIPES["wide"]
-    with pytest.raises(InputError, match="unknown classifier; .* found 'wide'; run the cell that registers it"):
+    with pytest.raises(InputError, match=r"unknown classifier; .* found 'wide'; run the cell that registers it"):
         Model.load(folder, toy.network)
 
 
@@ -216,7 +218,8 @@ def test_what_a_method_does_not_take_is_one_line_with_what_it_takes(classifier: 
 def test_every_method_says_what_it_reads() -> None:
     for name in recipe_names():
         recipe = find_recipe(name)
-        assert recipe.__doc__ and recipe.reads in recipes.READS and configure(name) == recipe() and recipe.classifier == name
+        assert recipe.__doc__ and recipe.reads in recipes.INPUT_FORMS
+        assert configure(name) == recipe() and recipe.classifier == name
         assert configure(name, **{k: None for k in settings_of(name)}) == recipe(), "None takes the default"
     assert set(recipe_names("text")) == {"logistic", "svm", "linear", "conv", "finetune"}
     assert set(recipe_names("speech")) == {"logistic", "svm", "linear", "weighted_sum", "mlp", "attentive"}
@@ -279,8 +282,8 @@ def test_cached_features_are_still_found(toy: Toy, tmp_path: Path) -> None:
     with wave.open(str(tmp_path / "a.wav"), "wb") as f:
         f.setparams((1, 2, 16_000, 0, "NONE", ""))
         f.writeframes((3000 * np.sin(np.arange(8000) / 20)).astype("<i2").tobytes())
-    table = pd.DataFrame({"utterance": ["a", "b"], "dialogue": "d", "turn": [0, 1], "speaker": ["x", "y"], "text": ["Yes.", "No!"],
-                          "emotion": "sad", "audio": "a.wav"})
+    table = pd.DataFrame({"utterance": ["a", "b"], "dialogue": "d", "turn": [0, 1], "speaker": ["x", "y"], "emotion": "sad",
+                          "text": ["Yes.", "No!"], "audio": "a.wav"})
     corpus = Corpus("c", table, tmp_path, space="four")
 
     def key(encoder: Any, mark: str, reads: str, **settings: Any) -> str:
@@ -307,7 +310,8 @@ def test_a_model_of_the_old_format_says_how_to_make_it_again(toy: Toy, tmp_path:
     for made, name, load in ((model, "model.json", Model.load), (stage, "conversation.json", Conversation.load)):
         file = made.save(tmp_path / name) / name
         file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 1}))
-        with pytest.raises(InputError, match="another version of zsemo_kit; expected format 2; found format 1; train it again") as e:
+        told = "another version of zsemo_kit; expected format 2; found format 1; train it again"
+        with pytest.raises(InputError, match=told) as e:
             load(file.parent)
         assert "\n" not in str(e.value)
 
@@ -324,20 +328,22 @@ SHORT: dict[str, dict[str, Any]] = {
 
 def cut_off(monkeypatch: pytest.MonkeyPatch, rounds: int) -> None:
     "The next training is interrupted after so many rounds; a checkpoint is written after each."
-    real, left = Job.scores, [rounds]
+    real, left = TrainingJob.scores, [rounds]
 
-    def scores(job: Job, model: nn.Module) -> dict[str, Any]:
+    def scores(job: TrainingJob, model: nn.Module) -> dict[str, Any]:
         if not left[0]:
             raise KeyboardInterrupt
         left[0] -= 1
         return real(job, model)
 
     monkeypatch.setattr(Checkpoint, "is_due", lambda *_: True)
-    monkeypatch.setattr(Job, "scores", scores)
+    monkeypatch.setattr(TrainingJob, "scores", scores)
 
 
 @pytest.mark.parametrize("classifier", SHORT)
-def test_a_training_that_was_cut_off_comes_to_the_same_numbers(classifier: str, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_was_cut_off_comes_to_the_same_numbers(
+    classifier: str, toy: Toy, monkeypatch: pytest.MonkeyPatch,
+) -> None:
     recipe = configure(classifier, seed=2, patience=0, **SHORT[classifier])
 
     def train(resume: bool) -> Model:
@@ -351,8 +357,8 @@ def test_a_training_that_was_cut_off_comes_to_the_same_numbers(classifier: str, 
     (point,) = points.glob(f"{classifier}-*.pt")
     assert len(torch.load(point, weights_only=True)["history"]) == 2
     judged: list[int] = []
-    real = Job.scores
-    monkeypatch.setattr(Job, "scores", lambda job, model: judged.append(1) or real(job, model))
+    real = TrainingJob.scores
+    monkeypatch.setattr(TrainingJob, "scores", lambda job, model: judged.append(1) or real(job, model))
     again = train(True)
     assert len(judged) == recipe.epochs - 2 and not list(points.glob("*.pt"))
     pd.testing.assert_frame_equal(again.history.drop(columns="seconds"), whole.history.drop(columns="seconds"), check_exact=True)
@@ -390,7 +396,7 @@ def clouds(recipe: LoopRecipe, weights: list[float]) -> nn.Module:
     rng, y = np.random.default_rng(0), np.repeat([0, 1], 32)
     points = torch.from_numpy((rng.standard_normal((64, 6)) + y[:, None]).astype(np.float32))
     targets, data = np.eye(2, dtype=np.float32)[y], Data(np.ones(64, int), lambda units: {"input": points[units]})
-    job = Job(recipe, data, targets, np.array(weights, np.float32), None, data, targets, y, torch.device("cpu"), False)
+    job = TrainingJob(recipe, data, targets, np.array(weights, np.float32), None, data, targets, y, torch.device("cpu"), False)
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
     optimise(network, job)

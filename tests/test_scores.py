@@ -15,19 +15,19 @@ from zsemo_kit.analysis.scores import (
     METRICS,
     OUTSIDE,
     bootstrap,
-    clusters,
+    number_clusters,
     confusion,
-    counted,
-    from_counts,
-    interval,
+    count_confusions,
+    score_counts,
+    find_interval,
     macro_f1,
-    over_seeds,
+    average_seeds,
     recalls,
     scores,
     uar,
     wa,
     weighted_f1,
-    weights,
+    draw_weights,
 )
 from zsemo_kit.core.errors import InputError
 
@@ -80,7 +80,7 @@ def test_scores_equal_their_formulas(pairs: list[tuple[str, str]]) -> None:
 @given(answers)
 def test_scores_from_counts_equal_their_formulas(pairs: list[tuple[str, str]]) -> None:
     rows = frame(pairs)
-    fast = from_counts(counted([rows], LABELS).sum(1))
+    fast = score_counts(count_confusions([rows], LABELS).sum(1))
     for metric, value in reference(rows.truth, rows.guess).items():
         assert fast[metric][0] == pytest.approx(value)
 
@@ -127,16 +127,16 @@ def test_missing_guesses_are_wrong() -> None:
 @given(answers.filter(lambda pairs: len(pairs) > 5))
 def test_bootstrap_equals_drawing_rows_by_hand(pairs: list[tuple[str, str]]) -> None:
     rows = frame(pairs)
-    drawn = bootstrap(counted([rows], LABELS), n=3, seed=1)
-    of = clusters(rows)
-    for i, w in enumerate(np.concatenate(list(weights(of.max() + 1, 3, seed=1)))):
+    drawn = bootstrap(count_confusions([rows], LABELS), n=3, seed=1)
+    of = number_clusters(rows)
+    for i, w in enumerate(np.concatenate(list(draw_weights(of.max() + 1, 3, seed=1)))):
         some = pd.concat([rows[of == k] for k, times in enumerate(w.astype(int)) for _ in range(times)])
         for metric, value in reference(some.truth.tolist(), some.guess.tolist()).items():
             assert drawn[metric][i, 0] == pytest.approx(value)
 
 
 def test_weights_draw_every_cluster_alike() -> None:
-    w = np.concatenate(list(weights(20, 5000, memory=3000)))
+    w = np.concatenate(list(draw_weights(20, 5000, memory=3000)))
     assert w.shape == (5000, 20)
     assert (w.sum(1) == 20).all()
     assert np.allclose(w.mean(0), 1, atol=0.06)
@@ -161,9 +161,9 @@ def test_interval_covers_the_truth_and_utterances_would_promise_too_much() -> No
 
 def test_speakers_and_fallbacks() -> None:
     rows = made()
-    assert set(clusters(rows, "speaker")) == {0, 1, 2}
-    assert len(set(clusters(rows.assign(speaker=""), "speaker"))) == 30  # its dialogues
-    assert len(set(clusters(rows.assign(dialogue=None)))) == 300  # each utterance alone
+    assert set(number_clusters(rows, "speaker")) == {0, 1, 2}
+    assert len(set(number_clusters(rows.assign(speaker=""), "speaker"))) == 30  # its dialogues
+    assert len(set(number_clusters(rows.assign(dialogue=None)))) == 300  # each utterance alone
 
 
 def test_one_dialogue_gives_no_interval() -> None:
@@ -190,7 +190,7 @@ def test_at_every_edge_a_score_is_a_number_or_none(edge: str, cluster: str) -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = scores(EDGES[edge].assign(speaker="x"), LABELS, n_boot=50, cluster=cluster)
-        several = over_seeds([EDGES[edge].assign(speaker="x")] * 2, n_boot=50, cluster=cluster)
+        several = average_seeds([EDGES[edge].assign(speaker="x")] * 2, n_boot=50, cluster=cluster)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert set(found["recall"]) == set(LABELS) and 0 <= found["uar"] <= 1
     known = [value for value in found["recall"].values() if value is not None]
@@ -202,28 +202,28 @@ def test_labels_may_be_numbers() -> None:
     rows = frame([("sad", "sad")] * 4).assign(truth=np.array([0, 1, 0, 1]), guess=[0, 1, 1, 1])
     found = scores(rows, np.arange(3))  # type: ignore[arg-type]
     assert found["recall"] == {"0": 0.5, "1": 1.0, "2": None} and found["uar"] == 0.75
-    assert over_seeds([rows])["uar"] == 0.75
+    assert average_seeds([rows])["uar"] == 0.75
 
 
 def test_counts_of_nothing_have_no_score_and_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert all(np.isnan(value).all() for value in from_counts(np.zeros((2, 3, 4))).values())
-        assert np.isnan(interval(np.full(5, np.nan), of=5)).all()
+        assert all(np.isnan(value).all() for value in score_counts(np.zeros((2, 3, 4))).values())
+        assert np.isnan(find_interval(np.full(5, np.nan), of=5)).all()
 
 
 def test_over_seeds_is_a_mean_under_shared_resamples() -> None:
     runs = [made(seed=seed) for seed in range(5)]
-    found, singly = over_seeds(runs, LABELS), [scores(run, LABELS) for run in runs]
+    found, singly = average_seeds(runs, LABELS), [scores(run, LABELS) for run in runs]
     for metric in METRICS:
         values = [s[metric] for s in singly]
         assert found[metric] == pytest.approx(np.mean(values))
         assert found[f"{metric}_std"] == pytest.approx(np.std(values, ddof=1))
         assert found[f"{metric}_low"] < found[metric] < found[f"{metric}_high"]
-    counts = counted(runs, LABELS)
+    counts = count_confusions(runs, LABELS)
     low, high = np.quantile(bootstrap(counts, 1000)["uar"].mean(1), [0.025, 0.975])
     assert (found["uar_low"], found["uar_high"]) == (low, high)
-    same = over_seeds([runs[0]] * 4, LABELS)
+    same = average_seeds([runs[0]] * 4, LABELS)
     assert (same["uar_low"], same["uar_high"]) == (singly[0]["uar_low"], singly[0]["uar_high"])  # copies add no certainty
 
 
@@ -234,7 +234,7 @@ def test_results_are_the_same_twice_and_in_any_row_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mend", "told"),
+    ("spoil", "told"),
     [
         (lambda rows: rows.drop(columns="guess"), "lack guess"),
         (lambda rows: rows.drop(columns="dialogue"), "no column dialogue"),
@@ -243,22 +243,22 @@ def test_results_are_the_same_twice_and_in_any_row_order() -> None:
         (lambda rows: rows.assign(truth="bored"), "bored"),
     ],
 )
-def test_bad_predictions_get_one_line(hint, told: str) -> None:
+def test_bad_predictions_get_one_line(spoil, told: str) -> None:
     with pytest.raises(InputError, match=told) as caught:
-        scores(hint(made()), LABELS)
+        scores(spoil(made()), LABELS)
     assert "\n" not in str(caught.value)
 
 
 def test_seeds_over_different_utterances_are_refused() -> None:
     for other in (made().iloc[:200], made().assign(truth="sad")):
         with pytest.raises(InputError, match="differ"):
-            over_seeds([made(), other], LABELS)
+            average_seeds([made(), other], LABELS)
     with pytest.raises(InputError, match="no predictions"):
-        over_seeds([], LABELS)
+        average_seeds([], LABELS)
 
 
 def test_thousands_of_resamples_take_well_under_a_second() -> None:
-    counts = counted([made(2610, seed=s, per=9) for s in range(5)], LABELS)
+    counts = count_confusions([made(2610, seed=s, per=9) for s in range(5)], LABELS)
     bootstrap(counts, 10)
     start = time.perf_counter()
     assert bootstrap(counts, 5000)["uar"].shape == (5000, 5)
@@ -267,7 +267,7 @@ def test_thousands_of_resamples_take_well_under_a_second() -> None:
 
 def test_the_floor_is_what_the_most_frequent_class_reaches() -> None:
     rows = made()
-    found, most = over_seeds([rows], LABELS), rows["truth"].mode()[0]
+    found, most = average_seeds([rows], LABELS), rows["truth"].mode()[0]
     for metric, floor in reference(rows["truth"].tolist(), [most] * len(rows)).items():
         assert found[f"{metric}_floor"] == pytest.approx(floor)
     assert found["uar_floor"] == pytest.approx(found["chance"])

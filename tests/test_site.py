@@ -16,7 +16,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from zsemo_kit.core.errors import InputError
-from zsemo_kit.site import PACKAGES, build, chapters, main, page_of
+from zsemo_kit.site import PACKAGES, build, chapters, build_from_shell, page_of
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WORDLESS = "them => them.filter(i => !i.alt.trim() || !i.naturalWidth).map(i => i.src)"
@@ -258,7 +258,7 @@ def test_without_the_extra_there_is_one_line(small: Path, tmp_path_factory: pyte
 def test_the_command_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
     for words, code in ((["--help"], 0), (["a", "b"], 2), (["--fast"], 2)):
         with pytest.raises(SystemExit) as ended:
-            main(words)
+            build_from_shell(words)
         assert ended.value.code == code and "usage" in capsys.readouterr().out
 
 

@@ -11,15 +11,15 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from zsemo_kit.analysis import speech_audit
 from zsemo_kit.analysis.speech_audit import (
     NUISANCES,
-    UNITS,
-    confounds,
-    hedges,
-    intelligibility,
-    measured,
-    prosody_shift,
-    rearranged,
-    shift_agreement,
-    spoken_summary,
+    MEASURE_UNITS,
+    probe_confounds,
+    hedges_g,
+    measure_intelligibility,
+    join_measures,
+    measure_prosody_shift,
+    rearrange,
+    compare_shifts,
+    summarise_speech,
 )
 from zsemo_kit.analysis.speech_figures import plot_confounds, plot_durations, plot_prosody_shift, plot_wer
 from zsemo_kit.core.errors import InputError
@@ -67,7 +67,7 @@ def test_known_effects_are_found_paired_and_unpaired() -> None:
     corpus, measures = acted(1, voices=25, sentences=20, pitch_mean=1.5, intensity_mean=-0.8)
     apart = Corpus("apart", corpus.table.assign(script="", text=corpus.table["utterance"]))
     for some, kind in ((corpus, "paired"), (apart, "unpaired")):
-        shift = prosody_shift(some, measures, n_boot=300)
+        shift = measure_prosody_shift(some, measures, n_boot=300)
         assert set(shift["kind"]) == {kind} and set(shift["n"]) == {500}
         g = shift.set_index(["emotion", "measure"])
         for measure, known in (("pitch_mean", 1.5), ("intensity_mean", -0.8), ("hnr", 0.0)):
@@ -94,7 +94,7 @@ def test_effect_size_is_the_books(seed: int, n: int, m: int) -> None:
     for paired in (True, False):
         x, y = rng.normal(1, 2, n), rng.normal(0, 1, n if paired else m)
         sums = [n, x.sum(), (x**2).sum(), len(y), y.sum(), (y**2).sum(), n, (x - y).sum() if paired else 0]
-        assert hedges(np.array(sums), paired)[1] == pytest.approx(by_hand(x, y, paired), rel=1e-6)
+        assert hedges_g(np.array(sums), paired)[1] == pytest.approx(by_hand(x, y, paired), rel=1e-6)
 
 
 def test_pairs_take_the_voice_and_the_words_out() -> None:
@@ -104,8 +104,8 @@ def test_pairs_take_the_voice_and_the_words_out() -> None:
     measures = measures.assign(pitch_mean=measures["pitch_mean"] * np.where(high, 2, 1))
     keep = high | (corpus.table["emotion"] != "angry")
     fewer, words = corpus.where(keep), corpus.table["utterance"]
-    paired = prosody_shift(fewer, measures, n_boot=20).set_index(["emotion", "measure"]).loc[("angry", "pitch_mean")]
-    apart = prosody_shift(Corpus("a", fewer.table.assign(script="", text=words)), measures, n_boot=20)
+    paired = measure_prosody_shift(fewer, measures, n_boot=20).set_index(["emotion", "measure"]).loc[("angry", "pitch_mean")]
+    apart = measure_prosody_shift(Corpus("a", fewer.table.assign(script="", text=words)), measures, n_boot=20)
     apart = apart.set_index(["emotion", "measure"]).loc[("angry", "pitch_mean")]
     assert abs(paired["difference"]) < 0.6 and paired["pairs"] == 60
     assert apart["difference"] > 5
@@ -115,8 +115,8 @@ def test_repeated_takes_are_one_pair() -> None:
     corpus, measures = acted(3)
     again = corpus.table.assign(utterance=corpus.table["utterance"] + "b")
     both = Corpus("twice", pd.concat([corpus.table, again]))
-    shift = prosody_shift(both, pd.concat([measures, measures.assign(utterance=measures["utterance"] + "b")]), n_boot=20)
-    once = prosody_shift(corpus, measures, n_boot=20)
+    shift = measure_prosody_shift(both, pd.concat([measures, measures.assign(utterance=measures["utterance"] + "b")]), n_boot=20)
+    once = measure_prosody_shift(corpus, measures, n_boot=20)
     assert shift["pairs"].tolist() == once["pairs"].tolist() and shift["n"].tolist() == [2 * n for n in once["n"]]
     assert np.allclose(shift["difference"], once["difference"])
 
@@ -124,16 +124,16 @@ def test_repeated_takes_are_one_pair() -> None:
 def test_voice_column_wins_over_the_speaker_and_few_chance_pairs_do_not_speak_for_all() -> None:
     corpus, measures = acted(4)
     cast = Corpus("cast", corpus.table.assign(voice="v" + corpus.table["script"], speaker=corpus.table["utterance"]))
-    assert set(prosody_shift(cast, measures, n_boot=5)["kind"]) == {"paired"}
+    assert set(measure_prosody_shift(cast, measures, n_boot=5)["kind"]) == {"paired"}
     lone = corpus.table.assign(script="", text=["No." if i < 8 else f"line {i}" for i in range(len(corpus))])
-    assert set(prosody_shift(Corpus("lone", lone), measures, n_boot=5)["kind"]) == {"unpaired"}
+    assert set(measure_prosody_shift(Corpus("lone", lone), measures, n_boot=5)["kind"]) == {"unpaired"}
 
 
 def test_plain_speech_is_the_reference_of_each_line() -> None:
     corpus, plain = talked(0)
     loud = plain.assign(intensity_mean=plain["intensity_mean"] + corpus.table["emotion"].map(
         {"neutral": 0, "happy": 2, "sad": -4, "angry": 6}).to_numpy())
-    shift = prosody_shift(corpus, loud, plain=plain, n_boot=100)
+    shift = measure_prosody_shift(corpus, loud, plain=plain, n_boot=100)
     found = shift[shift["measure"] == "intensity_mean"].set_index("emotion")["difference"]
     assert np.allclose(found[EMOTIONS], [0, 2, -4, 6]) and set(shift["kind"]) == {"paired"}
     assert shift.query("emotion == 'sad' and measure == 'intensity_mean'")["high"].item() < 0
@@ -141,9 +141,9 @@ def test_plain_speech_is_the_reference_of_each_line() -> None:
 
 def test_agreement_of_a_corpus_with_itself_and_with_its_mirror() -> None:
     corpus, measures = acted(5, voices=20, pitch_mean=2.0, intensity_mean=2.0)
-    shift = prosody_shift(corpus, measures, n_boot=100)
+    shift = measure_prosody_shift(corpus, measures, n_boot=100)
     mirror = shift.assign(g=-shift["g"], low=-shift["high"], high=-shift["low"])
-    alike, unlike = (shift_agreement(shift, other).set_index("emotion") for other in (shift, mirror))
+    alike, unlike = (compare_shifts(shift, other).set_index("emotion") for other in (shift, mirror))
     assert alike.loc["all", "same_direction"] == 1 and alike.loc["all", "correlation"] == pytest.approx(1)
     assert unlike.loc["all", "same_direction"] == 0 and unlike.loc["all", "correlation"] == pytest.approx(-1)
 
@@ -156,7 +156,7 @@ def test_probe_is_sklearns_discriminant_analysis() -> None:
     y = np.repeat([0, 1, 2], 40)
     x = rng.normal(size=(120, 3)) * [1, 5, 0.2] + np.eye(3)[y] * [1, 2, 0.3]
     train, test = np.arange(0, 120, 2), np.arange(1, 120, 2)
-    both = np.stack([y, rearranged(y, np.arange(120), 1, 0)[:, 0]], 1)
+    both = np.stack([y, rearrange(y, np.arange(120), 1, 0)[:, 0]], 1)
     mine = speech_audit._discriminate(x, both, 3, train, test)
     theirs = LinearDiscriminantAnalysis(solver="lsqr", priors=[1 / 3] * 3).fit(x[train], y[train]).predict(x[test])
     assert (mine[:, 0] == theirs).mean() > 0.97 and mine.shape == (60, 2)
@@ -167,7 +167,7 @@ def test_duration_coded_by_the_label_is_found(injection: str) -> None:
     corpus, measures = talked(1)
     slow = measures.assign(duration=measures["duration"] * np.where(corpus.table["emotion"] == "sad", 1.3, 1))
     made = Corpus("slow", corpus.table.assign(injection=injection))
-    words = confounds(made, slow, n_permutations=300, n_boot=50).set_index(["nuisance", "probe"])["verdict"]
+    words = probe_confounds(made, slow, n_permutations=300, n_boot=50).set_index(["nuisance", "probe"])["verdict"]
     assert words["pace", "linear"] == words["pace", "kernel"] == ("leak" if injection == "none" else "emotion or leak")
     assert {words[n, p] for n in ("voice", "level", "text length") for p in ("linear", "kernel")} == {"at chance"}
 
@@ -177,7 +177,8 @@ def test_voice_cast_by_the_label_is_a_leak_in_every_corpus() -> None:
     drawn = np.random.default_rng(0).random(len(corpus))
     by_label = Corpus("cast", corpus.table.assign(voice=np.where((drawn < 0.5) & corpus.table["emotion"].eq("angry"), "x", "y")))
     for injection in ("none", "prosody", "real"):
-        words = confounds(by_label, measures, injection, n_permutations=300, n_boot=5).set_index(["nuisance", "probe"])["verdict"]
+        found = probe_confounds(by_label, measures, injection, n_permutations=300, n_boot=5)
+        words = found.set_index(["nuisance", "probe"])["verdict"]
         assert words["voice", "linear"] == "leak"
 
 
@@ -185,7 +186,7 @@ def test_longer_lines_are_a_leak_of_the_text_and_not_of_the_speech() -> None:
     corpus, measures = talked(2)
     longer = np.where(corpus.table["emotion"] == "angry", 2, 1)
     wordy = Corpus("wordy", corpus.table.assign(text=[t * k for t, k in zip(corpus.table["text"], longer, strict=True)]))
-    table = confounds(wordy, measures.assign(duration=measures["duration"] * longer), n_permutations=300, n_boot=5)
+    table = probe_confounds(wordy, measures.assign(duration=measures["duration"] * longer), n_permutations=300, n_boot=5)
     words = table.set_index(["nuisance", "probe"])["verdict"]
     assert words["text length", "linear"] == words["duration", "linear"] == "leak of the text"
     assert words["pace", "linear"] == words["level", "linear"] == words["voice", "linear"] == "at chance"
@@ -193,7 +194,7 @@ def test_longer_lines_are_a_leak_of_the_text_and_not_of_the_speech() -> None:
 
 def test_fair_corpora_stay_at_chance_though_dialogues_have_moods() -> None:
     """Six corpora, twelve probes each: with Holm's correction about one false alarm in twenty corpora is due."""
-    found = [confounds(*talked(seed), n_permutations=250, n_boot=2) for seed in range(10, 16)]
+    found = [probe_confounds(*talked(seed), n_permutations=250, n_boot=2) for seed in range(10, 16)]
     assert sum(table["verdict"].ne("at chance").any() for table in found) <= 1
     everything = pd.concat(found)
     assert (everything["p"] < 0.05).mean() < 0.15
@@ -205,11 +206,11 @@ def test_rearranged_labels_keep_their_counts_and_their_runs() -> None:
     labels = np.repeat([0, 1, 2, 0], [5, 2, 7, 3])
     blocks = np.repeat(list("abcd"), [5, 2, 7, 3])
     order = np.random.default_rng(0).permutation(17)  # rows of a dialogue need not stand together
-    made = rearranged(labels[order], blocks[order], 100, 3)
+    made = rearrange(labels[order], blocks[order], 100, 3)
     assert (np.sort(made, axis=0) == np.sort(labels)[:, None]).all()
     together = made[np.argsort(pd.factorize(blocks[order])[0], kind="stable")]
     assert (np.diff(together, axis=0) != 0).sum(0).max() <= 4 and len({tuple(m) for m in together.T}) > 10
-    assert (rearranged(labels, blocks, 5, 1) == rearranged(labels, blocks, 5, 1)).all()
+    assert (rearrange(labels, blocks, 5, 1) == rearrange(labels, blocks, 5, 1)).all()
 
 
 def test_sentences_in_every_emotion_in_one_order_hide_no_leak() -> None:
@@ -217,7 +218,7 @@ def test_sentences_in_every_emotion_in_one_order_hide_no_leak() -> None:
     corpus, measures = acted(6)
     sentences = Corpus("sentences", corpus.table.assign(dialogue=corpus.table["speaker"] + corpus.table["script"]))
     loud = measures.assign(intensity_mean=measures["intensity_mean"] + 3 * corpus.table["emotion"].eq("sad"))
-    words = confounds(sentences, loud, "none", n_permutations=300, n_boot=5).set_index(["nuisance", "probe"])["verdict"]
+    words = probe_confounds(sentences, loud, "none", n_permutations=300, n_boot=5).set_index(["nuisance", "probe"])["verdict"]
     assert words["level", "linear"] == words["level", "kernel"] == "leak" and words["voice", "linear"] == "at chance"
 
 
@@ -225,7 +226,7 @@ def test_missing_measures_are_a_nuisance_too() -> None:
     """A measure that fails on one emotion only gives the label away."""
     corpus, measures = acted(7)
     lost = measures.assign(intensity_mean=measures["intensity_mean"].where(corpus.table["emotion"] != "sad"))
-    words = confounds(corpus, lost, "none", n_permutations=300, n_boot=5).set_index(["nuisance", "probe"])
+    words = probe_confounds(corpus, lost, "none", n_permutations=300, n_boot=5).set_index(["nuisance", "probe"])
     assert words.loc[("level", "linear"), "verdict"] == "leak" and words.loc[("level", "linear"), "uar"] > 0.45
 
 
@@ -235,13 +236,13 @@ def test_missing_measures_are_a_nuisance_too() -> None:
 def test_measures_that_are_all_missing_are_not_measured() -> None:
     corpus, measures = acted(8)
     empty = measures.assign(pitch_mean=np.nan, duration=np.nan, intensity_mean=np.inf)
-    shift = prosody_shift(corpus, empty, n_boot=10).set_index(["emotion", "measure"])
+    shift = measure_prosody_shift(corpus, empty, n_boot=10).set_index(["emotion", "measure"])
     assert np.isnan(shift.loc[("sad", "pitch_mean"), ["g", "low", "high", "difference"]].astype(float)).all()
     assert np.isfinite(shift.loc[("sad", "hnr"), "g"])
-    table = confounds(corpus, empty, "none", n_permutations=50, n_boot=5)
+    table = probe_confounds(corpus, empty, "none", n_permutations=50, n_boot=5)
     assert set(table.loc[table["nuisance"].isin(["duration", "pace", "level"]), "verdict"]) == {"not measured"}
     assert table["nuisance"].drop_duplicates().tolist() == list(NUISANCES)
-    summary = spoken_summary({"acted": (corpus, empty)})
+    summary = summarise_speech({"acted": (corpus, empty)})
     assert (summary["n"] == 0).all() and (summary.query("emotion == 'all'")["missing"] == len(corpus)).all()
 
 
@@ -249,25 +250,25 @@ def test_measures_that_are_all_missing_are_not_measured() -> None:
 def test_some_missing_measures_change_counts_only(missing: float) -> None:
     corpus, measures = acted(9, pitch_mean=3.0)
     holes = measures.assign(pitch_mean=measures["pitch_mean"].where(np.random.default_rng(0).random(len(measures)) > missing))
-    shift = prosody_shift(corpus, holes, n_boot=50).set_index(["emotion", "measure"])
+    shift = measure_prosody_shift(corpus, holes, n_boot=50).set_index(["emotion", "measure"])
     assert shift.loc[("angry", "pitch_mean"), "n"] < 60 and shift.loc[("angry", "hnr"), "n"] == 60
     assert shift.loc[("angry", "pitch_mean"), "difference"] == pytest.approx(3.0, abs=2.0)
 
 
 def test_one_voice_resamples_pairs_and_a_constant_measure_has_no_effect_size() -> None:
     corpus, measures = acted(10, voices=1, sentences=8, pitch_mean=2.0)
-    shift = prosody_shift(corpus, measures.assign(hnr=5.0), n_boot=50).set_index(["emotion", "measure"])
+    shift = measure_prosody_shift(corpus, measures.assign(hnr=5.0), n_boot=50).set_index(["emotion", "measure"])
     assert shift.loc[("angry", "pitch_mean"), "resampled"] == 8 and np.isfinite(shift.loc[("angry", "pitch_mean"), "low"])
     assert np.isnan(shift.loc[("angry", "hnr"), "g"]) and shift.loc[("angry", "hnr"), "difference"] == 0
-    table = confounds(corpus, measures, "none", n_permutations=50, n_boot=5).set_index(["nuisance", "probe"])
+    table = probe_confounds(corpus, measures, "none", n_permutations=50, n_boot=5).set_index(["nuisance", "probe"])
     assert table.loc[("voice", "linear"), "uar"] == 0.25 and table.loc[("voice", "linear"), "verdict"] == "at chance"
 
 
 def test_nobody_known_said_nothing_known() -> None:
     corpus, measures = acted(11)
     bare = Corpus("bare", corpus.table.assign(speaker="", script="", text=""))
-    assert set(prosody_shift(bare, measures, n_boot=5)["kind"]) == {"unpaired"}
-    words = confounds(bare, measures, n_permutations=50, n_boot=5).set_index(["nuisance", "probe"])["verdict"]
+    assert set(measure_prosody_shift(bare, measures, n_boot=5)["kind"]) == {"unpaired"}
+    words = probe_confounds(bare, measures, n_permutations=50, n_boot=5).set_index(["nuisance", "probe"])["verdict"]
     assert words["voice", "linear"] == words["text length", "kernel"] == "not measured"
 
 
@@ -278,20 +279,20 @@ def test_refusals_are_one_line() -> None:
     unlabelled = Corpus("unlabelled", corpus.table.assign(emotion=""))
     said = pd.DataFrame({"utterance": corpus.table["utterance"], "text": "word"})
     for bad in (
-        lambda: prosody_shift(one, measures),
-        lambda: prosody_shift(corpus.where({"emotion": "neutral"}), measures),
-        lambda: prosody_shift(mute, measures),
-        lambda: confounds(one, measures),
-        lambda: confounds(same, measures),
-        lambda: confounds(corpus, measures, "magic"),
-        lambda: confounds(unlabelled, measures),
-        lambda: measured(corpus, measures.drop(columns="utterance")),
-        lambda: measured(corpus, measures[["utterance"]]),
-        lambda: measured(corpus, pd.concat([measures, measures])),
-        lambda: measured(corpus, measures.assign(utterance="x").head(1)),
-        lambda: intelligibility(corpus, said.drop(columns="text")),
-        lambda: intelligibility(corpus, said.assign(problem="broken")),
-        lambda: intelligibility(Corpus("mute", corpus.table.assign(text="?!")), said),
+        lambda: measure_prosody_shift(one, measures),
+        lambda: measure_prosody_shift(corpus.where({"emotion": "neutral"}), measures),
+        lambda: measure_prosody_shift(mute, measures),
+        lambda: probe_confounds(one, measures),
+        lambda: probe_confounds(same, measures),
+        lambda: probe_confounds(corpus, measures, "magic"),
+        lambda: probe_confounds(unlabelled, measures),
+        lambda: join_measures(corpus, measures.drop(columns="utterance")),
+        lambda: join_measures(corpus, measures[["utterance"]]),
+        lambda: join_measures(corpus, pd.concat([measures, measures])),
+        lambda: join_measures(corpus, measures.assign(utterance="x").head(1)),
+        lambda: measure_intelligibility(corpus, said.drop(columns="text")),
+        lambda: measure_intelligibility(corpus, said.assign(problem="broken")),
+        lambda: measure_intelligibility(Corpus("mute", corpus.table.assign(text="?!")), said),
     ):
         with pytest.raises(InputError) as caught:
             bad()
@@ -301,7 +302,7 @@ def test_refusals_are_one_line() -> None:
 def test_rare_labels_are_left_out_of_the_probe() -> None:
     corpus, measures = acted(13)
     rare = corpus.table.assign(emotion=corpus.table["emotion"].where(corpus.table.index > 3, "bored"))
-    table = confounds(Corpus("rare", rare), measures, n_permutations=20, n_boot=5)
+    table = probe_confounds(Corpus("rare", rare), measures, n_permutations=20, n_boot=5)
     assert set(table["labels"]) == {4} and set(table["n"]) == {len(corpus) - 4}
 
 
@@ -312,10 +313,10 @@ def test_wer_pools_words_and_survives_what_was_not_heard() -> None:
     pytest.importorskip("jiwer")
     corpus, _ = acted(14)
     heard = pd.DataFrame({"utterance": corpus.table["utterance"], "text": corpus.table["text"], "problem": ""})
-    assert (intelligibility(corpus, heard, n_boot=20)[["wer", "low", "high"]] == 0).all().all()
+    assert (measure_intelligibility(corpus, heard, n_boot=20)[["wer", "low", "high"]] == 0).all().all()
     angry = corpus.table["emotion"] == "angry"
     worse = heard.assign(text=heard["text"].where(~angry, ""), problem=np.where(corpus.table.index < 4, "no such file", ""))
-    rates = intelligibility(corpus, worse, n_boot=20).set_index("emotion")
+    rates = measure_intelligibility(corpus, worse, n_boot=20).set_index("emotion")
     assert rates.loc["angry", "wer"] == 1 and rates.loc["sad", "wer"] == 0
     assert rates.loc["all", "unheard"] == 4 and rates.loc["all", "utterances"] == len(corpus) - 4
     words = corpus.table["text"].str.split().str.len()
@@ -324,7 +325,8 @@ def test_wer_pools_words_and_survives_what_was_not_heard() -> None:
 
 def test_summary_is_of_each_corpus_and_all_of_it() -> None:
     corpus, measures = acted(15)
-    summary = spoken_summary({"one": (corpus, measures), "two": (corpus.where({"emotion": "sad"}), measures)}, list(UNITS))
+    two = {"one": (corpus, measures), "two": (corpus.where({"emotion": "sad"}), measures)}
+    summary = summarise_speech(two, list(MEASURE_UNITS))
     assert set(summary["measure"]) == {"pitch_mean", "intensity_mean", "hnr", "duration"}
     whole = summary.query("corpus == 'one' and emotion == 'all' and measure == 'duration'").iloc[0]
     assert whole["sum"] == pytest.approx(measures["duration"].sum()) and whole["median"] == measures["duration"].median()
@@ -333,12 +335,12 @@ def test_summary_is_of_each_corpus_and_all_of_it() -> None:
 
 def test_tables_draw_as_they_come() -> None:
     corpus, measures = acted(16)
-    shift = prosody_shift(corpus, measures.assign(hnr=np.nan), n_boot=10)
+    shift = measure_prosody_shift(corpus, measures.assign(hnr=np.nan), n_boot=10)
     for table in (shift, pd.concat([shift.assign(corpus="a"), shift.assign(corpus="b")])):
         assert isinstance(plot_prosody_shift(table), Figure)
-    probes = confounds(corpus, measures.assign(duration=np.nan), "none", n_permutations=20, n_boot=5)
+    probes = probe_confounds(corpus, measures.assign(duration=np.nan), "none", n_permutations=20, n_boot=5)
     assert isinstance(plot_confounds(probes), Figure)
-    assert isinstance(plot_durations(spoken_summary({"a": (corpus, measures)})), Figure)
+    assert isinstance(plot_durations(summarise_speech({"a": (corpus, measures)})), Figure)
     rates = pd.DataFrame({"emotion": ["sad", "all"], "words": 3, "wer": [np.nan, 0.2], "low": np.nan, "high": np.nan})
     assert isinstance(plot_wer(rates), Figure)
 
@@ -346,6 +348,7 @@ def test_tables_draw_as_they_come() -> None:
 def test_same_seed_same_audit_whatever_the_order_of_the_measures() -> None:
     corpus, measures = acted(17)
     again = measures.sample(frac=1, random_state=3)
-    pd.testing.assert_frame_equal(prosody_shift(corpus, measures, n_boot=20), prosody_shift(corpus, again, n_boot=20))
-    one, two = (confounds(corpus, m, n_permutations=30, n_boot=10, seed=4) for m in (measures, again))
+    one, other = (measure_prosody_shift(corpus, rows, n_boot=20) for rows in (measures, again))
+    pd.testing.assert_frame_equal(one, other)
+    one, two = (probe_confounds(corpus, m, n_permutations=30, n_boot=10, seed=4) for m in (measures, again))
     pd.testing.assert_frame_equal(one, two)

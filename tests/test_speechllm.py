@@ -28,11 +28,11 @@ from zsemo_kit.synthesis.annotation import Annotator, extract_claims
 from zsemo_kit.training import phases as module
 from zsemo_kit.training.connectors import open_connector
 from zsemo_kit.training.encoders import quiet
-from zsemo_kit.training.phases import Lessons, Phase, curriculum, fit_speechllm, taught
+from zsemo_kit.training.phases import Lessons, Phase, curriculum, fit_speechllm, train_phase
 from zsemo_kit.training.recipes import configure
-from zsemo_kit.training.sequences import Exchange, Sequencer, SpeechLLMConfig, collated, prompt_text
+from zsemo_kit.training.sequences import Exchange, Sequencer, SpeechLLMConfig, collate_exchanges, prompt_text
 from zsemo_kit.training.speechllm import (
-    LLM, SpeechLLM, SpeechNet, adapted, continued, label_likelihoods, load_llm, tiny_llm, trained_numbers,
+    LLM, SpeechLLM, SpeechNet, add_lora, continue_answers, label_likelihoods, load_llm, tiny_llm, trained_numbers,
 )
 from zsemo_kit.training.stages import Stages
 from zsemo_kit.training.upstreams import SpeechEncoder
@@ -168,7 +168,8 @@ def batch(answers: list[list[int]], heads: list[int] | None = None, emphasis: fl
     rows = [Exchange([1, 9], [20 + i, *range(30, 33 + 2 * i)], a, h) for i, (a, h) in enumerate(zip(answers, heads, strict=True))]
     n = len(rows)
     lengths = torch.tensor([40 - 9 * i for i in range(n)])
-    return {"frames": torch.randn(n, 40, 1, 12), "mask": torch.arange(40) < lengths[:, None], **collated(rows, 3, 0, emphasis)}
+    sounds = {"frames": torch.randn(n, 40, 1, 12), "mask": torch.arange(40) < lengths[:, None]}
+    return sounds | collate_exchanges(rows, 3, 0, emphasis)
 
 
 @pytest.fixture
@@ -246,14 +247,14 @@ def test_left_padding_changes_nothing(net: SpeechNet) -> None:
     asked = [{k: v for k, v in collated_again(b).items()} for b in (made, wide, junk)]
     heads, tokenizer = [[7, 2], [9, 8, 2], [11]], fresh().tokenizer
     found = [label_likelihoods(net, b, heads) for b in asked]
-    texts = [continued(net, b, tokenizer, 2, 0, 8) for b in asked]
+    texts = [continue_answers(net, b, tokenizer, 2, 0, 8) for b in asked]
     for i, b in enumerate((wide, junk), 1):
         assert net(**b).item() == pytest.approx(net(**made).item(), rel=1e-5)
         assert np.allclose(found[0], found[i], atol=1e-4) and texts[i] == texts[0]
     for i in range(2):  # each alone
         one = {k: v[i : i + 1] for k, v in asked[0].items()}
         assert np.allclose(label_likelihoods(net, one, heads), found[0][i : i + 1], atol=1e-4)
-        assert continued(net, one, tokenizer, 2, 0, 8) == texts[0][i : i + 1]
+        assert continue_answers(net, one, tokenizer, 2, 0, 8) == texts[0][i : i + 1]
 
 
 def collated_again(made: dict[str, Tensor], answer: int = 3) -> dict[str, Tensor]:
@@ -280,14 +281,14 @@ def test_likelihoods_of_labels_against_a_loop(net: SpeechNet, heads: list[list[i
 
 def test_greedy_text_against_a_loop(net: SpeechNet) -> None:
     asked, tokenizer = batch([[], []]), fresh().tokenizer
-    texts = continued(net, asked, tokenizer, 2, 0, 7)
+    texts = continue_answers(net, asked, tokenizer, 2, 0, 7)
     for i in range(2):
         ids: list[int] = []
         while len(ids) < 7 and 2 not in ids:
             ids.append(int(logits_alone(net, asked, i, ids)[-1].argmax()))
         assert texts[i] == tokenizer.decode(ids, skip_special_tokens=True).strip()
     kept = torch.random.get_rng_state()
-    continued(net, asked, tokenizer, 2, 0, 7)
+    continue_answers(net, asked, tokenizer, 2, 0, 7)
     assert torch.equal(torch.random.get_rng_state(), kept)
 
 
@@ -440,7 +441,7 @@ def test_long_sound_is_cut(place: Path, base: str) -> None:
     assert model.answer(corpus).p_sad.round(5).nunique() == 1
     longer = SpeechLLM.make(LABELS, encoder, load_llm(base), replace(TINY, seconds=0.7, kind="E"))
     assert longer.answer(corpus).p_sad.nunique() == 3
-    assert module.heard(encoder.frames(corpus), [0, 1, 2], model)["frames"].shape[1] == 40
+    assert module.collate_sounds(encoder.frames(corpus), [0, 1, 2], model)["frames"].shape[1] == 40
 
 
 def test_a_muted_answer_says_nothing_of_the_sound(plain: SpeechLLM, dev: Corpus, place: Path) -> None:
@@ -463,11 +464,12 @@ def test_a_muted_answer_says_nothing_of_its_length(base: str, place: Path) -> No
     for connector in ("qformer_small", "qpmapper_small"):
         model = SpeechLLM.make(LABELS, encoder, load_llm(base), replace(TINY, connector=connector, kind="E"))
         assert np.ptp(model.answer(even, mute=True).p_sad) < 1e-5
-        silence = module.heard(encoder.frames(even), [0, 1, 2], model, mute=True)
+        silence = module.collate_sounds(encoder.frames(even), [0, 1, 2], model, mute=True)
         assert silence["frames"].shape[:2] == (3, round(2 * encoder.frame_rate)) and silence["mask"].all()
         assert silence["frames"].eq(model.net.connector.mean).all()
     short = SpeechLLM.make(LABELS, encoder, load_llm(base), replace(TINY, seconds=0.5))
-    assert module.heard(encoder.frames(even), [2], short, mute=True)["frames"].shape[1] == round(0.5 * encoder.frame_rate)
+    silence = module.collate_sounds(encoder.frames(even), [2], short, mute=True)
+    assert silence["frames"].shape[1] == round(0.5 * encoder.frame_rate)
 
 
 # --- what is trained, and what is saved
@@ -499,7 +501,7 @@ def test_gradients_go_where_tune_says(
 
 
 def test_lora_that_fits_nothing(base: str) -> None:
-    refused(lambda: adapted(load_llm(base).model, replace(TINY, tune="lora", targets=("attention",))), "LoRA", "attention")
+    refused(lambda: add_lora(load_llm(base).model, replace(TINY, tune="lora", targets=("attention",))), "LoRA", "attention")
 
 
 @pytest.fixture(scope="session")
@@ -918,13 +920,13 @@ def test_alignment_changes_the_connector_only(
     marked = annotator.annotate(train), annotator.annotate(dev)
     model = SpeechLLM.make(LABELS, encoder, load_llm(base), replace(TINY, connector="qformer_small", tune="lora"), annotator)
     before, llm = weights(model.net.connector), weights(model.net.llm)
-    after = taught(model, *marked, Phase("align", ("align",), replace(HOW, epochs=2, select="loss")), progress=False)
+    after = train_phase(model, *marked, Phase("align", ("align",), replace(HOW, epochs=2, select="loss")), progress=False)
     assert same(weights(after.net.llm), llm) and set(weights(after.net.connector)) == set(before)
     moved = {k for k, v in after.net.connector.state_dict().items() if not torch.equal(v, before[k])}
     assert "queries" in moved and not any(k.startswith("out.") for k in moved)
     assert after.history is not None and np.isfinite(after.history[["loss", "dev_loss"]].to_numpy()).all()
     mapper = SpeechLLM.make(LABELS, encoder, load_llm(base), TINY, annotator)
-    refused(lambda: taught(mapper, *marked, Phase("align", ("align",), replace(HOW, epochs=1)), progress=False), "Q-Former")
+    refused(lambda: train_phase(mapper, *marked, Phase("align", ("align",), replace(HOW, epochs=1)), progress=False), "Q-Former")
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -34,23 +34,24 @@ from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-import nbformat
-import papermill
 from filelock import FileLock, Timeout
 from IPython.core.inputtransformer2 import TransformerManager
 from joblib import cpu_count  # type: ignore[import-untyped]
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+import nbformat
+import papermill
 from tqdm import tqdm
 
 import zsemo_kit
-from .analysis.results import KEYS
+from .analysis.runs import KEYS
 from .analysis.scores import METRICS
 from .core.cache import default_cache
 from .core.errors import InputError
 from .core.files import read_yaml
 from .core.parallel import without_interrupts
-from .corpora.readers import READERS, is_path
+from .corpora.catalogue import corpus_facts, corpus_names
+from .corpora.corpus_name import CorpusName, check_known, is_path
 from .generation.sources import names_of
 from .remote import Remote, is_url
 
@@ -127,8 +128,9 @@ def from_here(
         return [from_here(v, root) for v in value]
     if not isinstance(value, str) or not is_path(value):
         return value
-    parts = [value] if os.path.exists(value) else value.split("+")  # noqa: PTH110 (that of Path fails for a long name)
-    return "+".join(_seen_from(root, part) for part in parts)
+    parts = [part.text for part in CorpusName.parse(value).singles]
+    seen = [_seen_from(root, part) for part in parts]
+    return value if seen == parts else "+".join(seen)
 
 
 def _seen_from(root: Path, part: str) -> str:
@@ -333,7 +335,10 @@ def _imported(source: str, package: str = "") -> frozenset[Path]:
 
 
 def _imported_by(module: Path) -> frozenset[Path]:
-    return _imported(module.read_text(encoding="utf-8"), ".".join(module.relative_to(_PACKAGE.parent).parent.parts))
+    source = module.read_text(encoding="utf-8")
+    if module == _PACKAGE / "corpora" / "catalogue.py":  # it imports the readers that corpora name, when they are asked for
+        source += "".join(f"\nimport {corpus_facts(name).reader.partition(':')[0]}" for name in corpus_names())
+    return _imported(source, ".".join(module.relative_to(_PACKAGE.parent).parent.parts))
 
 # %% ../nbs/50_batch.ipynb #ea752f25
 def code_of(
@@ -574,7 +579,7 @@ def resolve_corpora(
 
 def _holds(source: str | None, target: str | None) -> bool:
     "Whether a source made of several corpora has the target among them."
-    several = {name for part in (source or "").split("+") for name in names_of(part)}
+    several = {name for part in CorpusName.parse(source or "").singles for name in names_of(part.text)}
     return source != target and target in several
 
 # %% ../nbs/50_batch.ipynb #de028260
@@ -584,14 +589,14 @@ def _locate(
 ) -> str:
     if name in found:
         return found[name]
-    if "+" in name and not Path(name).exists():  # all of them, or the run is left out
-        parts = [_locate(part, study, find, fetch, found, told) for part in name.split("+")]
-        return name if parts == name.split("+") else ""
+    given = CorpusName.parse(name)
+    if given.parts:  # all of them, or the run is left out
+        parts = [part.text for part in given.parts]
+        return name if [_locate(part, study, find, fetch, found, told) for part in parts] == parts else ""
+    if name != "none":
+        check_known(given, f"study {study.name!r}: ")
     found[name] = name
-    if not _synthetic(name) and find(name) is None:
-        if name not in READERS:  # a slip of the pen must not pass for a corpus that is not here
-            expected = f"one of {', '.join(READERS)}, <card>_synthetic, or a path such as ./{name or 'folder'}"
-            raise InputError(f"study {study.name!r}: no corpus {name!r}", expected=expected)
+    if given.corpus and find(name) is None:
         try:
             if name not in study.fetch:
                 raise InputError(f"{name} was not found in ZSEMO_CORPORA")
@@ -603,10 +608,6 @@ def _locate(
             instead = plain.get(found[name], f"scored on {found[name]} instead")
             told.append(f"{e}: {instead}")
     return found[name]
-
-
-def _synthetic(name: str) -> bool:
-    return name == "none" or all(n.endswith("_synthetic") for n in name.split("+")) or is_path(name)
 
 # %% ../nbs/50_batch.ipynb #69bc884d
 @dataclass(frozen=True)

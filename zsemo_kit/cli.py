@@ -301,10 +301,10 @@ def _finish(outcome: "Outcome", root: Path, as_json: bool, out: str | None = Non
 
 
 def _report(study: "Study", folder: Path, root: Path, ids: list[str]) -> "Report":
-    from zsemo_kit.analysis.report import report
+    from zsemo_kit.analysis.report import make_report
     from zsemo_kit.batch import code_version, notebook_path
     order = {k: list(dict.fromkeys(v for g in study.grid for v in g.get(k, []))) for k in {k for g in study.grid for k in g}}
-    made = report(
+    made = make_report(
         study.name, folder, baseline=study.baseline or None, compare=study.compare, metric=study.metric, order=order, ids=ids,
         code=code_version(notebook_path(study, root)) if ids else "",
     )
@@ -329,7 +329,7 @@ def _silver_figures(made: "Report") -> tuple[dict[str, "Figure"], list[str]]:
     from zsemo_kit.analysis.figures import plot_disagreement
     from zsemo_kit.corpora.readers import find, read
     from zsemo_kit.generation.silver import SILVER_TASKS, human_labels, read_silver
-    rows = made.results if "silver" in made.results else made.results.assign(silver="none")
+    rows = made.runs.rows if "silver" in made.runs.rows else made.runs.rows.assign(silver="none")
     pairs = rows.loc[~rows["silver"].isin(["none", ""]), ["source", "silver"]].drop_duplicates()
     drawn: dict[str, Figure] = {}
     for source, labels in pairs.itertuples(index=False):
@@ -344,11 +344,10 @@ def _silver_figures(made: "Report") -> tuple[dict[str, "Figure"], list[str]]:
 # %% ../nbs/51_cli.ipynb #d8751cf9
 def _tell(outcome: "Outcome", made: "Report | None") -> None:
     if made is not None:
-        from zsemo_kit.analysis.results import stages
         _say(f"\n{made.text}\n")
         for path in made.files:
             _say(f"wrote    {_near(path)}")
-        _say("stages   " + " · ".join(f"{row['stage']} {row['seconds in all']} s" for _, row in stages(made.results).iterrows()))
+        _say("stages   " + " · ".join(f"{row['stage']} {row['seconds in all']} s" for _, row in made.runs.stages.iterrows()))
     _say(f"runs     {outcome.finished} finished, {outcome.skipped} complete before, {len(outcome.failed)} failed; "
          f"{outcome.seconds:.0f} s in all")
     for which, why in outcome.failed.items():
@@ -363,7 +362,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     "Gather a study's finished runs, of this version of the code or else of an earlier one, into tables and figures."
-    from zsemo_kit.analysis.publish import standing
+    from zsemo_kit.analysis.publish import find_finished
     from zsemo_kit.batch import expand, jobs_of, project_root, resolve_corpora
     from zsemo_kit.core.errors import InputError
     from zsemo_kit.corpora.readers import find
@@ -375,14 +374,14 @@ def report(
         raise InputError(f"{name} was not found")
 
     def done(runs: list[dict[str, Any]]) -> list[str]:
-        return list(standing(folder, {j.id: j.parameters for j in jobs_of(chosen, runs, root, folder.parent)}).values())
+        return list(find_finished(folder, {j.id: j.parameters for j in jobs_of(chosen, runs, root, folder.parent)}).values())
     # first as the study says: its corpora may have been there, or downloaded, when it ran
     ids = done(expand(chosen)) or done(resolve_corpora(chosen, expand(chosen), find=find, fetch=no_fetch)[0])
     if not ids:
         raise InputError(f"no finished run of {chosen.name} in {_near(folder)}", hint=f"run the study first: zsemo run {study}")
     made = _report(chosen, folder, root, ids)
     _publish(made, chosen.name, folder, out, as_json)
-    _say(made.results.to_json(orient="records") if as_json else made.text)
+    _say(made.runs.rows.to_json(orient="records") if as_json else made.text)
 
 # %% ../nbs/51_cli.ipynb #72eca3d1
 @app.command(epilog="Examples: zsemo figures --redraw · zsemo figures merits_l semollm --redraw · zsemo figures --jobs 2")
@@ -415,7 +414,7 @@ def figures(
 # %% ../nbs/51_cli.ipynb #4128194e
 def _drawn_from(study: "Study", root: Path, out: Path, workers: int | None) -> tuple[list[str], list[str]]:
     "Finished runs of a study, of any version of the code, and which runs failed; without workers nothing is run."
-    from zsemo_kit.analysis.publish import standing
+    from zsemo_kit.analysis.publish import find_finished
     from zsemo_kit.batch import expand, jobs_of, resolve_corpora, run_jobs
     from zsemo_kit.corpora.readers import find
     failed: dict[str, str] = {}
@@ -425,10 +424,10 @@ def _drawn_from(study: "Study", root: Path, out: Path, workers: int | None) -> t
         for line in told:
             _say(line)
         resolved = jobs_of(study, runs, root, out)
-        there = standing(out / study.name, {job.id: job.parameters for job in resolved})
+        there = find_finished(out / study.name, {job.id: job.parameters for job in resolved})
         failed = run_jobs([job for job in resolved if job.id not in there], workers=workers)
         listed += resolved
-    found = standing(out / study.name, {job.id: job.parameters for job in listed})
+    found = find_finished(out / study.name, {job.id: job.parameters for job in listed})
     return list(dict.fromkeys(found.values())), [f"{which}: {why}" for which, why in failed.items()]
 
 # %% ../nbs/51_cli.ipynb #243372bf
@@ -441,8 +440,8 @@ _BESIDE = {
 @app.command(epilog="Example: ZSEMO_CORPORA=~/corpora zsemo corpora")
 def corpora(as_json: Json = False) -> None:
     "List the corpora that the kit reads: what is found in ZSEMO_CORPORA, and where to ask for the rest."
-    from zsemo_kit.corpora.fetch import sources
-    from zsemo_kit.corpora.readers import available, find, nearly, told_root
+    from zsemo_kit.corpora.catalogue import corpus_facts
+    from zsemo_kit.corpora.readers import available, describe_root, find, find_likely
     from zsemo_kit.generation.cards import list_cards
     table = available()
     if as_json:
@@ -451,16 +450,17 @@ def corpora(as_json: Json = False) -> None:
     for row in table.itertuples():
         get = f"found: {row.folder}" if row.found else f"zsemo fetch {row.corpus}" if row.fetch else "not found"
         _say(f"{row.corpus:<14} {get:<24} {row.licence}")
-        if not row.found and (likely := nearly(str(row.corpus))):
+        if not row.found and (likely := find_likely(str(row.corpus))):
             _say(f"{'':<14} is this it? {likely}")
         if get == "not found":
-            _say(f"{'':<14} {sources()[str(row.corpus)].get('clone') or f'ask: {row.page}'}")
+            _say(f"{'':<14} {corpus_facts(str(row.corpus)).clone or f'ask: {row.page}'}")
     _say("\nMeasured or labelled by others, beside meld:")
     for name, what in _BESIDE.items():
         folder = find(name)
         _say(f"{name:<14} {f'found: {folder.name}' if folder else 'not found':<24} {what}")
-    _say(f"\n{told_root()}")
+    _say(f"\n{describe_root()}")
     _say(f"cards with recorded replies, always here: {', '.join(list_cards())}")
+
 
 # %% ../nbs/51_cli.ipynb #862ad09b
 @app.command(epilog="Example: zsemo doctor meld · zsemo doctor meld /data/MELD.Raw")
@@ -479,14 +479,16 @@ def doctor(
 
 def _cut_audio(name: str, folder: Path | None) -> None:
     "WAVs from videos, and a line for each utterance that has no sound."
-    from zsemo_kit.core.errors import InputError
-    from zsemo_kit.corpora.fetch import cut_audio, sources
+    from zsemo_kit.corpora.catalogue import corpus_facts, corpus_names
+    from zsemo_kit.corpora.fetch import cut_audio
     from zsemo_kit.corpora.readers import find
-    if "videos" not in sources().get(name, {}):
-        raise InputError(f"no sound is cut for {name!r}", expected="meld", hint=f"see zsemo fetch {name}")
+    from zsemo_kit.core.errors import InputError
+    videos = {known: corpus_facts(known).videos for known in corpus_names() if corpus_facts(known).videos}
+    if name not in videos:
+        raise InputError(f"no sound is cut for {name!r}", expected=" or ".join(videos), hint=f"see zsemo fetch {name}")
     place = find(name) if folder is None else folder / name if (folder / name).is_dir() else folder
     if place is None:
-        hint = f"zsemo fetch {name} first; then {sources()[name]['videos']}"
+        hint = f"zsemo fetch {name} first; then {videos[name]}"
         raise InputError(f"{name} was not found", expected="its folder in ZSEMO_CORPORA, or --folder", hint=hint)
     cut, problems = cut_audio(name, place)
     for row in problems.itertuples():
@@ -597,7 +599,7 @@ def generate(
 ) -> None:
     "Write a corpus from a card with a language model, or from the recorded replies; or label a corpus: --silver."
     from zsemo_kit.core.errors import InputError
-    from zsemo_kit.generation.fields import parse_fields
+    from zsemo_kit.generation.fields import parse_request_fields
     json_mode = json_mode or json_schema
     asked = {"price": price, "max_cost": max_cost, "temperature": temperature, "max_tokens": max_tokens,
              "requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
@@ -605,7 +607,7 @@ def generate(
     _refuse_mixed(silver, recorded or second_reading or json_mode or bool(n or strategy), labels, model, task, transcripts)
     if recorded and (n or json_mode or request or model or base_url or any(v is not None for v in asked.values())):
         raise InputError("--recorded asks no server, and takes all the replies", hint="leave out --n, --model and the like")
-    server |= {**asked, "fields": parse_fields(request or [])}
+    server |= {**asked, "fields": parse_request_fields(request or [])}
     if silver:
         _silver(card, task or ("emotion" if labels else "sentiment"), labels, transcripts, out, server, as_json)
         return
@@ -644,7 +646,7 @@ def _from_server(
     if lines.empty:
         raise InputError("no reply, so no corpus", found=_sums(chat))
     try:
-        made = corpus_of(lines, card)
+        made = corpus_of(lines, card, getattr(chat.store, "path", ""))
     except InputError as e:  # no line was accepted: what became of each is kept all the same
         raise InputError(e.what, found=e.found, hint=f"{e.hint}{_keep_record(lines, folder)}") from e
     if second_reading and not chat.stopped:
@@ -705,11 +707,12 @@ def _to_label(corpus: str, transcripts: str, progress: bool) -> "Corpus":
     "The corpus as it was read, with its own words or with what is heard."
     import warnings
 
-    from zsemo_kit.core.errors import InputError
+    from zsemo_kit.corpora.corpus_name import CorpusName
     from zsemo_kit.corpora.readers import read
+    from zsemo_kit.core.errors import InputError
     from zsemo_kit.generation.silver import SILVER_PARTS
     from zsemo_kit.generation.sources import open_corpus
-    chosen = open_corpus(corpus, "all", second_reading="none") if corpus.endswith("_synthetic") else read(corpus)
+    chosen = open_corpus(corpus, "all", second_reading="none") if CorpusName.parse(corpus).written else read(corpus)
     if transcripts != "own":
         from zsemo_kit.synthesis.listen import open_listener, transcribe_corpus
         with warnings.catch_warnings():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def reading(n: int, folder: Path, url: str) -> None:
-    from zsemo_kit.corpora.files import read_table
+    from zsemo_kit.corpora.own import read_table
     from zsemo_kit.corpora.labels import in_space
 
     assert len(in_space(read_table(folder / f"{n}.csv"), "four")) == n

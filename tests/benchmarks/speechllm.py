@@ -53,8 +53,8 @@ from zsemo_kit.training.encoders import Frames, quiet
 from zsemo_kit.training.loop import Data, optimise
 from zsemo_kit.training.phases import Lessons, _freed, _settle, _Teaching
 from zsemo_kit.training.recipes import Recipe, configure
-from zsemo_kit.training.sequences import Exchange, SpeechLLMConfig, collated
-from zsemo_kit.training.speechllm import SpeechLLM, SpeechNet, adapted, heard, tiny_llm, trained_numbers
+from zsemo_kit.training.sequences import Exchange, SpeechLLMConfig, collate_exchanges
+from zsemo_kit.training.speechllm import SpeechLLM, SpeechNet, add_lora, collate_sounds, tiny_llm, trained_numbers
 from zsemo_kit.training.upstreams import SpeechEncoder, _reduced, _through
 
 LABELS = SPACES["four"]
@@ -415,7 +415,7 @@ def network(o: argparse.Namespace, device: torch.device, checkpointing: bool) ->
         warnings.simplefilter("ignore", FutureWarning)  # transformers renames its switch for checkpointing
         llm = LlamaForCausalLM._from_config(llama, dtype=torch.bfloat16).eval().requires_grad_(False)
         connector = kind(encoder.num_hidden_layers + 1, encoder.hidden_size, llama.hidden_size, shape)
-        net = SpeechNet(connector, adapted(llm, config))
+        net = SpeechNet(connector, add_lora(llm, config))
     return net.eval()
 
 
@@ -491,8 +491,8 @@ def batches(o: argparse.Namespace, net: SpeechNet, device: torch.device, n: int)
         return rng.integers(3, llama.vocab_size, k).tolist()
 
     rows = [Exchange(words(4), words(o.prompt - 4), words(o.answer), 2) for _ in range(n)]
-    return lambda units: {**heard(frames, np.asarray(units), host),  # type: ignore[arg-type]
-                          **collated([rows[i] for i in units], net.connector.shape.queries, 0)}
+    return lambda units: {**collate_sounds(frames, np.asarray(units), host),  # type: ignore[arg-type]
+                          **collate_exchanges([rows[i] for i in units], net.connector.shape.queries, 0)}
 
 
 def counted(o: argparse.Namespace, net: SpeechNet, batch: dict[str, Tensor]) -> float:

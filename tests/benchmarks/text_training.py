@@ -23,7 +23,7 @@ from zsemo_kit.generation.dialogues import open_recorded
 from zsemo_kit.training import fit as training
 from zsemo_kit.training.encoders import TextEncoder, model_folder
 from zsemo_kit.training.heads import ConvHead
-from zsemo_kit.training.loop import Data, Job, optimise, probabilities
+from zsemo_kit.training.loop import Data, TrainingJob, optimise, probabilities
 from zsemo_kit.training.recipes import configure
 
 
@@ -48,7 +48,7 @@ def live(encoder: TextEncoder, texts: list[str]) -> Data:
     return Data([len(t) for t in tokens], batch)
 
 
-def train(job: Job, width: int) -> np.ndarray:
+def train(job: TrainingJob, width: int) -> np.ndarray:
     """The head from the same start on either input; probabilities of the dev set."""
     torch.manual_seed(job.config.seed)
     head = ConvHead(width, job.targets.shape[1])

@@ -19,7 +19,16 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
 from .faithfulness import Calibration
-from .figures import _above, _lines, _plain, drawing, led, listed, needs, style
+from zsemo_kit.analysis.figures import (
+    apply_style,
+    label_score,
+    lay_out,
+    lead_title,
+    list_values,
+    place_legend,
+    require_columns,
+)
+from .score_figures import draw_levels
 from .speech_figures import _mark
 from ..core.errors import InputError
 
@@ -80,7 +89,7 @@ def _attribute(
             thick: dict[str, Any] = {"ms": 14, "mew": 2.4} if marker == "|" else {"ms": 6, "mew": 1.4}
             axes.plot(value, y, marker, color=colour, mfc="white", zorder=2.5, **thick)
     _mark(axes, y, [row["accuracy"], row["low"], row["high"]], (_BLUE, "o", True))
-    number = f"{_plain(row['accuracy'])}  [{_plain(row['low'])}, {_plain(row['high'])}]"
+    number = f"{label_score(row['accuracy'])}  [{label_score(row['low'])}, {label_score(row['high'])}]"
     said = f"said by {row['said']:.0%} of {int(row['n']):,}"
     axes.text(1.02, y, number if row["said"] else "never claimed", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.text(1.31, y, said, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color="#555555")
@@ -96,7 +105,7 @@ def _transcript(
         if math.isfinite(value):
             axes.plot(value, 0, marker, color=colour, mfc="white", zorder=2.5, ms=14 if marker == "|" else 6, mew=2)
     _mark(axes, 0, [row["wer"], row["wer_low"], row["wer_high"]], (_BLUE, "o", True))
-    number = f"{_plain(row['wer'])}  [{_plain(row['wer_low'])}, {_plain(row['wer_high'])}]"
+    number = f"{label_score(row['wer'])}  [{label_score(row['wer_low'])}, {label_score(row['wer_high'])}]"
     axes.text(1.02, 0, number, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     said = f"said by {row['said']:.0%} of {int(row['n']):,}"
     axes.text(1.31, 0, said, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color="#555555")
@@ -123,18 +132,18 @@ def plot_attributes(
     model: str = "",  # whose claims they are, for the title
 ) -> Figure:  # the figure
     "Accuracy of the claims per attribute, over what can be said without listening; the transcript beneath."
-    needs(table, ["attribute", "n", "said", "accuracy", "low", "high"], "the attributes")
+    require_columns(table, ["attribute", "n", "said", "accuracy", "low", "high"], "the attributes")
     rows = table[table["attribute"] != "transcript"]
     spoken = [r for r in table.to_dict("records") if r["attribute"] == "transcript" and math.isfinite(r.get("wer", math.nan))]
-    needs(rows, [], "the attributes")
-    with style():
+    require_columns(rows, [], "the attributes")
+    with apply_style():
         small = f"{note} Accuracy: share of the claims that agree with the measurement. {_sample(table)}"
         small += " Published figures are of another corpus and other thresholds: context, not a bar."
-        title, known = title or led(model, _reached(rows)), rows["accuracy"].tolist()
-        fig = drawing(9.6, 2.5 + 0.42 * len(rows) + 0.9 * len(spoken), title, small.strip(),
+        title, known = title or lead_title(model, _reached(rows)), rows["accuracy"].tolist()
+        fig = lay_out(9.6, 2.5 + 0.42 * len(rows) + 0.9 * len(spoken), title, small.strip(),
                       shows="What the explanations claim about the voice, against its measurement; grey marks are what can be "
                             "reached without listening.",
-                      alt=f"Dots with intervals, one a line. {listed(rows['attribute'].tolist(), known)}.")  # fmt: skip
+                      alt=f"Dots with intervals, one a line. {list_values(rows['attribute'].tolist(), known)}.")  # fmt: skip
         parts = fig.subplots(1 + len(spoken), 1, squeeze=False, height_ratios=[len(rows), *[1] * len(spoken)])[:, 0]
         for y, row in enumerate(rows.to_dict("records")):
             _attribute(parts[0], y, row)
@@ -144,7 +153,7 @@ def plot_attributes(
         for axes in parts[1:]:
             _transcript(axes, spoken[0])
         shown = [_key(*look, full=False) for name, look in _ALSO.items() if name in rows and rows[name].notna().any()]
-        _above(parts[0], [_key(_BLUE, "o", "model"), *shown], 4)
+        place_legend(parts[0], [_key(_BLUE, "o", "model"), *shown], 4)
     return fig
 
 # %% ../../nbs/analysis/47_faithfulness_figures.ipynb #7c5454f0
@@ -153,11 +162,11 @@ def _sure(
 ) -> str:  # a sentence
     gap = found.confidence - found.accuracy
     if found.ece <= found.luck:
-        return f"As sure as it is right: ECE {_plain(found.ece)} is within luck"
+        return f"As sure as it is right: ECE {label_score(found.ece)} is within luck"
     if abs(gap) < found.ece / 2:
-        return f"Sure at the wrong places: ECE {_plain(found.ece)}"
-    said = f"mean confidence {_plain(found.confidence)}, right {_plain(found.accuracy)}"
-    return f"Too {'sure' if gap > 0 else 'modest'} by {_plain(abs(gap))} ({said})"
+        return f"Sure at the wrong places: ECE {label_score(found.ece)}"
+    said = f"mean confidence {label_score(found.confidence)}, right {label_score(found.accuracy)}"
+    return f"Too {'sure' if gap > 0 else 'modest'} by {label_score(abs(gap))} ({said})"
 
 
 def _reliability(
@@ -173,7 +182,7 @@ def _reliability(
         axes.scatter(x, y, s=20 + 160 * row["n"] / found.n, color=_BLUE, edgecolor="white", zorder=3)
     said = {"ECE": found.ece, "luck, up to": found.luck, "Brier": found.brier, "NLL": found.nll}
     # where confidence and accuracy are both low there are the fewest points
-    text = "\n".join(f"{name} {_plain(value)}" for name, value in said.items() if math.isfinite(value))
+    text = "\n".join(f"{name} {label_score(value)}" for name, value in said.items() if math.isfinite(value))
     axes.text(0.03, 0.97, text, va="top", fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8})
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal", xlabel="confidence, 0 to 1")
     sns.despine(ax=axes)
@@ -192,10 +201,11 @@ def plot_reliability(
     counts = ", ".join(dict.fromkeys(f"{m.n:,} answers of {m.seeds} seed{'s' * (m.seeds > 1)}" for m in models.values()))
     small = f"{note} n = {counts}. Dots: bins of {', '.join(dict.fromkeys(m.how for m in models.values()))}, area by answers; "
     small += "thin lines: 95 % interval, whole speakers resampled; orange: the gap; luck: 95 % of calibrated models stay below."
-    takeaway = led(model or next(iter(models)), _sure(next(iter(models.values()))))
-    gaps = [f"{name} confidence {_plain(m.confidence)}, right {_plain(m.accuracy)}".strip() for name, m in models.items()]
-    with style():
-        fig = drawing(max(5.4, 0.8 + 3.3 * len(models)), 4.6, title or takeaway, small.strip(),
+    takeaway = lead_title(model or next(iter(models)), _sure(next(iter(models.values()))))
+    sides = {name: (label_score(m.confidence), label_score(m.accuracy)) for name, m in models.items()}
+    gaps = [f"{name} confidence {sure}, right {right}".strip() for name, (sure, right) in sides.items()]
+    with apply_style():
+        fig = lay_out(max(5.4, 0.8 + 3.3 * len(models)), 4.6, title or takeaway, small.strip(),
                       shows="How often answers are right, over how sure the model is: on the dotted line it can be trusted.",
                       alt=f"Points against the diagonal. {'; '.join(gaps)}.")  # fmt: skip
         for axes, (name, one) in zip(fig.subplots(1, len(models), squeeze=False)[0], models.items(), strict=True):
@@ -262,13 +272,14 @@ def plot_counterfactuals(
     model: str = "",  # whose claims they are, for the title
 ) -> Figure:  # the figure
     "What an edit of the voice does to the claim about it, to other claims and to the emotion; a control that edits nothing."
-    needs(table, ["edit", "n", "room", *_MOVES, "towards_low", "towards_high", "others", "emotion", "verdict"], "the edits")
+    columns = ["edit", "n", "room", *_MOVES, "towards_low", "towards_high", "others", "emotion", "verdict"]
+    require_columns(table, columns, "the edits")
     names = [f"{row['edit']}  (n = {int(row['room']):,})" for row in table.to_dict("records")]
-    with style():
+    with apply_style():
         small = f"{note} n: claims with room to move as expected. {_sample(table)}"
         small += " At the right: is it more than under the control? Holm over all edits."
-        told = listed(table["edit"].tolist(), table["towards"].tolist())
-        fig = drawing(11.2, 2.7 + 0.46 * len(table), title or led(model, _follows(table)), small.strip(),
+        told = list_values(table["edit"].tolist(), table["towards"].tolist())
+        fig = lay_out(11.2, 2.7 + 0.46 * len(table), title or lead_title(model, _follows(table)), small.strip(),
                       shows="Each voice is edited, say made louder. Left: does the claim about it move as expected? Middle and "
                             "right: what else changes, beside a control that edits nothing.",
                       alt=f"Stacked bars and dots, one line an edit. Share of claims that move as expected: {told}.")  # fmt: skip
@@ -286,7 +297,7 @@ def plot_counterfactuals(
         keys += [_key(_BLUE, "o", "under the edit"), _key("black", "D", "under the control", full=False)]
         if "measured" in table and table["measured"].notna().any():
             keys.append(_key("#661100", "|", "measured word moved"))
-        _above(panels[0], keys, 4)
+        place_legend(panels[0], keys, 4)
     return fig
 
 # %% ../../nbs/analysis/47_faithfulness_figures.ipynb #53b6022e
@@ -304,17 +315,17 @@ def _needed(
     rows: pd.DataFrame,  # condition and verdict
 ) -> str:  # a sentence
     worse, full = rows[rows["verdict"] == "worse"], rows.loc[rows["verdict"] == "", "uar"]
-    falls = [f"{_plain(uar)} ({_condition(name)})" for name, uar in zip(worse["condition"], worse["uar"], strict=True)]
+    falls = [f"{label_score(uar)} ({_condition(name)})" for name, uar in zip(worse["condition"], worse["uar"], strict=True)]
     if not falls:
         return "No condition is worse than the full one beyond noise"
-    return f"UAR falls {f'from {_plain(float(full.iloc[0]))} ' if len(full) == 1 else ''}to {', '.join(falls)}"
+    return f"UAR falls {f'from {label_score(float(full.iloc[0]))} ' if len(full) == 1 else ''}to {', '.join(falls)}"
 
 
 def _difference(
     row: Mapping,  # of a table of reliance
 ) -> str:  # "-.446  worse"
     value = float(row.get("diff", math.nan))
-    return f"{'+' if value >= 0 else '-'}{_plain(abs(value))}  {row['verdict']}" if math.isfinite(value) else ""
+    return f"{'+' if value >= 0 else '-'}{label_score(abs(value))}  {row['verdict']}" if math.isfinite(value) else ""
 
 # %% ../../nbs/analysis/47_faithfulness_figures.ipynb #1b7c645a
 def plot_reliance(
@@ -324,15 +335,15 @@ def plot_reliance(
     model: str = "",  # whose claims they are, for the title
 ) -> Figure:  # the figure
     "UAR under each condition with chance and the full condition as lines; the share of guesses that changed beside it."
-    needs(table, ["condition", "uar", "uar_low", "uar_high", "changed", "verdict"], "the conditions")
+    require_columns(table, ["condition", "uar", "uar_low", "uar_high", "changed", "verdict"], "the conditions")
     names, full = [_condition(str(name)) for name in table["condition"]], table.loc[table["verdict"] == "", "uar"]
-    with style():
+    with apply_style():
         counts = f"n = {int(table['n'].max()):,} test utterances, " if "n" in table else ""
         small = f"{note} {counts}{_sample(table)} Hollow: the full condition."
         small += " At the right: difference to it, paired, Holm over all conditions."
-        fig = drawing(9.4, 2.3 + 0.42 * len(table), title or led(model, _needed(table)), small.strip(),
+        fig = lay_out(9.4, 2.3 + 0.42 * len(table), title or lead_title(model, _needed(table)), small.strip(),
                       shows="What is left of UAR, and how many guesses change, when a part of the input is taken away.",
-                      alt=f"Dots with intervals, one line a condition. UAR: {listed(names, table['uar'].tolist())}.")  # fmt: skip
+                      alt=f"Dots with intervals, one line a condition. UAR: {list_values(names, table['uar'])}.")  # fmt: skip
         left, right = fig.subplots(1, 2, sharey=True, width_ratios=[1.7, 1])
         for y, row in enumerate(table.to_dict("records")):
             for axes, what, marker in ((left, "uar", "o"), (right, "changed", "s")):
@@ -340,14 +351,14 @@ def plot_reliance(
                 _mark(axes, y, numbers, (_BLUE, marker, bool(row["verdict"])))
             right.text(1.04, y, _difference(row), transform=right.get_yaxis_transform(), va="center", fontsize=8.5)
         chance = float(table["chance"].iloc[0]) if "chance" in table else None
-        handles = _lines(left, ("chance", chance), None)
+        handles = draw_levels(left, ("chance", chance), None)
         if len(full) == 1:
             left.axvline(float(full.iloc[0]), color=_BLUE, lw=1, ls="--", zorder=1)
-            handles.append(Line2D([], [], color=_BLUE, lw=1, ls="--", label=f"full condition {_plain(float(full.iloc[0]))}"))
+            handles.append(Line2D([], [], color=_BLUE, lw=1, ls="--", label=f"full condition {label_score(float(full.iloc[0]))}"))
         left.set_xlabel("UAR (unweighted average recall), 0 to 1")
         right.set(xlim=(-0.02, 1.02), xlabel="guesses that changed (%)")
         _percent(right)
         for axes in (left, right):
             _rows(axes, names)
-        _above(left, handles, 3)
+        place_legend(left, handles, 3)
     return fig

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from .results import pipes
+from .tables import format_markdown
 from ..core.errors import InputError
 
 # %% ../../nbs/analysis/49_published.ipynb #33380288
@@ -91,7 +91,7 @@ def show_rows(
         return f"*Not published yet.* `zsemo run {found.study}` makes it."
     rows = _choose(found.rows, only)
     names = [_column(rows, name) for name in columns or map(str, rows)]
-    return pipes(rows[names].rename(columns=_HEADS))
+    return format_markdown(rows[names].rename(columns=_HEADS))
 
 # %% ../../nbs/analysis/49_published.ipynb #34c2f3b1
 def show_origin(
@@ -120,7 +120,7 @@ def show_tests(
     if found.tests.empty:
         return f"*No tests are published.* `zsemo report {found.study}` makes them."
     rows = _choose(found.tests, only)
-    return pipes(rows[[column for column in rows if column != "p"]])
+    return format_markdown(rows[[column for column in rows if column != "p"]])
 
 # %% ../../nbs/analysis/49_published.ipynb #0a621deb
 def find_value(

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from .figures import EMOTION_COLOURS, badge, drawing, listed, needs, style
+from .figures import EMOTION_COLOURS, apply_style, colour_labels, list_values, require_columns, lay_out
 
 # %% ../../nbs/analysis/43_speech_figures.ipynb #e9f0e087
 _SPOKEN = {"pitch_mean": "pitch level", "pitch_sd": "pitch variation", "pitch_range": "pitch range", "intensity_mean": "level",
@@ -56,7 +56,7 @@ def _emotion_lines(
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
-    badge(axes.get_yticklabels())
+    colour_labels(axes.get_yticklabels())
     sns.despine(ax=axes, left=True)
 
 # %% ../../nbs/analysis/43_speech_figures.ipynb #86ad2c8f
@@ -90,16 +90,16 @@ def plot_prosody_shift(
     reach: float = 4.0,  # end of the scale of effect sizes
 ) -> Figure:  # the figure
     "Effect sizes of each emotion against neutral: one panel a measure, one line an emotion, corpora side by side."
-    needs(shifts, ["emotion", "measure", "g", "low", "high"], "the prosody shift")
+    require_columns(shifts, ["emotion", "measure", "g", "low", "high"], "the prosody shift")
     measures, emotions, corpora = list(dict.fromkeys(shifts["measure"])), _in_order(shifts["emotion"]), _beside(shifts)
     largest = np.abs(shifts[["g", "low", "high"]].to_numpy(float)).ravel()
     reach = min(reach, 1.05 * max(1.0, *largest[np.isfinite(largest)])) if np.isfinite(largest).any() else 1.0
     columns = min(len(measures), 4 if len(measures) in (4, 7, 8) else 6)
     lines = -(-len(measures) // columns)
-    with style():
+    with apply_style():
         small = f"{note} Hedges' g; .8 is usually called large; lines: 95 % interval; pitch in semitones.".strip()
         height = 1.5 + lines * (0.6 + (0.16 + 0.11 * len(corpora)) * len(emotions))
-        fig = drawing(max(4.4, 1.3 + 1.35 * columns), height, title or "How far each emotion is from neutral speech", small,
+        fig = lay_out(max(4.4, 1.3 + 1.35 * columns), height, title or "How far each emotion is from neutral speech", small,
                       shows="Difference of each emotion from neutral speech in each measure, in standard deviations (Hedges' g).",
                       alt=f"Dots with intervals: {len(emotions)} emotions by {len(measures)} measures.")  # fmt: skip
         panels = fig.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
@@ -130,15 +130,15 @@ def plot_confounds(
     note: str = "",  # small print
 ) -> Figure:  # the figure
     "UAR of probes that see one nuisance alone, over what rearranged labels reach (grey); one panel a corpus."
-    needs(table, ["nuisance", "probe", "uar", "low", "high", "chance_low", "chance_high", "verdict"], "the confounds")
+    require_columns(table, ["nuisance", "probe", "uar", "low", "high", "chance_low", "chance_high", "verdict"], "the confounds")
     names, probes, corpora = list(dict.fromkeys(table["nuisance"])), list(dict.fromkeys(table["probe"])), _beside(table)
-    with style():
+    with apply_style():
         counts = ", ".join(f"{n:,}" for n in dict.fromkeys(table["n"])) if "n" in table else ""
         counts = f"n = {counts} utterances; " if counts else ""
         small = f"{note} {counts}grey: 95 % of rearranged labels; lines: 95 % interval. Words: the stronger verdict of a line."
         title = title or "What tells the label, emotion left aside"
         leaks = [f"{name} {verdict}" for name, verdict in zip(table["nuisance"], table["verdict"], strict=True)]
-        fig = drawing(1.9 + 3.2 * len(corpora), 2.1 + 0.44 * len(names), title, small.strip(),
+        fig = lay_out(1.9 + 3.2 * len(corpora), 2.1 + 0.44 * len(names), title, small.strip(),
                       shows="UAR that a probe reaches from something that should not tell the emotion, against chance.",
                       alt=f"Dots with intervals. {'; '.join(dict.fromkeys(leaks))}.")  # fmt: skip
         panels = fig.subplots(1, len(corpora), sharex=True, sharey=True, squeeze=False)[0]
@@ -166,14 +166,14 @@ def plot_durations(
     note: str = "",  # small print
 ) -> Figure:  # the figure
     "Duration, level or any measure by emotion: median, middle half (thick) and middle 80 % (thin), corpora side by side."
-    needs(summary, ["emotion", "measure", "unit", "q10", "q25", "median", "q75", "q90"], "the durations")
+    require_columns(summary, ["emotion", "measure", "unit", "q10", "q25", "median", "q75", "q90"], "the durations")
     measures, emotions, corpora = list(dict.fromkeys(summary["measure"])), _in_order(summary["emotion"]), _beside(summary)
-    with style():
+    with apply_style():
         small = f"{note} Dot: median; thick: middle half; thin: middle 80 % of the utterances."
         height = 1.75 + (0.2 + 0.14 * len(corpora)) * len(emotions)
         first = summary[summary["measure"] == measures[0]]
-        told = listed(first["emotion"], first["median"])
-        fig = drawing(1.6 + 2.9 * len(measures), height, title or "How long and how loud each emotion is", small.strip(),
+        told = list_values(first["emotion"], first["median"])
+        fig = lay_out(1.6 + 2.9 * len(measures), height, title or "How long and how loud each emotion is", small.strip(),
                       shows=f"Spread of {' and '.join(measures)} in each emotion.",
                       alt=f"Dots with ranges: {len(emotions)} emotions. Medians of {measures[0]}: {told}.")  # fmt: skip
         panels = fig.subplots(1, len(measures), sharey=True, squeeze=False)[0]
@@ -196,14 +196,14 @@ def plot_wer(
     note: str = "",  # small print, such as the listener
 ) -> Figure:  # the figure
     "Word error rate of each emotion: all its words together, with interval."
-    needs(table, ["emotion", "words", "wer", "low", "high"], "the word error rates")
+    require_columns(table, ["emotion", "words", "wer", "low", "high"], "the word error rates")
     emotions, corpora = _in_order(table["emotion"]), _beside(table)
-    with style():
+    with apply_style():
         small = f"{note} Lines: 95 % interval, whole dialogues resampled. At the right: words."
         height = 1.9 + (0.16 + 0.16 * len(corpora)) * len(emotions)
-        fig = drawing(6.2, height, title or "How well each emotion is understood", small.strip(),
+        fig = lay_out(6.2, height, title or "How well each emotion is understood", small.strip(),
                       shows="Word error rate of each emotion: lower is better understood.",
-                      alt=f"Dots with intervals. Word error rate: {listed(table['emotion'], table['wer'])}.")  # fmt: skip
+                      alt=f"Dots with intervals. Word error rate: {list_values(table['emotion'], table['wer'])}.")  # fmt: skip
         axes = fig.subplots()
         for _, some, offset, marker, full in corpora:
             for row in some.to_dict("records"):

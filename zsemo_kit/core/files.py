@@ -144,7 +144,7 @@ def refuse_taken(
     marked = any((folder / mark).exists() for mark in marks)
     if folder.exists() and not marked and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"will not write over {folder}", expected=f"a new folder, or an older one with {marks[0]}",
-                         hint="choose another")
+                         hint="choose another, with --out in a command")
 
 
 @contextmanager

@@ -29,13 +29,6 @@ def _classes(table: pa.Table) -> dict[str, list[str]]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
-
-def _named(values: Sequence[Any], names: Sequence[str] | None) -> list[Any]:
-    "Numbers of classes as their names; -1 is none."
-    if not names:
-        return list(values)
-    return [names[v] if isinstance(v, int) and 0 <= v < len(names) else "" if v in (-1, None) else v for v in values]
-
 # %% ../../nbs/corpora/01_arrow.ipynb #4ef99047
 @cache
 def _unpacked() -> tempfile.TemporaryDirectory[str]:
@@ -45,22 +38,17 @@ def _unpacked() -> tempfile.TemporaryDirectory[str]:
 
 _BEGINS = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"\xff\xfb": ".mp3"}
 
-
-def _sound_name(value: Mapping[str, Any], row: int) -> str:
-    "A plain name for the bytes of a row."
-    name = PurePosixPath(str(value.get("path") or "").replace("\\", "/")).name
-    suffix = next((s for start, s in _BEGINS.items() if value["bytes"].startswith(start)), ".wav")
-    stem = re.sub(r"[^\w.-]+", "_", name) or f"row{row}"
-    return stem if PurePosixPath(stem).suffix else stem + suffix
-
 # %% ../../nbs/corpora/01_arrow.ipynb #e1a4ded2
-def _sounds(values: Sequence[Any], folder: Path) -> list[Any]:
-    "Sound that lies in the file, unpacked; a path where there is one."
+def _unpack_sounds(values: Sequence[Any], folder: Path) -> list[Any]:
+    "Sound that lies in the file, unpacked under a plain name; a path where there is one."
     paths: list[Any] = []
     taken: set[str] = set()
     for row, value in enumerate(values):
         if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
-            name = _sound_name(value, row)
+            stem = PurePosixPath(str(value.get("path") or "").replace("\\", "/")).name
+            name = re.sub(r"[^\w.-]+", "_", stem) or f"row{row}"
+            if not PurePosixPath(name).suffix:
+                name += next((s for start, s in _BEGINS.items() if value["bytes"].startswith(start)), ".wav")
             name = name if name.casefold() not in taken else f"{row}_{name}"
             taken.add(name.casefold())
             (folder / name).write_bytes(value["bytes"])
@@ -70,10 +58,6 @@ def _sounds(values: Sequence[Any], folder: Path) -> list[Any]:
     return paths
 
 # %% ../../nbs/corpora/01_arrow.ipynb #67fce5f2
-def _holds_sound(column: pa.ChunkedArray) -> bool:
-    return pa.types.is_struct(column.type) and any(f.name == "bytes" for f in column.type)
-
-
 @dataclass(frozen=True)
 class Records:
     "What an Arrow file holds."
@@ -93,9 +77,11 @@ def arrow_records(
         raise InputError(f"cannot read {path}", expected="Parquet or Arrow", found=" ".join(str(e).split())[:200]) from e
     classes, folder = _classes(table), None
     for name in columns:
-        if _holds_sound(table[name]):
+        if pa.types.is_struct(table[name].type) and any(f.name == "bytes" for f in table[name].type):  # sound
             folder = folder or Path(tempfile.mkdtemp(dir=_unpacked().name))
-            columns[name] = _sounds(columns[name], folder)
-        columns[name] = _named(columns[name], classes.get(name))
+            columns[name] = _unpack_sounds(columns[name], folder)
+        if names := classes.get(name):  # -1 is none
+            columns[name] = [names[v] if isinstance(v, int) and 0 <= v < len(names) else "" if v in (-1, None) else v
+                             for v in columns[name]]
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return Records(rows, folder, classes)

@@ -38,10 +38,7 @@ _GET = ("put its meld_{train,dev,test}_audio_features.csv (or .csv.gz) in a fold
         "the SpeechCueLLM repository (Wu et al., 2024), which states no licence")
 
 # %% ../../nbs/corpora/09_cues.ipynb #edff485a
-def _file(
-    root: Path | str | None,  # the folder, or one above it; that under ZSEMO_CORPORA if None
-    split: str,  # train, dev or test
-) -> Path:
+def _find_table(root: Path | str | None, split: str) -> Path:
     "The table of one part."
     folder = Path(root) if root is not None else find("meld_acoustic")
     if folder is None or not folder.is_dir():
@@ -53,11 +50,8 @@ def _file(
     return files[0]
 
 # %% ../../nbs/corpora/09_cues.ipynb #51730a30
-def _numbers(
-    values: pd.Series,  # a column as text; its index says which clip
-    path: Path,  # its file, for the error
-) -> pd.Series:  # the same as numbers; NaN where the file has none
-    "An empty field and nan are unknown; any other word is refused."
+def _numbers(values: pd.Series, path: Path) -> pd.Series:
+    "A column of text as numbers: an empty field and nan are unknown; any other word is refused by its clip."
     numbers = pd.to_numeric(values, errors="coerce").astype(float)
     bad = values[numbers.isna() & ~values.str.strip().str.lower().isin(["", "nan"])]
     if len(bad):
@@ -65,10 +59,8 @@ def _numbers(
     return numbers.where(np.isfinite(numbers))
 
 # %% ../../nbs/corpora/09_cues.ipynb #f5d8157e
-def _part(
-    path: Path,  # one table of SpeechCueLLM
-) -> pd.DataFrame:  # the columns of `CUES`, one row a clip, which is the index
-    "One table; where there is no pitch, its deviation and range are unknown too, not 0 as the file says."
+def _read_cues(path: Path) -> pd.DataFrame:
+    "The columns of `CUES` by clip; where there is no pitch, its deviation and range are unknown too, not 0 as the file says."
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile) as e:  # pandas' errors are ValueErrors
@@ -97,6 +89,6 @@ def recorded_cues(
     known = ids[0].notna() & voice.eq("")
     out = np.full((len(corpus), len(CUES)), np.nan)
     if known.any():
-        parts = pd.concat({split: _part(_file(root, split)) for split in sorted(set(ids[0][known]))})
+        parts = pd.concat({split: _read_cues(_find_table(root, split)) for split in sorted(set(ids[0][known]))})
         out[known.to_numpy()] = parts.reindex(pd.MultiIndex.from_frame(ids[known])).to_numpy()
     return pd.DataFrame(out, corpus.table.index, list(CUES))

@@ -9,7 +9,7 @@ __all__ = ['is_synthetic', 'require_synthetic', 'usable', 'split_names', 'column
 # %% ../../nbs/corpora/09_formats.ipynb #687c9d2a
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..core.errors import InputError
+from ..core.errors import InputError, import_extra
 from ..core.files import json_text
 from .audio import audio_path, open_part
-from .export import MARK, file_names, new_folder
+from .export import MARK, file_names, new_folder, read_template
 from .table import SPACES, Corpus
 
 # %% ../../nbs/corpora/09_formats.ipynb #8ed3808c
@@ -117,12 +117,6 @@ _BATCH = 100  # rows held in memory and kept together in a file
 _SHARD = 500_000_000  # bytes of audio in one file; the hub asks for less than a gigabyte or so
 
 
-def _sound(corpus: Corpus, i: int, stem: str) -> dict[str, Any]:
-    "The bytes of one utterance's file, under a name of its own."
-    path = audio_path(corpus, i)
-    return {"bytes": path.read_bytes(), "path": f"{stem}{path.suffix.lower()}"}
-
-
 def _batches(corpus: Corpus, features: "datasets.Features", progress: bool) -> "Iterator[pa.Table]":
     import pyarrow as pa
     number = {label: i for i, label in enumerate(SPACES[corpus.space])}
@@ -133,7 +127,8 @@ def _batches(corpus: Corpus, features: "datasets.Features", progress: bool) -> "
         cells: dict[str, list[Any]] = {c: [_plain(v, features[c]) for v in part[c]] for c in features if c != "audio"}
         cells["emotion"] = [number.get(e, -1) for e in part["emotion"]]
         if "audio" in features:
-            cells["audio"] = [_sound(corpus, i, stems[i]) for i in range(first, first + len(part))]
+            paths = {i: audio_path(corpus, i) for i in range(first, first + len(part))}
+            cells["audio"] = [{"bytes": p.read_bytes(), "path": f"{stems[i]}{p.suffix.lower()}"} for i, p in paths.items()]
         bar.update(len(part))
         yield pa.table({c: cells[c] for c in features}, schema=features.arrow_schema)
     bar.close()
@@ -196,7 +191,7 @@ def write_datasets(
 ) -> Written:  # what was written
     "A folder for the Hugging Face hub: Parquet and a data card, no code."
     require_synthetic(corpus)
-    _needed("datasets")
+    import_extra("datasets", "exchange")
     if corpus.table[["start", "end"]].notna().any(axis=None):
         raise InputError(f"corpus {corpus.name!r} has utterances inside longer files", expected="a file an utterance",
                          hint="cut them first")
@@ -207,12 +202,6 @@ def write_datasets(
         splits = _finish(corpus, staging, "datasets", texts, lost)
     return Written(Path(folder), len(corpus), splits, lost)
 
-
-def _needed(package: str) -> None:
-    from importlib.util import find_spec
-    if find_spec(package) is None:
-        raise InputError(f"the package {package} is missing", hint="pip install 'zsemo_kit[exchange]'")
-
 # %% ../../nbs/corpora/09_formats.ipynb #2a051306
 def _with_media(corpus: Corpus, folder: Path, copy: bool, progress: bool) -> Corpus:
     "The corpus with the paths that the database will have."
@@ -220,8 +209,10 @@ def _with_media(corpus: Corpus, folder: Path, copy: bool, progress: bool) -> Cor
     if not table["audio"].ne("").any():
         return corpus
     rows = range(len(table))
-    if not copy:
-        return _pointing(corpus, [audio_path(corpus, i).absolute().as_posix() for i in rows])
+    if not copy:  # a Corpus refuses absolute paths, and so it should: this one is only on its way to audformat
+        made = Corpus(corpus.name, table, corpus.root, corpus.space)
+        made.table["audio"] = [audio_path(corpus, i).absolute().as_posix() for i in rows]
+        return made
     stems = file_names(table["utterance"].tolist())
     names = [f"media/{stem}{Path(a).suffix.lower()}" for stem, a in zip(stems, table["audio"], strict=True)]
     (folder / "media").mkdir()
@@ -229,31 +220,7 @@ def _with_media(corpus: Corpus, folder: Path, copy: bool, progress: bool) -> Cor
         shutil.copyfile(audio_path(corpus, i), folder / names[i])
     return Corpus(corpus.name, table.assign(audio=names), folder, corpus.space)
 
-
-def _pointing(corpus: Corpus, paths: Sequence[str]) -> Corpus:
-    # a Corpus refuses absolute paths, and so it should: this one is only on its way to audformat
-    made = Corpus(corpus.name, corpus.table, corpus.root, corpus.space)
-    made.table["audio"] = list(paths)
-    return made
-
 # %% ../../nbs/corpora/09_formats.ipynb #2622ec79
-_INI = """[EXP]
-root = .
-name = results
-[DATA]
-databases = ['{name}']
-{name} = .
-{name}.split_strategy = {split}
-target = emotion
-labels = [{labels}]
-[FEATS]
-type = ['os']
-scale = standard
-[MODEL]
-type = svm
-"""
-
-
 def nkululeko_ini(
     corpus: Corpus,  # labelled, with audio
 ) -> str:  # a file for `python -m nkululeko.nkululeko --config`, to be run in the export's folder
@@ -261,7 +228,8 @@ def nkululeko_ini(
     name = re.sub(r"[^a-z0-9]+", "_", corpus.name.lower()).strip("_") or "corpus"
     present = [e for e in SPACES[corpus.space] if (corpus.table["emotion"] == e).any()]
     known = corpus.table["speaker"].loc[lambda s: s != ""].nunique() > 1
-    return _INI.format(name=name, labels=", ".join(map(repr, present)), split="speaker_split" if known else "random")
+    ini = read_template("nkululeko.ini")
+    return ini.format(name=name, labels=", ".join(map(repr, present)), split="speaker_split" if known else "random")
 
 # %% ../../nbs/corpora/09_formats.ipynb #82881929
 def write_audformat(
@@ -278,7 +246,7 @@ def write_audformat(
     "An audformat database, with an experiment for nkululeko where there is audio."
     if not real:
         require_synthetic(corpus, "--real writes a database that points to its audio, for this machine only")
-    _needed("audformat")
+    import_extra("audformat", "exchange")
     lost = problems if problems is not None else pd.DataFrame(columns=["utterance", "audio", "problem"])
     with new_folder(Path(folder), form="audformat", replace=force) as staging:
         db = _with_media(corpus, staging, is_synthetic(corpus), progress).to_audformat()

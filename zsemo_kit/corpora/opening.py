@@ -87,11 +87,6 @@ _PLACEHOLDER = 0x7FFF_0000  # written where the length was not known
 _SLACK = 4096  # bytes; less than this is padding, not loss
 
 
-def _cut_short(file: Any) -> bool:
-    sizes = _PROMISED.search(file.extra_info)
-    promised, there = map(int, sizes.groups()) if sizes else (0, 0)
-    return promised < _PLACEHOLDER and promised - there > _SLACK
-
 # %% ../../nbs/corpora/01_opening.ipynb #133b94d0
 _CHUNK_NAME = re.compile(rb"[A-Za-z0-9 _]{4}")
 _BLOCK = 1 << 16  # frames or bytes read at once
@@ -302,7 +297,9 @@ def _rescued(path: Path, why: str) -> Sound:
 
 
 def _checked(file: Any, path: Path) -> None:
-    if _cut_short(file) and file.frames:
+    sizes = _PROMISED.search(file.extra_info)
+    promised, there = map(int, sizes.groups()) if sizes else (0, 0)
+    if promised < _PLACEHOLDER and promised - there > _SLACK and file.frames:
         raise AudioError("corrupt", path, "the file is cut short")
     if not file.frames:
         raise AudioError("empty", path, "the file holds no sound")

@@ -7,16 +7,12 @@ __all__ = ['ZERO_SHOT', 'CEILING', 'OFFICIAL', 'Parts', 'parts', 'speaker_parts'
 
 # %% ../../nbs/corpora/06_parts.ipynb #358cf30c
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.resources import files
-from typing import Any
 
 import pandas as pd
-import yaml
 
 from ..core.errors import InputError
+from .catalogue import PublishedFold, corpus_facts, corpus_names
 from .folds import leave_speakers_out, sample, split_dev
 from .table import Corpus, space_labels
 
@@ -108,19 +104,12 @@ OFFICIAL = "official"  # the fold that leaves a corpus' own parts as they are
 _SPLITS = ("train", "dev", "test")
 
 
-@cache
-def _folds() -> dict[str, dict[str, dict[str, Any]]]:
-    "Rules by corpus and name of the fold, as `folds.yaml` explains them."
-    return yaml.safe_load(files("zsemo_kit").joinpath("data/folds.yaml").read_text(encoding="utf-8"))
-
-
 def published_folds() -> pd.DataFrame:  # one row a fold: corpus, fold, by, space, counted, train, dev, test, citation, note
     "Published folds by corpus and name; `train`, `dev` and `test` are how many distinct values of `counted` they hold."
-    rows = [{
-        "corpus": corpus, "fold": name, "by": rule.get("by", OFFICIAL), "space": rule["space"], "counted": rule["count"],
-        **{part: rule["n"].get(part, 0) for part in _SPLITS}, "citation": rule["citation"], "note": rule["note"].strip(),
-    } for corpus, rules in _folds().items() for name, rule in rules.items()]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{
+        "corpus": corpus, "fold": name, "by": rule.by, "space": rule.space, "counted": rule.count,
+        **{part: rule.n.get(part, 0) for part in _SPLITS}, "citation": rule.citation, "note": rule.note.strip(),
+    } for corpus in corpus_names() for name, rule in corpus_facts(corpus).folds.items()])
 
 # %% ../../nbs/corpora/06_parts.ipynb #8dc4c5dc
 def fold(
@@ -130,30 +119,26 @@ def fold(
     """Give each utterance the part that a published fold gives it.
 
     A part whose size differs from the published one is warned of where the corpus is in the label space that was counted.
-    """
+
+    Raises: `InputError` for a fold that the corpus has not, an utterance that no part takes, and a part that stays empty."""
     if name == OFFICIAL:
         return corpus
-    rule = _rule(corpus.name, name)
-    made = replace(corpus, table=corpus.table.assign(split=_splits(corpus, name, rule)))
-    _check_sizes(made, name, rule)
+    rules = corpus_facts(corpus.name).folds if corpus.name in corpus_names() else {}
+    if name not in rules:
+        hint = "" if rules else f"folds are known for {', '.join(n for n in corpus_names() if corpus_facts(n).folds)}"
+        raise InputError(f"{corpus.name} has no fold {name!r}", expected=f"one of {', '.join((OFFICIAL, *rules))}", hint=hint)
+    made = replace(corpus, table=corpus.table.assign(split=_divide(corpus, name, rules[name])))
+    _check_sizes(made, name, rules[name])
     return made
 
-
-def _rule(corpus: str, name: str) -> Mapping[str, Any]:
-    rules = _folds().get(corpus, {})
-    if name not in rules:
-        hint = "" if rules else f"folds are known for {', '.join(_folds())}"
-        raise InputError(f"{corpus} has no fold {name!r}", expected=f"one of {', '.join((OFFICIAL, *rules))}", hint=hint)
-    return rules[name]
-
 # %% ../../nbs/corpora/06_parts.ipynb #64a085eb
-def _splits(corpus: Corpus, name: str, rule: Mapping[str, Any]) -> pd.Series:
+def _divide(corpus: Corpus, name: str, rule: PublishedFold) -> pd.Series:
     "The part of each row; a row that no part takes is refused."
-    by, rest = rule.get("by", "utterance"), rule.get("rest", "")
+    by, rest = "utterance" if rule.by == OFFICIAL else rule.by, rule.rest
     if by not in corpus.table:
         hint = "read the corpus by its name"
         raise InputError(f"fold {name!r} divides {corpus.name} by {by}", expected=f"a column {by}", hint=hint)
-    part_of = {str(value): part for part, values in rule.get("parts", {}).items() for value in values}
+    part_of = {value: part for part, values in rule.parts.items() for value in values}
     values = corpus.table[by].astype(str)
     made = values.map(part_of)
     made = made.where(made.notna(), corpus.table["split"] if rest == OFFICIAL else rest).astype("str")
@@ -165,14 +150,14 @@ def _splits(corpus: Corpus, name: str, rule: Mapping[str, Any]) -> pd.Series:
     return made
 
 # %% ../../nbs/corpora/06_parts.ipynb #ade41234
-def _check_sizes(corpus: Corpus, name: str, rule: Mapping[str, Any]) -> None:
+def _check_sizes(corpus: Corpus, name: str, rule: PublishedFold) -> None:
     "Refuse an empty part; warn of one whose size is not the published one."
-    found = corpus.table.groupby("split")[rule["count"]].nunique()
-    sizes = {part: int(found.get(part, 0)) for part in rule["n"]}
-    for part, n in rule["n"].items():
+    found = corpus.table.groupby("split")[rule.count].nunique()
+    sizes = {part: int(found.get(part, 0)) for part in rule.n}
+    for part, n in rule.n.items():
         if not sizes[part]:
-            raise InputError(f"fold {name!r} of {corpus.name} leaves {part} empty", expected=f"{n:,} ({rule['count']})",
+            raise InputError(f"fold {name!r} of {corpus.name} leaves {part} empty", expected=f"{n:,} ({rule.count})",
                              hint="give the whole corpus")
-    if corpus.space == rule["space"] and sizes != rule["n"]:
-        told = "; ".join(f"{part} {sizes[part]:,} for {n:,}" for part, n in rule["n"].items() if sizes[part] != n)
-        warnings.warn(f"{corpus.name}, fold {name}: {rule['count']} counts differ from the published ones: {told}", stacklevel=3)
+    if corpus.space == rule.space and sizes != rule.n:
+        differ = "; ".join(f"{part} {sizes[part]:,} for {n:,}" for part, n in rule.n.items() if sizes[part] != n)
+        warnings.warn(f"{corpus.name}, fold {name}: {rule.count} counts differ from the published ones: {differ}", stacklevel=3)

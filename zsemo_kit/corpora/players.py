@@ -60,11 +60,8 @@ class Playable:
         return f'<div style="overflow-x:auto">{rows}</div>'
 
 # %% ../../nbs/corpora/01_players.ipynb #cea97d82
-def _heard(
-    corpus: Corpus,  # corpus with audio
-    row: int,  # position in its table
-) -> tuple[str, str]:  # HTML of the player, empty if there is none; what is to be heard
-    "One utterance, or why it cannot be heard."
+def _play(corpus: Corpus, row: int) -> tuple[str, str]:
+    "The HTML of one utterance's player, and what is to be heard; or none, and why it cannot be heard."
     name = str(corpus.table["utterance"].iloc[row])
     try:
         samples = utterance_audio(corpus, row)
@@ -94,5 +91,5 @@ def playable(
     if not len(rows) or len(rows) > _MOST:
         raise InputError(f"cannot play {len(rows)} utterances of {corpus.name}", expected=f"1 to {_MOST} with audio",
                          hint="name a few, or speak a text corpus first: zsemo_kit.synthesis.speak")
-    players, notes = zip(*(_heard(corpus, int(i)) for i in rows), strict=True)
+    players, notes = zip(*(_play(corpus, int(i)) for i in rows), strict=True)
     return Playable(table[list(columns)].iloc[rows].assign(sound=notes).reset_index(drop=True), players)

@@ -19,11 +19,8 @@ _BLOCKS = 50  # a second
 _SILENT = -100.0  # dB of full scale of a block without any sound
 
 
-def _levels(
-    blocks: Iterator[np.ndarray],  # of a file, (frames, channels)
-    rate: int,  # frames a second
-) -> np.ndarray:  # dB of full scale of each 20 ms, whatever the phase of the channels
-    "The level of a recording, block by block; what is left at the end is less than a block."
+def _levels(blocks: Iterator[np.ndarray], rate: int) -> np.ndarray:
+    "dB of full scale of each 20 ms, whatever the phase of the channels, of blocks (frames, channels); a rest is left out."
     size, found, rest = max(1, rate // _BLOCKS), [], np.empty((0, 1), np.float32)
     for block in blocks:
         block = np.concatenate([rest, block]) if len(rest) else block
@@ -64,16 +61,13 @@ def _speaking(levels: np.ndarray) -> np.ndarray:
 _CLICK, _SHORT, _EDGE = 0.06, 0.15, 0.1  # seconds: of no voice, of no utterance, kept before and after a stretch
 
 
-def _runs(active: np.ndarray) -> list[tuple[int, int]]:
-    "First block of each run, and one past its last."
-    steps = np.flatnonzero(np.diff(np.concatenate([[0], active.astype(np.int8), [0]])))
-    return [(int(a), int(b)) for a, b in zip(steps[::2], steps[1::2], strict=True)]
-
-
-def _joined(runs: list[tuple[int, int]], pause: float) -> list[tuple[int, int]]:
-    "Runs that less than a pause parts are one."
+def _join_runs(active: np.ndarray, pause: float) -> list[tuple[int, int]]:
+    "First block of each run of speech, and one past its last; runs that less than a pause parts are one."
+    steps = np.flatnonzero(np.diff(np.concatenate([[0], active.astype(np.int8), [0]]))).tolist()
     whole: list[tuple[int, int]] = []
-    for begin, end in (r for r in runs if r[1] - r[0] >= _CLICK * _BLOCKS):
+    for begin, end in zip(steps[::2], steps[1::2], strict=True):
+        if end - begin < _CLICK * _BLOCKS:
+            continue
         if whole and begin - whole[-1][1] < pause * _BLOCKS:
             whole[-1] = (whole[-1][0], end)
         else:
@@ -105,7 +99,7 @@ def stretches(
         first, last = part.first / part.rate, part.last / part.rate
     edge = round(min(_EDGE * _BLOCKS, pause * _BLOCKS / 2))
     room = max(1, int(longest * _BLOCKS) - 2 * edge)
-    pieces = [p for run in _joined(_runs(_speaking(levels)), pause) for p in _cut(levels, *run, room)]
+    pieces = [p for run in _join_runs(_speaking(levels), pause) for p in _cut(levels, *run, room)]
     stops = [0, *(b for _, b in pieces), len(levels) + 1]
     starts = [*(a for a, _ in pieces), len(levels) + 1]
     spans = [(max(a - edge, stops[k]), min(b + edge, starts[k + 1])) for k, (a, b) in enumerate(pieces)]

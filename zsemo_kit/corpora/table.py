@@ -67,21 +67,12 @@ COLUMNS: dict[str, Any] = {  # column: default for a corpus that does not say
 _TEXTUAL = [c for c, default in COLUMNS.items() if default is None or isinstance(default, str)]
 
 # %% ../../nbs/corpora/00_table.ipynb #574531ad
-def _first(bad: pd.Series) -> int | None:
+def _refuse(table: pd.DataFrame, bad: pd.Series, column: str, corpus: str, expected: str, hint: str = "") -> None:
     hits = bad.to_numpy(dtype=bool).nonzero()[0]
-    return int(hits[0]) if len(hits) else None
-
-
-def _refuse(
-    table: pd.DataFrame, bad: pd.Series, column: str, corpus: str, expected: str, hint: str = ""
-) -> None:
-    row = _first(bad)
-    if row is not None:
-        who = table["utterance"].iloc[row]
-        raise InputError(
-            f"corpus {corpus!r}, row {row} (utterance {who!r}): bad {column!r}",
-            expected=expected, found=repr(table[column].iloc[row]), hint=hint,
-        )
+    if len(hits):
+        who, value = (table[c].iloc[int(hits[0])] for c in ("utterance", column))
+        raise InputError(f"corpus {corpus!r}, row {hits[0]} (utterance {who!r}): bad {column!r}", expected=expected,
+                         found=repr(value), hint=hint)
 
 # %% ../../nbs/corpora/00_table.ipynb #1b9d6073
 def _complete(table: pd.DataFrame, corpus: str) -> pd.DataFrame:
@@ -89,10 +80,8 @@ def _complete(table: pd.DataFrame, corpus: str) -> pd.DataFrame:
     if not {"text", "audio"} & set(table):
         missing.append("text or audio")
     if missing:
-        raise InputError(
-            f"corpus {corpus!r} lacks the column {missing[0]}", expected=", ".join(COLUMNS),
-            found=", ".join(map(str, table.columns)), hint="rename or add it",
-        )
+        raise InputError(f"corpus {corpus!r} lacks the column {missing[0]}", expected=", ".join(COLUMNS),
+                         found=", ".join(map(str, table.columns)), hint="rename or add it")
     full = table.reset_index(drop=True).assign(**{c: v for c, v in COLUMNS.items() if c not in table})
     textual = {c: full[c].astype(object).where(full[c].notna(), "").map(str).astype("str") for c in _TEXTUAL}
     full = full.assign(**textual)
@@ -121,33 +110,24 @@ def _validate(table: pd.DataFrame, corpus: str, space: str) -> None:
     labels = space_labels(space)
     _refuse(table, table["utterance"] == "", "utterance", corpus, "an id")
     _refuse(table, table["utterance"].duplicated(), "utterance", corpus, "an id that no earlier row has")
-    _refuse(
-        table, ~table["emotion"].isin([*labels, ""]), "emotion", corpus, f"one of {', '.join(labels)}, or empty",
-        "map the corpus' own codes first (zsemo_kit.corpora.labels)",
-    )
+    _refuse(table, ~table["emotion"].isin([*labels, ""]), "emotion", corpus, f"one of {', '.join(labels)}, or empty",
+            "map the corpus' own codes first (zsemo_kit.corpora.labels)")
     _refuse(table, ~table["gender"].isin(["male", "female", "unknown"]), "gender", corpus, "male, female or unknown")
     _refuse(table, ~table["split"].isin(["train", "dev", "test", ""]), "split", corpus, "train, dev, test or empty")
     _refuse(table, table["audio"].map(escapes).astype(bool), "audio", corpus, "a path under the corpus' root")
     _refuse(table, table["end"] < table["start"], "end", corpus, "an end after the start")
 
 # %% ../../nbs/corpora/00_table.ipynb #e32cf2f3
-def _described(
-    corpus: "Corpus",  # any corpus
-) -> str:  # one line
-    "Size, people, labels and sound of a corpus in words."
+def _describe(corpus: "Corpus") -> str:
+    "Size, people, labels and sound of a corpus in one line."
     table = corpus.table
-    sizes = {"utterance": len(table), "dialogue": _several(table["dialogue"]), "speaker": _several(table["speaker"])}
+    sizes = {"utterance": len(table)} | {c: table.loc[table[c] != "", c].nunique() for c in ("dialogue", "speaker")}
     parts = [f"{n:,} {what}{'s' * (n != 1)}" for what, n in sizes.items() if n or what == "utterance"]
     emotions = table["emotion"][table["emotion"] != ""].nunique()
-    return ", ".join([*parts, f"{emotions} labels of the space {corpus.space}", _sound(table)])
+    return ", ".join([*parts, f"{emotions} labels of the space {corpus.space}", _describe_sound(table)])
 
 
-def _several(ids: pd.Series) -> int:
-    "How many there are, an empty id being none."
-    return int(ids[ids != ""].nunique())
-
-
-def _sound(table: pd.DataFrame) -> str:
+def _describe_sound(table: pd.DataFrame) -> str:
     "How much of a corpus can be heard."
     spoken = table[table["audio"] != ""]
     hours = float((spoken["end"] - spoken["start"].fillna(0)).sum(skipna=False)) / 3600 if len(spoken) else 0.0
@@ -155,12 +135,6 @@ def _sound(table: pd.DataFrame) -> str:
         return "text only"
     much = "audio" if len(spoken) == len(table) else f"audio of {len(spoken):,}"
     return much if math.isnan(hours) else f"{much}, {hours:.1f} hours" if hours >= 1 else f"{much}, {60 * hours:.1f} minutes"
-
-
-def _some(table: pd.DataFrame, n: int = 5) -> pd.DataFrame:
-    "The first rows, without columns that say nothing in them."
-    rows = table.head(n)
-    return rows[[c for c in rows if (rows[c].notna() & rows[c].astype(str).ne("")).any()]]
 
 # %% ../../nbs/corpora/00_table.ipynb #39b7f9fd
 _MANIFEST = "corpus.json"  # marks a saved corpus' folder
@@ -173,6 +147,7 @@ class Corpus:
     table: pd.DataFrame = field(repr=False)  # one utterance a row; extra columns are kept
     root: Path = Path()  # folder that `audio` paths are relative to
     space: str = "all"  # label space of the column `emotion`
+    apart: tuple[str, ...] = field(default=(), repr=False)  # of a split's part: columns of which no value is in the other part
 
     def __post_init__(self) -> None:
         table = _numbers(_complete(self.table, self.name), self.name)
@@ -207,32 +182,58 @@ class Corpus:
         self,
         folder: Path | str,  # new folder, or a corpus saved earlier, which is replaced
     ) -> Path:  # the folder
-        "Write `table.parquet`, `corpus.json` and the audio files; a folder that holds anything else is refused."
-        return _save(self, Path(folder))
+        """Write `table.parquet`, `corpus.json` and the audio files; in its own folder, where the audio is, the table alone.
+
+        Raises: `InputError` where the folder holds anything else, or cannot be written."""
+        folder = Path(folder)
+        if folder.is_dir() and self.root.resolve() == folder.resolve():
+            with atomic_file(folder / "table.parquet") as part:
+                self.table.to_parquet(part, index=False)
+            (folder / _MANIFEST).write_text(_manifest(self), encoding="utf-8")  # last
+            return folder
+        with atomic_folder(folder, _MANIFEST) as staging:
+            _write(self, staging)
+        return folder
 
     @classmethod
     def load(
         cls,
         folder: Path | str,  # a folder that `save` wrote
     ) -> "Corpus":  # the corpus, validated again
-        "Read a saved corpus; Parquet and JSON only, nothing that can run code."
-        return _load(Path(folder))
+        """Read a saved corpus; Parquet and JSON only, nothing that can run code.
+
+        Raises: `InputError` where the folder holds none."""
+        try:
+            manifest = json.loads((Path(folder) / _MANIFEST).read_text(encoding="utf-8"))
+            table = pd.read_parquet(Path(folder) / "table.parquet")
+            return cls(manifest["name"], table, Path(folder), manifest["space"], tuple(manifest.get("apart", ())))
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+            raise InputError(f"cannot read the saved corpus {folder}", expected=f"{_MANIFEST} and table.parquet",
+                             found=f"{type(e).__name__}: {e}") from e
 
     def to_datasets(self) -> "datasets.Dataset":  # the same columns; `emotion` is a ClassLabel over the label space
         "The corpus as a Hugging Face `Dataset`; unlabelled utterances have class -1, audio stays a path."
-        return _to_datasets(self)
+        datasets, number = import_extra("datasets", "exchange"), {label: i for i, label in enumerate(SPACES[self.space])}
+        table = self.table.assign(emotion=self.table["emotion"].map(lambda e: number.get(e, -1)).astype(int))
+        table = table.astype({c: object for c in table if pd.api.types.is_string_dtype(table[c])})
+        made = datasets.Dataset.from_pandas(table, preserve_index=False)
+        return made.cast_column("emotion", datasets.ClassLabel(names=list(number)))
 
     def to_audformat(self) -> "audformat.Database":  # one table, `utterances`
         "The corpus as an audformat database: a segmented table for audio, a misc table for text."
         return _to_audformat(self)
 
     def __repr__(self) -> str:
-        return f"{self.name}: {_described(self)}"
+        return f"{self.name}: {_describe(self)}"
 
     def _repr_html_(self) -> str:
-        counts, rows = self.counts().to_html(border=0), _some(self.table).to_html(index=False, border=0)
-        what = f"<p><b>{escape(self.name)}</b>: {escape(_described(self))}</p>"
-        return f'{what}<div style="overflow-x:auto">{counts}{rows}</div>'
+        rows = self.table.head(5)
+        some = rows[[c for c in rows if (rows[c].notna() & rows[c].astype(str).ne("")).any()]]  # columns that say anything
+        tables = self.counts().to_html(border=0) + some.to_html(index=False, border=0)
+        what = f"<p><b>{escape(self.name)}</b>: {escape(_describe(self))}</p>"
+        return f'{what}<div style="overflow-x:auto">{tables}</div>'
 
 # %% ../../nbs/corpora/00_table.ipynb #51ff324a
 def concat(
@@ -267,14 +268,6 @@ def _prefixed(corpus: Corpus, root: Path) -> pd.DataFrame:
     audio = corpus.table["audio"].map(lambda v: (below / v).as_posix() if v and moved else v)
     return corpus.table.assign(**ids, audio=audio, corpus=corpus.name)
 
-# %% ../../nbs/corpora/00_table.ipynb #9cdd53bf
-def _save(corpus: Corpus, folder: Path) -> Path:
-    if folder.is_dir() and corpus.root.resolve() == folder.resolve():
-        return _save_in_place(corpus, folder)
-    with atomic_folder(folder, _MANIFEST) as staging:
-        _write(corpus, staging)
-    return folder
-
 # %% ../../nbs/corpora/00_table.ipynb #f7af9f7d
 def _write(corpus: Corpus, folder: Path) -> None:
     corpus.table.to_parquet(folder / "table.parquet", index=False)
@@ -285,41 +278,9 @@ def _write(corpus: Corpus, folder: Path) -> None:
     (folder / _MANIFEST).write_text(_manifest(corpus), encoding="utf-8")
 
 
-def _save_in_place(corpus: Corpus, folder: Path) -> Path:
-    "The audio is where it belongs already: only the table and, last, the manifest are written."
-    with atomic_file(folder / "table.parquet") as part:
-        corpus.table.to_parquet(part, index=False)
-    (folder / _MANIFEST).write_text(_manifest(corpus), encoding="utf-8")
-    return folder
-
-
 def _manifest(corpus: Corpus) -> str:
-    return json_text({"format": 1, "name": corpus.name, "space": corpus.space, "utterances": len(corpus)}, indent=1) + "\n"
-
-
-# %% ../../nbs/corpora/00_table.ipynb #175e7caa
-def _load(folder: Path) -> Corpus:
-    try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        table = pd.read_parquet(folder / "table.parquet")
-        return Corpus(manifest["name"], table, folder, manifest["space"])
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
-        raise InputError(
-            f"cannot read the saved corpus {folder}",
-            expected=f"{_MANIFEST} and table.parquet", found=f"{type(e).__name__}: {e}",
-        ) from e
-
-# %% ../../nbs/corpora/00_table.ipynb #e810eda8
-def _to_datasets(corpus: Corpus) -> "datasets.Dataset":
-    datasets = import_extra("datasets", "exchange")
-    labels = list(SPACES[corpus.space])
-    number = {label: i for i, label in enumerate(labels)}
-    table = corpus.table.assign(emotion=corpus.table["emotion"].map(lambda e: number.get(e, -1)).astype(int))
-    table = table.astype({c: object for c in table if pd.api.types.is_string_dtype(table[c])})
-    made = datasets.Dataset.from_pandas(table, preserve_index=False)
-    return made.cast_column("emotion", datasets.ClassLabel(names=labels))
+    told = {"format": 1, "name": corpus.name, "space": corpus.space, "utterances": len(corpus)}
+    return json_text(told | ({"apart": list(corpus.apart)} if corpus.apart else {}), indent=1) + "\n"
 
 # %% ../../nbs/corpora/00_table.ipynb #e144bdab
 def _to_audformat(corpus: Corpus) -> "audformat.Database":

@@ -32,13 +32,8 @@ def plain(
     return " ".join(words)
 
 # %% ../../nbs/corpora/07_turns.ipynb #4f2b0ac1
-def _previous(
-    texts: Sequence[str],  # plain text of each row
-    dialogues: Sequence[str],  # dialogue of each row
-    turns: Sequence[int],  # position in the dialogue of each row
-    k: int,  # how many turns back
-) -> list[list[str]]:  # up to k earlier texts of each row, oldest first
-    "Strictly earlier turns of the same dialogue; rows in any order."
+def _list_earlier(texts: Sequence[str], dialogues: Sequence[str], turns: Sequence[int], k: int) -> list[list[str]]:
+    "Up to k strictly earlier texts of the same dialogue for each row, oldest first; rows may come in any order."
     order = sorted(range(len(texts)), key=lambda i: (dialogues[i], turns[i]))
     past: list[list[str]] = [[] for _ in texts]
     for place, i in enumerate(order):
@@ -50,12 +45,8 @@ def _previous(
     return past
 
 
-def _count(
-    name: str,  # what is counted, for the message
-    value: int,  # the value given
-    least: int,  # smallest value allowed
-) -> int:  # the value, checked
-    "An integer of at least `least`."
+def _check_count(name: str, value: int, least: int) -> int:
+    "An integer of at least `least`; anything else is refused by its name."
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name} is not usable", expected=f"an integer of at least {least}", found=repr(value))
     return value
@@ -67,7 +58,7 @@ def remember(
 ) -> Corpus:  # the same corpus with an extra column `history`
     "Notes each utterance's past turns, so that dropping rows later leaves no hole in the context."
     t = corpus.table
-    past = _previous([plain(x) for x in t.text], list(t.dialogue), list(t.turn), _count("turns", turns, 1))
+    past = _list_earlier([plain(x) for x in t.text], list(t.dialogue), list(t.turn), _check_count("turns", turns, 1))
     return replace(corpus, table=t.assign(history=[TURN.join(p) for p in past]))
 
 # %% ../../nbs/corpora/07_turns.ipynb #1f72808e
@@ -84,8 +75,8 @@ def texts_of(
     own = [plain(x) for x in t.text]
     if len(own) and not any(own):
         raise InputError(f"corpus {corpus.name!r} has no text", hint="transcribe it first, or use a speech encoder")
-    if not _count("context", context, 0):
+    if not _check_count("context", context, 0):
         return own
     past = ([[p for p in h.split(TURN) if p][-context:] for h in t.history] if "history" in t
-            else _previous(own, list(t.dialogue), list(t.turn), context))
+            else _list_earlier(own, list(t.dialogue), list(t.turn), context))
     return [TURN.join([*p, o]) for p, o in zip(past, own, strict=True)]

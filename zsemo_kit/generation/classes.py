@@ -10,10 +10,11 @@ import difflib
 from collections.abc import Sequence
 
 from ..core.errors import InputError
+from ..corpora.catalogue import corpus_facts
+from ..corpora.corpus_name import CorpusName
 from ..corpora.labels import folding, label_map
-from ..corpora.readers import READERS
 from ..corpora.table import SPACES, Corpus, space_labels
-from .cards import list_cards, load_card
+from .cards import load_card
 from .sources import names_of
 
 # %% ../../nbs/generation/16_classes.ipynb #7ad36d2d
@@ -58,20 +59,17 @@ def list_documented_labels(
 ) -> tuple[str, ...]:  # its classes in the order of the space; empty where nothing but the data says
     "The classes that a corpus' label table or card gives it; no utterance is looked at."
     found: set[str] = set()
-    for part in names_of(name):
-        card = part.removesuffix("_synthetic")
-        if part.endswith("_synthetic") and card in list_cards():
-            emotions = [load_card(card).emotion(label) for label in load_card(card).labels]
-        elif part.lower() in READERS and part.lower() not in _UNTABLED:
-            emotions = list(label_map(part.lower()).values())
-        else:
+    for part in map(CorpusName.parse, names_of(name)):
+        if part.of_card:
+            card = load_card(part.card)
+            emotions = [card.emotion(label) for label in card.labels]
+        else:  # opinions are scores, and books have no labels: their corpora have no codes
+            emotions = list(corpus_facts(part.corpus).codes.values()) if part.corpus else []
+        if not emotions:
             return ()
-        fold = folding(part.lower(), space)
+        fold = folding(part.corpus or part.text, space)
         found |= {fold.get(emotion, "") for emotion in emotions}
     return tuple(label for label in space_labels(space) if label in found)
-
-
-_UNTABLED = ("cmu_mosi", "libritts")  # opinions are scores, and books have no labels
 
 # %% ../../nbs/generation/16_classes.ipynb #b9abf08e
 def choose_labels(

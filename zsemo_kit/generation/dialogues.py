@@ -13,6 +13,7 @@ import io
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -21,6 +22,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..core.errors import InputError
+from ..corpora.corpus_name import CorpusName
 from ..corpora.table import Corpus
 from .cards import Card, load_card
 from .chat import Chat
@@ -72,22 +74,20 @@ def _lost(lines: pd.DataFrame) -> str:
     said = next((text for text in lines["text"] if text.strip()), "")
     return f"{counts}, such as {said[:80]!r}" if said else counts
 
-
-def _where_raw(lines: pd.DataFrame) -> str:
-    "Where the replies of some lines are, and how to look at them."
-    store = lines.attrs.get("store", "")
-    query = "SELECT text FROM replies LIMIT 3"
-    return f"look at the raw replies: sqlite3 {store} '{query}'" if store else "look at the raw replies"
-
 # %% ../../nbs/generation/13_dialogues.ipynb #a0c23c17
+_THREE = "SELECT text FROM replies LIMIT 3"
+
+
 def corpus_of(
     lines: pd.DataFrame,  # from `read_lines`
     card: Card,  # the card that they were made from
+    store: Path | str = "",  # file of the raw replies, for who must look at them
 ) -> Corpus:  # `<card>_synthetic`, kept lines only
     "The corpus that a model wrote, with where each line came from in extra columns."
     kept = lines[lines["status"] == "kept"].reset_index(drop=True)
     if kept.empty:
-        raise InputError(f"no line of the card {card.id} could be kept", found=_lost(lines), hint=_where_raw(lines))
+        look = "look at the raw replies" + (f": sqlite3 {store} '{_THREE}'" if store else "")
+        raise InputError(f"no line of the card {card.id} could be kept", found=_lost(lines), hint=look)
     table = _sentence_rows(kept, card) if card.form == "sentences" else _line_rows(kept, card)
     return Corpus(f"{card.id}_synthetic", table.drop(columns=["label", "finish"]))
 
@@ -211,9 +211,7 @@ def generate_lines(
             kept += sum(row[_STATUS] == "kept" for row in new)
             _show(bar, chat, kept, len(rows) - kept)
     rows.sort(key=lambda row: (order[row[2], row[3]], row[4]))
-    lines = pd.DataFrame(rows, columns=_LINE_COLUMNS)
-    lines.attrs["store"] = str(getattr(chat.store, "path", ""))
-    return lines
+    return pd.DataFrame(rows, columns=_LINE_COLUMNS)
 
 # %% ../../nbs/generation/13_dialogues.ipynb #03f1b136
 _STATUS = _LINE_COLUMNS.index("status")
@@ -244,7 +242,7 @@ def read_again(
     table = corpus.table
     texts = sorted(set(table.loc[table["strategy"].isin(CONVERSATIONS), "text"]))
     random.Random(seed).shuffle(texts)  # noqa: S311 (an order, not a secret)
-    name = corpus.name.removesuffix("_synthetic")
+    name = CorpusName.parse(corpus.name).base
     asked = {second_prompt(name, text).messages[0]["content"]: text for text in texts}
     heard: dict[str, str] = {}
     with tqdm(total=len(texts), unit="line", disable=not progress) as bar:

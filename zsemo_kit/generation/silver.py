@@ -18,14 +18,16 @@ from sklearn.metrics import cohen_kappa_score, confusion_matrix
 from tqdm.auto import tqdm
 
 from ..core.errors import InputError
-from ..corpora.files import look_for, mend_text, read_own_rows, read_rows, refuse
+from ..corpora.catalogue import corpus_names
+from ..corpora.corpus_name import CorpusName
+from ..corpora.files import look_for, mend_text, read_rows, refuse
 from ..corpora.folds import normal_text
 from ..corpora.labels import folding, in_space, label_map
-from ..corpora.readers import READERS, find, read
+from ..corpora.own import read_own_rows
+from ..corpora.readers import find, read
 from ..corpora.table import EMOTIONS, SPACES, Corpus, concat, space_labels
 from ..corpora.turns import plain, remember
 from ..corpora.words import own_columns, plain_word
-from .cards import list_cards
 from .chat import Chat
 from .dialogues import _show
 from .forms import split_thoughts
@@ -334,12 +336,12 @@ def open_silver(
     target: str = "",  # corpus that will score what is trained on this
 ) -> Corpus:  # rows with a label by an LLM, in the space; none is of the target's test part
     "Open silver labels by name; each row remembers what was said before it."
-    several = names_of(name)
-    if several != [name]:
+    given, several = CorpusName.parse(name), names_of(name)
+    if several != [given.text]:
         return concat([open_silver(n, space, target) for n in several], name)
     if name == _MELT["name"]:
         return _moved(silver_corpus(read_silver(name, remember(read("meld"))), target), space)
-    if name.endswith("_synthetic") and name.removesuffix("_synthetic") in list_cards():
+    if given.of_card:
         return open_corpus(name, space)
     corpus = read(name)
     if "silver" in corpus.table:
@@ -360,7 +362,7 @@ def _moved(corpus: Corpus, space: str) -> Corpus:
 
 def _refuse_known(corpus: Corpus, target: str) -> None:
     "Refuses labelled rows that are, by id and words, of the target's test part, whatever part they say they are of."
-    if target not in READERS or find(target) is None:
+    if target not in corpus_names() or find(target) is None:
         return
     test = read(target).where({"split": "test"}).table.set_index("utterance")["text"]
     mine = corpus.table[corpus.table["silver"] != ""].set_index("utterance")["text"]

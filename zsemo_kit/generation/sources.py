@@ -8,9 +8,9 @@ __all__ = ['strategies_of', 'open_corpus', 'names_of']
 # %% ../../nbs/generation/15_sources.ipynb #fc9deab5
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from ..core.errors import InputError
+from ..corpora.corpus_name import CorpusName
 from ..corpora.labels import in_space
 from ..corpora.readers import read
 from ..corpora.table import Corpus, concat, space_labels
@@ -42,12 +42,11 @@ def open_corpus(
     "Open a corpus by name in a label space; each row remembers what was said before it, dropped rows included."
     if second_reading not in SECOND_READINGS:
         raise InputError(f"unknown second_reading {second_reading!r}", expected=", ".join(SECOND_READINGS))
-    several = names_of(name)
-    if several != [name]:
+    given, several = CorpusName.parse(name), names_of(name)
+    if several != [given.text]:
         return concat([open_corpus(n, space, strategy=strategy, second_reading=second_reading) for n in several], name)
     strategies = strategies_of(strategy)
-    synthetic = name.endswith("_synthetic") and name.removesuffix("_synthetic") in list_cards()
-    whole = open_recorded(name.removesuffix("_synthetic"), strategies, "keep") if synthetic else read(name)
+    whole = open_recorded(given.card, strategies, "keep") if given.of_card else read(name)
     made = in_space(_chosen(_with_history(whole), strategies, second_reading), space)
     if not len(made):
         raise InputError(f"{name} has no utterance with a label of the space {space}", expected=", ".join(space_labels(space)),
@@ -59,10 +58,10 @@ def names_of(
     name: str,  # a corpus, several joined by +, `all_synthetic` (conversation cards) or `sentences_synthetic` (the others)
 ) -> list[str]:  # names of single corpora
     "The corpora that a name stands for."
-    forms = {"all_synthetic": "conversation", "sentences_synthetic": "sentences"}
-    if name in forms:
-        return [f"{c}_synthetic" for c in list_cards() if load_card(c).form == forms[name]]
-    return name.split("+") if "+" in name and not Path(name).exists() else [name]
+    forms, given = {"all": "conversation", "sentences": "sentences"}, CorpusName.parse(name)
+    if given.card in forms:
+        return [f"{c}_synthetic" for c in list_cards() if load_card(c).form == forms[given.card]]
+    return [part.text for part in given.singles]
 
 
 def _with_history(corpus: Corpus) -> Corpus:

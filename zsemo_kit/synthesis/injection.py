@@ -18,6 +18,7 @@ import pandas as pd
 from ..core.errors import InputError
 from ..core.files import read_yaml
 from ..corpora.audio import RATE, levelled, trimmed
+from ..corpora.corpus_name import CorpusName
 from ..corpora.readers import read
 from ..corpora.table import EMOTIONS, Corpus
 from .acoustics import compute_cached, to_praat, track_pitch
@@ -269,4 +270,5 @@ def open_profile(
     "Open a profile by its name in a study or on the command line; raises InputError for an unknown one."
     if not name.startswith("fitted:"):
         return load_profile(name)
-    return fit_profile([read(c) for c in name.removeprefix("fitted:").split("+")], cache=cache, progress=progress)
+    given = CorpusName.parse(name.removeprefix("fitted:"))
+    return fit_profile([read(part.text) for part in given.singles], cache=cache, progress=progress)

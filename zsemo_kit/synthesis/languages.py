@@ -68,8 +68,8 @@ def _of_code(code: str) -> str:
     likely = "" if known else get_global("likely_subtags").get(f"und_{parts[0].upper()}", "")  # the code of a country
     if likely:
         return likely.split("_")[0]
-    tag = [*_aliases().get(parts[0], parts[0]).replace("_", "-").split("-"), *parts[1:]]
-    return "-".join([tag[0], *(p.title() if len(p) == 4 and p.isalpha() else p.upper() if len(p) == 2 else p for p in tag[1:])])
+    first, *rest = _aliases().get(parts[0], parts[0]).replace("_", "-").split("-") + parts[1:]
+    return "-".join([first, *(p.title() if len(p) == 4 and p.isalpha() else p.upper() if len(p) == 2 else p for p in rest)])
 
 # %% ../../nbs/synthesis/17_languages.ipynb #9724643f
 def _of_name(name: str) -> str:

@@ -27,6 +27,7 @@ from ..core.errors import InputError
 from ..core.files import atomic_file
 from ..core.parallel import in_order
 from ..corpora.audio import RATE, load_audio, save_audio
+from ..corpora.corpus_name import CorpusName
 from ..corpora.table import Corpus
 from ..generation.cards import list_cards, load_card
 from .voices import Engine, EngineError, Voice, cast
@@ -56,7 +57,8 @@ def _told_languages(corpus: Corpus) -> list[str]:
     table = corpus.table
     names = table["card"] if "card" in table else pd.Series(corpus.name, table.index)
     known = {c: load_card(c).language for c in list_cards()}
-    of_card = [known.get(str(n).removesuffix("_synthetic"), "") for n in names]
+    spoken = {name: known.get(CorpusName.parse(str(name)).base, "") for name in set(names)}
+    of_card = [spoken[name] for name in names]
     if "language" not in table:
         return of_card
     column = ["" if pd.isna(v) else str(v) for v in table["language"]]

@@ -30,7 +30,7 @@ from .dialogue_nets import ContextNet, FusionNet, JointNet
 from .encoders import TextEncoder, quiet
 from .fit import MODEL_FORMAT, Model, check_format, trainable
 from .heads import MLPHead, Share, Width
-from .loop import Data, Job, LoopRecipe, answers, probabilities, warn_of_collapse
+from .loop import Data, TrainingJob, LoopRecipe, answers, probabilities, warn_of_collapse
 from .recipes import Between, configure, register
 from .stages import Checkpoint
 from .targets import check_labels, class_weights, targets_of
@@ -372,7 +372,7 @@ def _job(
     recipe: StageRecipe,  # settings
     device: torch.device,  # where to compute
     progress: bool,  # show bars
-) -> Job:  # checked, read, weighted
+) -> TrainingJob:  # checked, read, weighted
     "Dialogues and the targets of the turns that are seen."
     parts = []
     for name, corpus in (("train", train), ("dev", dev)):
@@ -384,7 +384,7 @@ def _job(
         parts.append((data, targets_of(corpus, labels, recipe.soft_labels and name == "train")[turns.asked]))
     (a, y), (b, y_dev) = parts
     weights = class_weights(y.sum(0)) if recipe.balance == "weights" else np.ones(len(labels), np.float32)
-    return Job(recipe, a, y, weights, None, b, y_dev, y_dev.argmax(1), device, progress)
+    return TrainingJob(recipe, a, y, weights, None, b, y_dev, y_dev.argmax(1), device, progress)
 
 # %% ../../nbs/training/33_conversation.ipynb #2b5eed66
 _MANIFEST = "conversation.json"  # marks a saved stage's folder

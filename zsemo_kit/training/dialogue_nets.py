@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ..core.errors import InputError
-from .encoders import pooled
+from .encoders import mean_pool
 
 # %% ../../nbs/training/31_dialogue_nets.ipynb #57a4f4aa
 def _zeroed(
@@ -167,7 +167,7 @@ def _means(
     found = []
     for rows in order.split(_CHUNK):
         some = {k: v[rows, : int(lengths[rows].max())] for k, v in inputs.items()}
-        found.append(pooled(model(**some).last_hidden_state, pool[rows, : int(lengths[rows].max())]))
+        found.append(mean_pool(model(**some).last_hidden_state, pool[rows, : int(lengths[rows].max())]))
     return torch.cat(found)[order.argsort()]
 
 # %% ../../nbs/training/31_dialogue_nets.ipynb #f225439d

@@ -67,7 +67,7 @@ def resolve_name(
     head, colon, place = name.rpartition(":")
     return f"{head}{colon}{Path(place).expanduser().resolve()}" if Path(place).expanduser().is_dir() else name
 
-
+# %% ../../nbs/training/31_features.ipynb #086ca57f
 _KINDS: dict[str, Any] = {"text": TextEncoder, "speech": SpeechEncoder}
 
 
@@ -79,7 +79,7 @@ def describe_encoder(
     return {"modality": encoder.modality, "encoder": resolve_name(encoder.name), "layers": encoder.layers, "width": encoder.width,
             "fingerprint": encoder.fingerprint, **({} if own_terms is None else {"own_terms": own_terms})}
 
-
+# %% ../../nbs/training/31_features.ipynb #aac037f2
 def open_encoder(
     described: dict[str, Any],  # from `describe_encoder`
     cache: Path | str | None = None,  # cache folder

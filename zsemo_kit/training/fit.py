@@ -27,9 +27,9 @@ from ..core.errors import InputError
 from ..core.files import atomic_folder, json_text
 from ..corpora.table import Corpus
 from ..corpora.turns import texts_of
-from .encoders import Frames, TextEncoder, pooled, quiet
+from .encoders import Frames, TextEncoder, mean_pool, quiet
 from .features import Encoder, describe_encoder, open_encoder, readable_rows
-from .loop import Data, Job, answers, probabilities, warn_of_collapse
+from .loop import Data, TrainingJob, answers, probabilities, warn_of_collapse
 from .normalise import Normaliser
 from .recipes import UtteranceRecipe, configure
 from .stages import Stages, stage_name
@@ -106,7 +106,7 @@ class Whole(nn.Module):
         **inputs: Tensor,  # input_ids and attention_mask, each (batch, tokens)
     ) -> Tensor:  # (batch, classes)
         "Logits of a padded batch of token ids."
-        return self.head(pooled(self.model(**inputs).last_hidden_state, pool))
+        return self.head(mean_pool(self.model(**inputs).last_hidden_state, pool))
 
 # %% ../../nbs/training/32_fit.ipynb #b7e8e161
 def trainable(
@@ -376,7 +376,7 @@ def _job_of(
     encoder: Encoder,  # reads them
     recipe: UtteranceRecipe,  # settings
     progress: bool,  # show a bar
-) -> Job:  # checked, encoded, weighted
+) -> TrainingJob:  # checked, encoded, weighted
     "Text or sound becomes features or tokens, labels become targets and weights."
     check_labels(train, labels, "train")
     check_labels(dev, labels, "dev")
@@ -388,7 +388,7 @@ def _job_of(
     weights = np.ones(len(labels), np.float32) if draws or recipe.balance == "none" else class_weights(y.sum(0), shares, labels)
     chance = y @ class_weights(y.sum(0)) if draws else None
     draw = None if chance is None else chance.astype(np.float64) / chance.sum(dtype=np.float64)
-    return Job(recipe, a.data, y, weights, draw, b.data, y_dev, y_dev.argmax(1), encoder.device, progress, a.normaliser,
+    return TrainingJob(recipe, a.data, y, weights, draw, b.data, y_dev, y_dev.argmax(1), encoder.device, progress, a.normaliser,
                (a.content, b.content))
 
 # %% ../../nbs/training/32_fit.ipynb #752770df

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import InputError
-from .encoders import pooled
+from .encoders import mean_pool
 from .loop import LoopRecipe
 from .recipes import Between, UtteranceRecipe, register
 
@@ -76,7 +76,7 @@ class ConvHead(nn.Module):
         for conv, longer in zip(self.convs, (0, 1, 1), strict=True):
             x = conv(x * _real(lengths, x.shape[2]).unsqueeze(1)).relu()
             lengths = lengths + longer  # an even kernel adds a position
-        return self.out(pooled(x.transpose(1, 2), _real(lengths, x.shape[2])))
+        return self.out(mean_pool(x.transpose(1, 2), _real(lengths, x.shape[2])))
 
 # %% ../../nbs/training/32_heads.ipynb #d093937d
 @register("conv", reads="frames", modalities=("text",))
@@ -112,7 +112,7 @@ class LinearHead(nn.Module):
     ) -> Tensor:  # (batch, classes)
         "Logits from the mean of the positions that count."
         if x.dim() == 3:
-            x = pooled(x, x.new_ones(x.shape[:2]) if mask is None else mask)
+            x = mean_pool(x, x.new_ones(x.shape[:2]) if mask is None else mask)
         return self.out(self.dropout(nn.functional.normalize(x) if self.unit else x))
 
 # %% ../../nbs/training/32_heads.ipynb #94710ad5

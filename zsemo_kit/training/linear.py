@@ -24,7 +24,7 @@ from torch import nn
 
 from ..core.errors import InputError
 from .heads import LinearHead
-from .loop import Job, best_of
+from .loop import TrainingJob, best_of
 from .recipes import UtteranceRecipe, register
 
 # %% ../../nbs/training/32_linear.ipynb #bdcf4191
@@ -88,7 +88,7 @@ class ExactRecipe(UtteranceRecipe):
         "scikit-learn's, which takes C."
         raise NotImplementedError
 
-    def solve(self, network: nn.Module, job: Job, checkpoint: Any = None) -> tuple[nn.Module, pd.DataFrame]:
+    def solve(self, network: nn.Module, job: TrainingJob, checkpoint: Any = None) -> tuple[nn.Module, pd.DataFrame]:
         "A model for each strength. A soft label is two rows that share its weight."
         x = job.train.batch(range(len(job.train.lengths)))["x"].numpy()
         unit = self.scale == "unit"

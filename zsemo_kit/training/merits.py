@@ -21,7 +21,7 @@ from .encoders import TextEncoder
 from .fit import Model, fit
 from .heads import FinetuneRecipe, MLPRecipe
 from .recipes import Recipe
-from .stages import Part, Stages, stage_name
+from .stages import StagePart, Stages, stage_name
 from .upstreams import SpeechEncoder
 
 # %% ../../nbs/training/33_merits.ipynb #fbad6e78
@@ -99,17 +99,18 @@ class Merits:
     def _tuned(self, part: str, train: Corpus, dev: Corpus, labels: tuple[str, ...], encoder: TextEncoder) -> Model:
         config = self.how[part]
         train, dev = _with_words(train), _with_words(dev)
-        decides: list[Part] = [config, " ".join(labels), encoder.fingerprint, *_content(train, config), *_content(dev, config)]
+        content = *_content(train, config), *_content(dev, config)
+        name = stage_name(part, config, " ".join(labels), encoder.fingerprint, *content)
 
         def make() -> Model:
             return fit(train, dev, labels, encoder, config, resume=True, progress=self.progress)
 
-        return self._fitted(stage_name(part, *decides), make)
+        return self._fitted(name, make)
 
     def _audio_1(self) -> Model:
         speech, config = self._ears(), self.how["mlp"]
         train, dev = (_heard(c, speech, self.progress) for c in (self.train, self.dev))
-        inputs: list[Part] = [part for c in (train, dev) for part in (speech.means(c), " ".join(c.table.emotion))]
+        inputs: list[StagePart] = [part for c in (train, dev) for part in (speech.means(c), " ".join(c.table.emotion))]
         name = stage_name("mlp", config, " ".join(self.labels), speech.fingerprint, *inputs)
         def make() -> Model:
             return fit(train, dev, self.labels, speech, config, resume=True, progress=self.progress)
@@ -183,7 +184,7 @@ def _said(
     recipe: Recipe,  # of the stage above
     below: TextEncoder | Model | Conversation,  # what a stage stands on
     corpus: Corpus,  # what is read
-) -> Part:  # all that reaches the stage
+) -> StagePart:  # all that reaches the stage
     "What a stage below says of a corpus."
     if isinstance(below, TextEncoder):
         return below.fingerprint
