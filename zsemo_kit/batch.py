@@ -336,8 +336,12 @@ def _imported(source: str, package: str = "") -> frozenset[Path]:
 
 def _imported_by(module: Path) -> frozenset[Path]:
     source = module.read_text(encoding="utf-8")
-    if module == _PACKAGE / "corpora" / "catalogue.py":  # it imports the readers that corpora name, when they are asked for
-        source += "".join(f"\nimport {corpus_facts(name).reader.partition(':')[0]}" for name in corpus_names())
+    asked = []  # imported by name, when they are asked for: readers of corpora, and modules that register recipes
+    if module == _PACKAGE / "corpora" / "catalogue.py":
+        asked = [corpus_facts(name).reader.partition(":")[0] for name in corpus_names()]
+    elif module == _PACKAGE / "training" / "recipes.py":
+        asked = [f"zsemo_kit.training.{p.stem}" for p in module.parent.glob("*.py") if "\n@register(" in p.read_text("utf-8")]
+    source += "".join(f"\nimport {name}" for name in asked)
     return _imported(source, ".".join(module.relative_to(_PACKAGE.parent).parent.parts))
 
 # %% ../nbs/50_batch.ipynb #ea752f25
