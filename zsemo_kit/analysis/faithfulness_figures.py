@@ -168,7 +168,7 @@ def _sure(
     said = f"mean confidence {label_score(found.confidence)}, right {label_score(found.accuracy)}"
     return f"Too {'sure' if gap > 0 else 'modest'} by {label_score(abs(gap))} ({said})"
 
-
+# %% ../../nbs/analysis/47_faithfulness_figures.ipynb #ef40abb2
 def _reliability(
     axes: Axes,  # a square from 0 to 1
     found: Calibration,  # of one model

@@ -80,7 +80,7 @@ def _settle(
             fig.draw_without_rendering()
         fig.set_layout_engine("none")
 
-
+# %% ../../nbs/analysis/43_figures.ipynb #43c19673
 class Drawing(Figure):
     "A matplotlib Figure that shows itself in a notebook with no backend, and says in words what it shows."
 
@@ -412,7 +412,7 @@ def _describe_svg(
     told = svg.replace("</title>\n", f"</title>\n <desc>{html.escape(alt, quote=False)}</desc>\n", 1).replace(*_FONTS)
     return told.replace("<svg ", '<svg role="img" ', 1)
 
-
+# %% ../../nbs/analysis/43_figures.ipynb #8390e230
 def save_figure(
     fig: Figure,  # figure to write
     study: str,  # name of the study

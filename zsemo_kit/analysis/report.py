@@ -120,7 +120,7 @@ def _draw_curves(
             named = own.assign(name=name_rows(own, varying))
             yield f"ablation_{source}", plot_ablation(named, title=title, metric=metric, ceiling=top)
 
-
+# %% ../../nbs/analysis/49_report.ipynb #af8c060f
 def _draw_stages(
     part: Table,  # of one target and space
 ) -> Iterator[tuple[str, Figure]]:  # name, figure
@@ -154,7 +154,7 @@ def _draw_heat_maps(
             figure = plot_heat_map(_name_parts(part), title=title, metric=table.metric)
             yield f"heat_map_{'_'.join(map(str, told.values()))}", figure
 
-
+# %% ../../nbs/analysis/49_report.ipynb #d2a27897
 def _name_parts(
     part: pd.DataFrame,  # rows of one setting, a source and a target once
 ) -> pd.DataFrame:  # the same, sources and targets as a reader knows them

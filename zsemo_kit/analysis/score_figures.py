@@ -101,7 +101,7 @@ def draw_levels(
             handles.append(Line2D([], [], color="#333333", lw=1.2, ls=dash, label=f"{name} {label_score(value)}"))
     return handles
 
-
+# %% ../../nbs/analysis/43_score_figures.ipynb #59235c94
 def _find_constant(
     rows: pd.DataFrame,  # rows of a results table
     column: str,  # a column that may be constant

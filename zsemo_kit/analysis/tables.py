@@ -205,7 +205,7 @@ def _find_closest(
     closest = [r for r, s in zip(fits, shared, strict=True) if s == max(shared)]
     return closest[0] if len(closest) == 1 else None
 
-
+# %% ../../nbs/analysis/45_tables.ipynb #0cd6e200
 def is_baseline(
     row: Mapping[str, Any],  # row of a table
     baseline: str | Mapping[str, Any] | None,  # a source, or column -> value

@@ -103,12 +103,16 @@ def read_meld(
     return Corpus("meld", pd.concat([_read_meld_part(table, s, root, clips) for s, table in parts.items()]), root)
 
 # %% ../../nbs/corpora/02_conversations.ipynb #ee90466e
+def _parse_literal(text: str, otherwise: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return otherwise
+
+
 def _join_speakers(names: str) -> str:
     "Emory's list of speakers, `['Ann', 'Bob']`, as one id."
-    try:
-        people = ast.literal_eval(names)
-    except (SyntaxError, ValueError):
-        return names.strip()
+    people = _parse_literal(names, names.strip())
     return " & ".join(map(str, people)) if isinstance(people, list) else str(people)
 
 
@@ -219,13 +223,6 @@ def _list_daily_lines(path: Path) -> Iterator[_Dialogue]:
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 
 
-def _parse_literal(quoted: str) -> str:
-    try:
-        return str(ast.literal_eval(quoted))
-    except (SyntaxError, ValueError):
-        return quoted[1:-1]
-
-
 def _list_daily_cells(path: Path) -> Iterator[_Dialogue]:
     "Dialogues of a table whose cells are lists as Python or numpy writes them, with commas between or without."
     rows = read_rows(path, []).rename(columns={"dialogue": "dialog", "emotions": "emotion", "acts": "act"})
@@ -234,7 +231,7 @@ def _list_daily_cells(path: Path) -> Iterator[_Dialogue]:
         raise InputError(f"{path.name} is no table of dialogues", expected="columns dialog, emotion (and act)", found=found)
     acts = rows["act"] if "act" in rows else pd.Series("", rows.index)
     for number, (cell, emotions, act) in enumerate(zip(rows["dialog"], rows["emotion"], acts, strict=True), 1):
-        words = [mend_text(_parse_literal(quoted)).strip() for quoted in _QUOTED.findall(cell)]
+        words = [mend_text(str(_parse_literal(quoted, quoted[1:-1]))).strip() for quoted in _QUOTED.findall(cell)]
         yield number, words, re.findall(r"\d+", emotions), re.findall(r"\d+", act)
 
 # %% ../../nbs/corpora/02_conversations.ipynb #b92f765d

@@ -8,7 +8,6 @@ __all__ = ['label_map', 'in_space', 'folding']
 # %% ../../nbs/corpora/01_labels.ipynb #e7cc42f9
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 from ..core.errors import InputError
 from ..core.files import read_data
@@ -17,10 +16,7 @@ from .corpus_name import CorpusName
 from .table import Corpus, space_labels
 
 # %% ../../nbs/corpora/01_labels.ipynb #ba73e2d0
-@cache
-def _common() -> dict[str, Any]:
-    "What `data/labels.yaml` says of every corpus."
-    return read_data("labels")
+_read_once = cache(read_data)  # `data/labels.yaml` says what holds for every corpus
 
 # %% ../../nbs/corpora/01_labels.ipynb #ef0c1bcd
 def label_map(
@@ -29,7 +25,8 @@ def label_map(
     """The mapping table of one corpus.
 
     Raises: `InputError` for a corpus that has none."""
-    codes = _common()["codes"] if corpus == "generic" else corpus_facts(corpus).codes if corpus in corpus_names() else {}
+    own = corpus_facts(corpus).codes if corpus in corpus_names() else {}
+    codes = _read_once("labels")["codes"] if corpus == "generic" else own
     if not codes:
         known = ", ".join(["generic", *(n for n in corpus_names() if corpus_facts(n).codes)])
         raise InputError(f"no label table for corpus {corpus!r}", expected=f"one of {known}")
@@ -59,4 +56,4 @@ def folding(
     name = CorpusName.parse(corpus)
     own = name.card or name.text
     spaces = corpus_facts(own).spaces if own in corpus_names() else {}
-    return {label: label for label in space_labels(space)} | _common()["spaces"].get(space, {}) | spaces.get(space, {})
+    return {label: label for label in space_labels(space)} | _read_once("labels")["spaces"].get(space, {}) | spaces.get(space, {})
