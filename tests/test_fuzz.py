@@ -393,7 +393,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     encoder = TextEncoder.load(cache=folder / "cache", device="cpu")
     made = fit(corpus.where({"dialogue": ["d0", "d1", "d2"]}), corpus.where({"dialogue": ["d3"]}), tuple(texts), encoder,
-               configure(epochs=1), progress=False)
+               configure(), progress=False)
     return made.save(folder / "saved")
 
 
