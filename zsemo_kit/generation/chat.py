@@ -147,8 +147,7 @@ class Chat:
         self.pace = Pace(requests_per_minute, tokens_per_minute)
         self.form = Form()  # of the requests that the server takes, as far as it has said
         self.sent = self.reused = self.failed = 0  # requests answered, found in the store, without a reply
-        self.last_failure = ""  # what the server said to the last request that got no reply
-        self.stopped = ""  # why the last run ended early: "", max_cost, interrupted
+        self.last_failure = self.stopped = ""  # what the server said last in place of a reply; why a run ended early, if it did
 
     @classmethod
     def recorded(
