@@ -39,6 +39,7 @@ GUIDE = (
     "numbers", "claims", "results_text", "results_speech", "results_conversations", "results_speech_llms", "benchmarks",
 )
 PACKAGES = {
+    "core": "What every other part stands on: errors, files, the cache, work on all cores, proxies, models of the hub, widgets",
     "corpora": "Real and written corpora in one table: readers, labels, folds, checks",
     "generation": "From a card to a written corpus: prompts, servers, replies, what is kept of them",
     "synthesis": "From a written line to an utterance: voices, injected emotion, what listening says of it",
