@@ -75,7 +75,7 @@ DROPPED = '''
 import os, sys, warnings
 from pathlib import Path
 import numpy as np
-import zsemo_kit.corpora.table  # while everything can be read
+import zsemo_kit.training.stages  # while everything can be read
 from zsemo_kit.core.cache import FeatureCache, default_cache, file_digest, own_cache, writable
 os.environ.pop("HOME", None)
 if os.getuid() == 0:
