@@ -681,7 +681,8 @@ def _keep_record(rows: "pd.DataFrame", folder: Path) -> str:
 
 def _keep(lines: "pd.DataFrame", made: "Corpus", told: str, folder: Path, as_json: bool) -> None:
     from zsemo_kit.generation.dialogues import count_funnel
-    (folder / _RECORD).unlink(missing_ok=True)  # of a run without a line for the corpus
+    if (folder / _RECORD).is_file():
+        (folder / _RECORD).unlink()  # of a run without a line for the corpus
     made.save(folder)
     lines.to_parquet(folder / _RECORD, index=False)  # every line with its status, dropped ones too
     counts = count_funnel(lines)
@@ -763,8 +764,8 @@ def _keep_silver(made: "Corpus", own: list[str], told: str, folder: Path, as_jso
         hint = _keep_record(table, folder).removeprefix("; ") if answered else ""
         raise InputError("no utterance got a label", found=f"{counts.sum(axis=1).to_dict()}; {told}", hint=hint)
     in_place = made.root.resolve() == folder.resolve()  # labelled where it lies: its audio stays
-    if not in_place:
-        (folder / _RECORD).unlink(missing_ok=True)
+    if not in_place and (folder / _RECORD).is_file():
+        (folder / _RECORD).unlink()
     (made if in_place else replace(made, table=table.assign(audio=""))).save(folder)
     both = any(h and s for h, s in zip(own, silver, strict=True))
     labels = SILVER_TASKS[table["silver_task"].iloc[0]].labels
