@@ -13,7 +13,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="write what the small studies measure to tests/golden.json")
 
 
-LONGEST = ("test_studies.py", "test_site.py", "test_tour.py", "test_guide.py", "test_batch.py", "test_fit.py")
+LONGEST = ("test_studies.py", "test_site.py", "test_tour.py", "test_guide.py", "test_batch.py", "test_classifier.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, load_audio, save_audio
-from zsemo_kit.corpora.cues import CUES
+from zsemo_kit.corpora.recorded_cues import CUES
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.synthesis import acoustics
 from zsemo_kit.synthesis.acoustics import (
-    EGEMAPS, MEASURES, SPOKEN, Thresholds, compute_cached, extract_egemaps, find_nuclei, measure, measure_corpus,
-    measure_cues, to_words, write_sentence, write_sentences,
+    EGEMAPS, MEASURES, SPOKEN, Thresholds, compute_cached, extract_egemaps, find_nuclei, measure, measure_corpus, measure_cues,
+    to_words, write_sentence, write_sentences,
 )
 
 opensmile = pytest.importorskip("opensmile")

@@ -11,14 +11,12 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit.corpora.acted import (
-    read_crema_d, read_emodb, read_esd, read_nemo, read_ravdess, read_savee, read_tess,
-)
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora.acted import read_crema_d, read_emodb, read_esd, read_nemo, read_ravdess, read_savee, read_tess
+from zsemo_kit.corpora.catalogue import corpus_facts, corpus_names, find_reader
 from zsemo_kit.corpora.doctor import examine
 from zsemo_kit.corpora.labels import in_space, label_map
-from zsemo_kit.corpora.catalogue import corpus_facts, corpus_names, find_reader
 from zsemo_kit.corpora.readers import find, read
-from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
 
 NEMO_HEAD = "file_id\temotion\traw_text\tnormalized_text\tspeaker_id\tgender\tage\n"

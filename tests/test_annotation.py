@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio
-from zsemo_kit.corpora.folds import normal_text
+from zsemo_kit.corpora.splits import normal_text
 from zsemo_kit.corpora.table import EMOTIONS, Corpus
 from zsemo_kit.generation.chat import Chat
 from zsemo_kit.generation.prompts import Prompt
-from zsemo_kit.generation.store import Reply, ReplyStore
+from zsemo_kit.generation.reply_store import Reply, ReplyStore
 from zsemo_kit.synthesis.acoustics import MEASURES, measure_corpus, to_words
 from zsemo_kit.synthesis.annotation import (
     ANSWER_PARTS, ANSWER_TYPES, ATTRIBUTES, ATTRIBUTE_UNITS, CONTRADICTORY, EXPLANATION_STATUSES, GENDER_LIMIT, LEVELS,

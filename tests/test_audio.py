@@ -24,8 +24,8 @@ from zsemo_kit.core.files import file_stamp
 from zsemo_kit.core.parallel import in_order
 from zsemo_kit.corpora import audio
 from zsemo_kit.corpora.audio import (
-    OWN_TERMS, RATE, AudioError, audio_digest, audio_path, each_audio, equalised, levelled, load_audio, own_terms,
-    save_audio, stream_audio, trimmed, utterance_audio,
+    OWN_TERMS, RATE, AudioError, audio_digest, audio_path, each_audio, equalised, levelled, load_audio, own_terms, save_audio,
+    stream_audio, trimmed, utterance_audio,
 )
 from zsemo_kit.corpora.table import Corpus
 

@@ -15,23 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsemo_kit.analysis.audit import (
-    Audit,
-    _interval,
-    run_audit,
-    measure_diversity,
-    read_shares,
-    count_shares,
-    compare_lines,
-    find_longest_runs,
-    find_neighbours,
-    compare_ngrams,
-    measure_overlap,
-    measure_distance,
-    compare_to_baseline,
-    count_yield,
+    Audit, _interval, compare_lines, compare_ngrams, compare_to_baseline, count_shares, count_yield, find_longest_runs,
+    find_neighbours, measure_distance, measure_diversity, measure_overlap, read_shares, run_audit,
 )
 from zsemo_kit.core.errors import InputError
-from zsemo_kit.corpora.folds import LeakWarning
+from zsemo_kit.corpora.splits import LeakWarning
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.cards import load_card
 
@@ -222,7 +210,7 @@ def test_bad_input_is_one_clear_line() -> None:
 def conversations(project: Path) -> Corpus:
     "The recorded conversations of the meld card."
     try:
-        from zsemo_kit.generation.dialogues import open_recorded
+        from zsemo_kit.generation.written_corpus import open_recorded
     except ImportError:
         return _plain_conversations(project / "zsemo_kit/data/recorded/meld.jsonl.gz")
     return open_recorded("meld")

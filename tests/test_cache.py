@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsemo_kit.core import cache as module
 from zsemo_kit.core.cache import FeatureCache, file_digest
 from zsemo_kit.core.errors import InputError
-from zsemo_kit.core import cache as module
 
 
 class Worker:
@@ -75,7 +75,7 @@ DROPPED = '''
 import os, sys, warnings
 from pathlib import Path
 import numpy as np
-import zsemo_kit.training.stages  # while everything can be read
+import zsemo_kit.training.checkpoints  # while everything can be read
 from zsemo_kit.core.cache import FeatureCache, default_cache, file_digest, own_cache, writable
 os.environ.pop("HOME", None)
 if os.getuid() == 0:
@@ -120,7 +120,7 @@ def dropped(folder: Path, code: str, **environment: str) -> str:
 @pytest.mark.skipif(not hasattr(os, "setuid"), reason="users of this system have other rights")
 @pytest.mark.parametrize("logged", [False, True], ids=["at rest", "with a write-ahead log"])
 def test_a_cache_that_may_only_be_read_is_read_and_what_is_new_goes_to_ones_own(plain: Path, logged: bool) -> None:
-    from zsemo_kit.training.stages import Stages
+    from zsemo_kit.training.checkpoints import Stages
 
     class Note:
         def save(self, folder: Path) -> Path:
@@ -138,7 +138,7 @@ def test_a_cache_that_may_only_be_read_is_read_and_what_is_new_goes_to_ones_own(
         shared.put({b"0": np.full((1, 1), 7, np.float32)})
         assert (shared.folder / "features.sqlite-wal").exists() == logged
         told = dropped(plain, '''
-from zsemo_kit.training.stages import Stages
+from zsemo_kit.training.checkpoints import Stages
 cache = FeatureCache(default_cache())
 assert numbers(cache, [b"0", b"1"]) == [7, 1] and asked == [1], asked
 assert numbers(FeatureCache(default_cache()), [b"1", b"0"]) == [1, 7] and asked == [1], "what is new is kept too"

@@ -20,7 +20,7 @@ from zsemo_kit.corpora.parts import fold, published_folds
 from zsemo_kit.corpora.readers import available, find, find_likely, read
 from zsemo_kit.generation.cards import list_cards
 from zsemo_kit.generation.classes import list_documented_labels
-from zsemo_kit.generation.sources import names_of, open_corpus
+from zsemo_kit.generation.corpus_by_name import names_of, open_corpus
 
 FACTS = {
     "display": "Whispers", "title": "two people whisper", "family": "acted", "reader": "toy_corpora:read_whispers",
@@ -33,7 +33,7 @@ FACTS = {
 }
 READER = """
 import pandas as pd
-from zsemo_kit.corpora.files import list_files, map_codes
+from zsemo_kit.corpora.source_files import list_files, map_codes
 from zsemo_kit.corpora.table import Corpus
 
 def read_whispers(root):

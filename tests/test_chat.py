@@ -1,4 +1,4 @@
-"""Contracts of generation.store and generation.chat, held against a real server in a process of its own, and real kills."""
+"""Contracts of generation.reply_store and generation.chat, held against a real server in a process of its own, and real kills."""
 
 import contextlib
 import gzip
@@ -22,10 +22,10 @@ import pytest
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.generation.cards import load_card
 from zsemo_kit.generation.chat import Chat, Ledger
-from zsemo_kit.generation.servers import scrub
-from zsemo_kit.generation.dialogues import generate, generate_lines
 from zsemo_kit.generation.prompts import Prompt, build_prompts
-from zsemo_kit.generation.store import RecordedStore, Reply, ReplyStore, request_key
+from zsemo_kit.generation.reply_store import RecordedStore, Reply, ReplyStore, request_key
+from zsemo_kit.generation.servers import scrub
+from zsemo_kit.generation.written_corpus import generate, generate_lines
 
 HERE = Path(__file__).parent
 KEY = "zk-recognisable-0123456789abcdef"
@@ -116,7 +116,7 @@ CHILD = """
 import sys
 from zsemo_kit.generation.chat import Chat
 from zsemo_kit.generation.prompts import Prompt
-from zsemo_kit.generation.store import ReplyStore
+from zsemo_kit.generation.reply_store import ReplyStore
 store, url, n, out, concurrency = sys.argv[1:]
 asked = (Prompt("c", "labels", "-", 0, ({"role": "user", "content": f"request {i}"},)) for i in range(int(n)))
 with ReplyStore(store) as kept, open(out, "a", buffering=1) as seen:
@@ -222,7 +222,7 @@ logging.basicConfig(level=logging.DEBUG)
 from pathlib import Path
 from zsemo_kit.generation.chat import Chat
 from zsemo_kit.generation.prompts import Prompt
-from zsemo_kit.generation.store import ReplyStore
+from zsemo_kit.generation.reply_store import ReplyStore
 url, folder = sys.argv[1:]
 def ask(*texts): return [Prompt("c", "labels", "-", i, ({{"role": "user", "content": t}},)) for i, t in enumerate(texts)]
 with ReplyStore(Path(folder) / "replies.sqlite") as store:

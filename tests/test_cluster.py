@@ -275,7 +275,7 @@ def test_features_made_on_nodes_are_those_of_one_machine(
 ) -> None:
     from zsemo_kit.cluster import connected, encode_on
     from zsemo_kit.core.cache import FeatureCache
-    from zsemo_kit.training.upstreams import SpeechEncoder
+    from zsemo_kit.training.speech_encoder import SpeechEncoder
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     monkeypatch.setenv("ZSEMO_CACHE", str(tmp_path / "cache"))
     rows = [(f"u{i}", f"d{i}", f"Number {i} is said here.", "sad") for i in range(5)]

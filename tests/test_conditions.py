@@ -14,20 +14,8 @@ from scipy.signal import welch
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, levelled
 from zsemo_kit.synthesis.conditions import (
-    CODECS,
-    RECORDING_CONDITIONS,
-    NOISES,
-    Conditions,
-    Drawn,
-    apply_conditions,
-    make_noise,
-    find_conditions,
-    draw_conditions,
-    make_impulse_response,
-    randomise_recording,
-    measure_speech_level,
-    apply_microphone,
-    add_noise,
+    CODECS, NOISES, RECORDING_CONDITIONS, Conditions, Drawn, add_noise, apply_conditions, apply_microphone, draw_conditions,
+    find_conditions, make_impulse_response, make_noise, measure_speech_level, randomise_recording,
 )
 
 NOTHING = Drawn(level=None, noise=None, snr=None, rt60=None, drr=None, low=None, high=None, tilt=None, codec=None,

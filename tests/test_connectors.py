@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.training.connectors import SHAPES, Connector, QFormer, QPMapper, Shape, hide_parts, open_connector
-from zsemo_kit.training.phases import Aligner
-from zsemo_kit.training.sequences import SpeechLLMConfig
+from zsemo_kit.training.curriculum import Aligner
+from zsemo_kit.training.speech_prompts import SpeechLLMConfig
 from zsemo_kit.training.speechllm import add_lora, trained_numbers
 
 SMALL = Shape("qformer", 16, 4, 2, 24, 12, queries=3)

@@ -17,15 +17,16 @@ from torch import nn
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from zsemo_kit.core.errors import InputError
-from zsemo_kit.corpora.cues import CUES
+from zsemo_kit.corpora.recorded_cues import CUES
 from zsemo_kit.corpora.table import Corpus, concat
-from zsemo_kit.training import conversation as module, loop
+from zsemo_kit.training import conversation as module
+from zsemo_kit.training import loop
+from zsemo_kit.training.classifier import Model, fit, predictions
 from zsemo_kit.training.conversation import Conversation, dialogues_of, fit_conversation
-from zsemo_kit.training.encoders import TextEncoder
-from zsemo_kit.training.fit import Model, fit, predictions
 from zsemo_kit.training.heads import MLPHead
 from zsemo_kit.training.recipes import Recipe, configure
-from zsemo_kit.training.upstreams import SpeechEncoder
+from zsemo_kit.training.speech_encoder import SpeechEncoder
+from zsemo_kit.training.text_encoder import TextEncoder
 
 pytest.importorskip("parselmouth")
 

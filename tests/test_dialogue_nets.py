@@ -12,8 +12,8 @@ from transformers import BertConfig, BertModel
 
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.training.dialogue_nets import AttentionBlock, ContextNet, FusionNet, JointNet
-from zsemo_kit.training.encoders import mean_pool
 from zsemo_kit.training.heads import MLPHead
+from zsemo_kit.training.text_encoder import mean_pool
 
 WIDTH, LEVELS, CLASSES, HIDDEN, HEADS, WORDS = 5, 3, 4, 8, 2, 20
 CLOSE = 2e-5

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import soundfile
 
-from zsemo_kit.corpora import opening
+from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora import sound_files
 from zsemo_kit.corpora.catalogue import Count, corpus_facts, corpus_names
 from zsemo_kit.corpora.doctor import _check_audio, _compare_counts, _facts_of, examine
 from zsemo_kit.corpora.readers import read
-from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
 
 FILES = ("train_sent_emo.csv", "dev_sent_emo.csv", "test_sent_emo.csv")
@@ -227,7 +227,7 @@ def test_odd_sound_is_read_and_told(tmp_path: Path) -> None:
 
 
 def test_videos_are_counted_by_their_endings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "find_decoder", lambda: "")
+    monkeypatch.setattr(sound_files, "find_decoder", lambda: "")
     for name in ("a.mp4", "b.MP4", "c.m4a"):
         (tmp_path / name).write_bytes(b"\0\0\0\x20ftypisom" + b"\xf0\x9f" * 40)
     seen = audio_checks(tmp_path, ["a.mp4", "b.MP4", "c.m4a"], "meld")

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from zsemo_kit import cli
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio, utterance_audio
-from zsemo_kit.corpora.stretches import stretches
+from zsemo_kit.corpora.segments import stretches
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.synthesis.annotation import Annotator
 from zsemo_kit.training.explain import NOBODY, Explained, as_table, explain, open_annotator, read_scp, within
@@ -533,9 +533,9 @@ def test_a_writer_that_is_not_there_is_one_line(run: Run, voices: Path) -> None:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "A speech LLM with fresh weights: it answers in form, and knows nothing."
-    from zsemo_kit.training.sequences import SpeechLLMConfig
+    from zsemo_kit.training.speech_encoder import SpeechEncoder
+    from zsemo_kit.training.speech_prompts import SpeechLLMConfig
     from zsemo_kit.training.speechllm import SpeechLLM, tiny_llm
-    from zsemo_kit.training.upstreams import SpeechEncoder
 
     folder = tmp_path_factory.mktemp("speech_llm")
     for i, hertz in enumerate((110, 150, 220)):

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zsemo_kit.analysis.compare import compare_pair
 from zsemo_kit.analysis.explorer import ResultsExplorer, compare_runs, format_confusion, name_runs, read_runs
 from zsemo_kit.analysis.runs import write_run
 from zsemo_kit.analysis.scores import confusion, scores
+from zsemo_kit.analysis.significance import compare_pair
 from zsemo_kit.core.errors import InputError
 
 LABELS = ["neutral", "happy", "sad", "angry"]

@@ -19,7 +19,7 @@ from zsemo_kit.corpora.export import export_s3prl
 from zsemo_kit.corpora.readers import read
 from zsemo_kit.corpora.table import Corpus
 
-pytestmark = pytest.mark.filterwarnings("ignore::zsemo_kit.corpora.folds.LeakWarning")  # few speakers
+pytestmark = pytest.mark.filterwarnings("ignore::zsemo_kit.corpora.splits.LeakWarning")  # few speakers
 FOUR = ("neutral", "happy", "sad", "angry")
 
 

@@ -12,23 +12,15 @@ from matplotlib.figure import Figure
 from sklearn.metrics import log_loss, recall_score
 
 from zsemo_kit.analysis.faithfulness import (
-    HELD,
-    PUBLISHED,
-    score_attributes,
-    compare_beliefs,
-    measure_calibration,
-    read_claims,
-    compare_edits,
-    measure_parse_rate,
-    compare_inputs,
-    find_shifts,
+    HELD, PUBLISHED, compare_beliefs, compare_edits, compare_inputs, find_shifts, measure_calibration, measure_parse_rate,
+    read_claims, score_attributes,
 )
 from zsemo_kit.analysis.faithfulness_figures import plot_attributes, plot_counterfactuals, plot_reliability, plot_reliance
 from zsemo_kit.analysis.scores import uar
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.synthesis.annotation import LEVELS, write_answer
 from zsemo_kit.synthesis.counterfactual import EDITS
-from zsemo_kit.synthesis.listen import wer
+from zsemo_kit.synthesis.transcription import wer
 
 EMOTIONS = ["happy", "sad", "angry"]
 SENTENCES = ["kids are talking by the door", "dogs are sitting by the door"]

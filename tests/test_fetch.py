@@ -19,12 +19,12 @@ import pytest
 from make_media import make_media, needs_a_decoder
 
 from zsemo_kit.cli import main
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora import fetch as module
 from zsemo_kit.corpora.audio import load_audio
 from zsemo_kit.corpora.catalogue import Download, corpus_facts, corpus_names
 from zsemo_kit.corpora.fetch import cut_audio, download, fetch, fetchable, unpack
 from zsemo_kit.corpora.readers import find, read
-from zsemo_kit.core.errors import InputError
 
 DATA = bytes(range(256)) * 2000  # 512,000 bytes
 RIGHT = hashlib.sha256(DATA).hexdigest()

@@ -16,14 +16,7 @@ from matplotlib.figure import Figure
 
 from zsemo_kit.analysis import figures
 from zsemo_kit.analysis.figures import (
-    EMOTION_COLOURS,
-    Drawing,
-    choose_ink,
-    plot_confusion,
-    plot_disagreement,
-    plot_label_shares,
-    plot_training,
-    save_figure,
+    EMOTION_COLOURS, Drawing, choose_ink, plot_confusion, plot_disagreement, plot_label_shares, plot_training, save_figure,
 )
 from zsemo_kit.analysis.score_figures import plot_ablation, plot_forest, plot_heat_map, plot_learning_curve, plot_stages
 from zsemo_kit.analysis.speech_figures import plot_confounds, plot_durations, plot_prosody_shift, plot_wer

@@ -17,12 +17,12 @@ from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import save_audio
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.training import loop
-from zsemo_kit.training.encoders import Frames
-from zsemo_kit.training.fit import Model, fit, predictions
+from zsemo_kit.training.classifier import Model, fit, predictions
 from zsemo_kit.training.heads import WeightedSumHead
 from zsemo_kit.training.normalise import Normaliser, groups_of
 from zsemo_kit.training.recipes import NORMALISATIONS, Recipe, configure, recipe_names
-from zsemo_kit.training.upstreams import SpeechEncoder
+from zsemo_kit.training.speech_encoder import SpeechEncoder
+from zsemo_kit.training.text_encoder import Frames
 
 LABELS = ["neutral", "happy", "sad", "angry"]
 SPEECH = ("logistic", "svm", "linear", "weighted_sum", "attentive", "mlp")

@@ -23,19 +23,19 @@ from hypothesis import strategies as st
 from zsemo_kit.analysis.runs import gather
 from zsemo_kit.batch import expand, load_study
 from zsemo_kit.cli import main
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import load_audio, save_audio
 from zsemo_kit.corpora.catalogue import corpus_names
-from zsemo_kit.corpora.own import read_path
+from zsemo_kit.corpora.own_data import read_path
 from zsemo_kit.corpora.readers import read
-from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.cards import load_card
-from zsemo_kit.generation.lines import read_label, parse
+from zsemo_kit.generation.reply_lines import parse, read_label
+from zsemo_kit.generation.reply_store import RecordedStore, Reply, ReplyStore
 from zsemo_kit.generation.silver import read_silver
-from zsemo_kit.generation.store import RecordedStore, Reply, ReplyStore
 from zsemo_kit.synthesis.annotation import Annotator
 from zsemo_kit.synthesis.injection import load_profile
-from zsemo_kit.synthesis.spoken import make_speakable
+from zsemo_kit.synthesis.speakable import make_speakable
 from zsemo_kit.training.explain import read_scp
 
 _SHARED: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True, "database": None}
@@ -347,7 +347,7 @@ json_text = st.one_of(json_values.map(json.dumps), st.text(max_size=40), st.samp
 @EXAMPLES
 @given(text=json_text)
 def test_json_of_corpora_annotators_models_and_runs(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
-    from zsemo_kit.training.fit import Model
+    from zsemo_kit.training.classifier import Model
     from zsemo_kit.training.speechllm import SpeechLLM
     root = tmp_path_factory.mktemp("j")
     data = text.encode("utf-8", errors="surrogatepass")
@@ -383,9 +383,9 @@ def test_silver_tables(tmp_path_factory: pytest.TempPathFactory, data: bytes) ->
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text model, trained for a moment."""
+    from zsemo_kit.training.classifier import fit
     from zsemo_kit.training.recipes import configure
-    from zsemo_kit.training.encoders import TextEncoder
-    from zsemo_kit.training.fit import fit
+    from zsemo_kit.training.text_encoder import TextEncoder
     texts = {"happy": "What a lovely day", "sad": "It is all so grey", "neutral": "The bus is here", "angry": "Leave that alone"}
     rows = pd.DataFrame([{"utterance": f"{e}{i}", "dialogue": f"d{i}", "text": f"{t} {i}.", "emotion": e}
                          for i in range(4) for e, t in texts.items()])
@@ -424,7 +424,7 @@ def damaged(model: Path, place: Path) -> list[Path]:
 
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_models_are_refused_and_run_nothing(model: Path, tmp_path: Path) -> None:
-    from zsemo_kit.training.fit import Model
+    from zsemo_kit.training.classifier import Model
     for folder in damaged(model, tmp_path):
         survives(lambda folder=folder: Model.load(folder, device="cpu", cache=tmp_path / "cache"))
         assert not (tmp_path / CANARY).exists()
@@ -432,8 +432,8 @@ def test_damaged_models_are_refused_and_run_nothing(model: Path, tmp_path: Path)
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_encoder_of_pickles_runs_nothing(tmp_path: Path) -> None:
-    from zsemo_kit.training.encoders import TextEncoder
-    from zsemo_kit.training.upstreams import SpeechEncoder
+    from zsemo_kit.training.speech_encoder import SpeechEncoder
+    from zsemo_kit.training.text_encoder import TextEncoder
     for name in ("pytorch_model.bin", "model.safetensors", "model.pt"):
         folder = tmp_path / name.replace(".", "_")
         folder.mkdir()

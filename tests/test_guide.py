@@ -87,7 +87,7 @@ SCORE = re.compile(r"(?<![\d.])0?\.\d{3}(?!\d)")  # .531 or 0.531, as results ar
 def test_no_result_is_typed(path: Path) -> None:
     """A score comes out of a cell that reads a published file; what papers report stands in per cent."""
     typed = [line for c in read(path).cells for line in c.source.splitlines() if SCORE.search(line)]
-    assert not typed, "take it from figures/<study>.json, by a cell (zsemo_kit.analysis.published)"
+    assert not typed, "take it from figures/<study>.json, by a cell (zsemo_kit.analysis.published_results)"
 
 
 def test_a_typed_result_would_be_noticed() -> None:

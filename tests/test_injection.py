@@ -19,15 +19,8 @@ from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.cards import list_cards, load_card
 from zsemo_kit.synthesis.acoustics import to_praat, track_pitch
 from zsemo_kit.synthesis.injection import fit_profile, inject, load_profile, open_profile
-from zsemo_kit.synthesis.resynthesis import (
-    BOUNDS,
-    Manner,
-    Speaker,
-    effort_level,
-    measure_octaves,
-    resynthesise,
-)
-from zsemo_kit.synthesis.sources import refuse_target
+from zsemo_kit.synthesis.resynthesis import BOUNDS, Manner, Speaker, effort_level, measure_octaves, resynthesise
+from zsemo_kit.synthesis.speech_by_name import refuse_target
 
 DOCUMENTED = load_profile()
 

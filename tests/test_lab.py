@@ -35,7 +35,7 @@ import pandas as pd
 
 from zsemo_kit.analysis.runs import write_run
 from zsemo_kit.analysis.scores import scores
-from zsemo_kit.generation.sources import open_corpus
+from zsemo_kit.generation.corpus_by_name import open_corpus
 
 test = open_corpus(target, "four", strategy="conversations", second_reading="agreed")
 drawn = np.random.default_rng(seed).random(len(test)) < skill

@@ -22,12 +22,12 @@ from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.training import merits as module
-from zsemo_kit.training.encoders import TextEncoder
-from zsemo_kit.training.fit import Model
+from zsemo_kit.training.checkpoints import Stages, stage_name
+from zsemo_kit.training.classifier import Model
 from zsemo_kit.training.merits import STAGES, Merits, below_of, defaults
 from zsemo_kit.training.recipes import configure
-from zsemo_kit.training.stages import Stages, stage_name
-from zsemo_kit.training.upstreams import SpeechEncoder
+from zsemo_kit.training.speech_encoder import SpeechEncoder
+from zsemo_kit.training.text_encoder import TextEncoder
 
 CUES = {"neutral": "table", "happy": "great", "sad": "gone", "angry": "hate"}
 LABELS = tuple(CUES)
@@ -331,7 +331,7 @@ def test_mosi_has_two_classes(place: Path, tiny: Path, monkeypatch: pytest.Monke
 def test_what_was_written_is_spoken_for_a_stage_that_hears(place: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("parselmouth")
-    from zsemo_kit.generation.sources import open_corpus
+    from zsemo_kit.generation.corpus_by_name import open_corpus
     few = {}
     for card, part in (("meld_synthetic", "source"), ("msp_podcast_synthetic", "target")):
         corpus = open_corpus(card, "four", strategy="conversations", second_reading="none")

@@ -187,6 +187,11 @@ def test_examples_are_short_and_assert_apart(path: Path) -> None:
 ORDER = ["core", "corpora", "generation", "synthesis", "training", "analysis"]
 
 
+def test_a_number_stands_once_in_its_folder() -> None:
+    numbers = [(path.parent.name, path.name[:2]) for path in MODULES]
+    assert len(numbers) == len(set(numbers))
+
+
 def test_data_flows_one_way() -> None:
     "Folders in their order, notebooks by their numbers: nothing imports what comes later, and nothing imports in a circle."
     order = [*(f"{package}." for package in ORDER), ""]  # what lies in no folder comes last

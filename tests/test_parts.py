@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.catalogue import corpus_facts
-from zsemo_kit.corpora.folds import LeakWarning
 from zsemo_kit.corpora.labels import in_space
 from zsemo_kit.corpora.parts import Parts, fold, parts, published_folds, speaker_parts
 from zsemo_kit.corpora.readers import read
-from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora.splits import LeakWarning
 from zsemo_kit.corpora.table import Corpus
-from zsemo_kit.generation.classes import choose_labels, list_documented_labels, find_labels_named, keep_labels
-from zsemo_kit.generation.sources import open_corpus, strategies_of
+from zsemo_kit.generation.classes import choose_labels, find_labels_named, keep_labels, list_documented_labels
+from zsemo_kit.generation.corpus_by_name import open_corpus, strategies_of
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "nbs" / "experiments"
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit.corpora.files import mend_text, read_rows
-from zsemo_kit.corpora.own import read_audformat, read_audiofolder, read_path, read_table
-from zsemo_kit.corpora.labels import in_space
-from zsemo_kit.corpora.catalogue import corpus_names
-from zsemo_kit.corpora.readers import available, corpora_root, describe_root, find, find_likely, read
 from zsemo_kit.core.errors import InputError
+from zsemo_kit.corpora.catalogue import corpus_names
+from zsemo_kit.corpora.labels import in_space
+from zsemo_kit.corpora.own_data import read_audformat, read_audiofolder, read_path, read_table
+from zsemo_kit.corpora.readers import available, corpora_root, describe_root, find, find_likely, read
+from zsemo_kit.corpora.source_files import mend_text, read_rows
 from zsemo_kit.corpora.table import Corpus
 
 MELD_HEAD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"

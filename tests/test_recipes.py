@@ -20,14 +20,14 @@ from transformers import BertConfig, BertModel, BertTokenizer, HubertConfig, Hub
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.training import loop, recipes
-from zsemo_kit.training.conversation import Conversation, ContextRecipe, fit_conversation
-from zsemo_kit.training.encoders import TextEncoder
-from zsemo_kit.training.fit import Model, fit
+from zsemo_kit.training.checkpoints import Checkpoint
+from zsemo_kit.training.classifier import Model, fit
+from zsemo_kit.training.conversation import ContextRecipe, Conversation, fit_conversation
 from zsemo_kit.training.heads import HeadRecipe
-from zsemo_kit.training.loop import Data, TrainingJob, LoopRecipe, optimise
+from zsemo_kit.training.loop import Data, LoopRecipe, TrainingJob, optimise
 from zsemo_kit.training.recipes import configure, find_recipe, recipe_names, register, settings_of
-from zsemo_kit.training.stages import Checkpoint
-from zsemo_kit.training.upstreams import SpeechEncoder
+from zsemo_kit.training.speech_encoder import SpeechEncoder
+from zsemo_kit.training.text_encoder import TextEncoder
 
 pytest.importorskip("opensmile")
 pytestmark = pytest.mark.filterwarnings("ignore:the model .* guesses one class only")

@@ -47,8 +47,10 @@ def test_numbers_of_any_library_become_plain(value: Any, wanted: str) -> None:
 BY_OTHER_MEANS = {  # modules that call json.dumps for something else than a record of numbers
     "core/files.py",  # the writer itself
     "core/hub.py",  # names of files
-    "generation/answers.py", "generation/fields.py", "generation/servers.py",  # what is sent to a server, or told of its answer
-    "generation/store.py", "training/stages.py", "training/phases.py",  # keys of what is kept, never read back as JSON
+    # what is sent to a server, or told of its answer
+    "generation/answers.py", "generation/request_fields.py", "generation/servers.py",
+    # keys of what is kept, never read back as JSON
+    "generation/reply_store.py", "training/checkpoints.py", "training/curriculum.py",
     "batch.py", "analysis/publish.py",  # keys; parameters, which were refused if JSON cannot hold them
     "synthesis/coqui.py",  # another program's settings, as they were
     "cli.py",  # counts and names

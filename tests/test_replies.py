@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zsemo_kit.generation.cards import load_card
-from zsemo_kit.generation.forms import split_thoughts, without_thoughts
-from zsemo_kit.generation.lines import STATUSES, Line, _is_refusal, read_label, parse
 from zsemo_kit.generation.prompts import STRATEGIES
-from zsemo_kit.generation.store import RecordedStore, Reply, classify_finish
+from zsemo_kit.generation.reply_forms import split_thoughts, without_thoughts
+from zsemo_kit.generation.reply_lines import STATUSES, Line, _is_refusal, parse, read_label
+from zsemo_kit.generation.reply_store import RecordedStore, Reply, classify_finish
 
 MELD, RAVDESS, EMODB = load_card("meld"), load_card("ravdess"), load_card("emodb")
 

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zsemo_kit.analysis.compare import NOISE
 from zsemo_kit.analysis.publish import find_finished, publish
 from zsemo_kit.analysis.report import Report, draw_figures, make_report
 from zsemo_kit.analysis.runs import FACTS, gather, sort_rows, write_run
 from zsemo_kit.analysis.scores import average_seeds, scores
+from zsemo_kit.analysis.significance import NOISE
 from zsemo_kit.analysis.tables import compare_rows, find_counterpart, format_markdown, make_table
 from zsemo_kit.batch import Study
 from zsemo_kit.cli import _report

@@ -12,22 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsemo_kit.analysis.scores import (
-    METRICS,
-    OUTSIDE,
-    bootstrap,
-    number_clusters,
-    confusion,
-    count_confusions,
-    score_counts,
-    find_interval,
-    macro_f1,
-    average_seeds,
-    recalls,
-    scores,
-    uar,
-    wa,
-    weighted_f1,
-    draw_weights,
+    METRICS, OUTSIDE, average_seeds, bootstrap, confusion, count_confusions, draw_weights, find_interval, macro_f1,
+    number_clusters, recalls, score_counts, scores, uar, wa, weighted_f1,
 )
 from zsemo_kit.core.errors import InputError
 

@@ -22,11 +22,11 @@ from zsemo_kit.core.errors import InputError
 from zsemo_kit.generation.answers import read_answer
 from zsemo_kit.generation.cards import Card, load_card
 from zsemo_kit.generation.chat import Chat
-from zsemo_kit.generation.dialogues import generate, generate_lines
-from zsemo_kit.generation.fields import Form
 from zsemo_kit.generation.prompts import Prompt
-from zsemo_kit.generation.servers import NoReplyError, find_fatal, is_filtered, is_loading, find_sentence
-from zsemo_kit.generation.store import ReplyStore
+from zsemo_kit.generation.reply_store import ReplyStore
+from zsemo_kit.generation.request_fields import Form
+from zsemo_kit.generation.servers import NoReplyError, find_fatal, find_sentence, is_filtered, is_loading
+from zsemo_kit.generation.written_corpus import generate, generate_lines
 
 GOOD = "A: I got the job! [joy]\nB: You did not. [surprise]"
 KEY = "zk-recognisable-0123456789abcdef"

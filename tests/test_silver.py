@@ -20,13 +20,13 @@ from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.labels import in_space
 from zsemo_kit.corpora.readers import read
 from zsemo_kit.corpora.table import SPACES, Corpus
-from zsemo_kit.corpora.turns import plain
+from zsemo_kit.corpora.text import plain
 from zsemo_kit.generation.prompts import Prompt
+from zsemo_kit.generation.reply_store import Reply
 from zsemo_kit.generation.silver import (
-    SILVER_PARTS, SILVER_STATUSES, SILVER_TASKS, human_labels, label_silver, measure_agreement, open_silver,
-    read_silver, silver_corpus, silver_prompt,
+    SILVER_PARTS, SILVER_STATUSES, SILVER_TASKS, human_labels, label_silver, measure_agreement, open_silver, read_silver,
+    silver_corpus, silver_prompt,
 )
-from zsemo_kit.generation.store import Reply
 
 
 class Parrot:

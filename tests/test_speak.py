@@ -16,10 +16,10 @@ from zsemo_kit.cli import main
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, load_audio
 from zsemo_kit.corpora.table import Corpus
-from zsemo_kit.generation.sources import open_corpus
-from zsemo_kit.synthesis.voices import Engine, EngineError, Voice, open_engine
-from zsemo_kit.synthesis.sources import Speech, open_speech
+from zsemo_kit.generation.corpus_by_name import open_corpus
 from zsemo_kit.synthesis.speak import resolve_languages, speak
+from zsemo_kit.synthesis.speech_by_name import Speech, open_speech
+from zsemo_kit.synthesis.voices import Engine, EngineError, Voice, open_engine
 
 
 class Hum(Engine):

@@ -10,16 +10,8 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from zsemo_kit.analysis import speech_audit
 from zsemo_kit.analysis.speech_audit import (
-    NUISANCES,
-    MEASURE_UNITS,
-    probe_confounds,
-    hedges_g,
-    measure_intelligibility,
-    join_measures,
-    measure_prosody_shift,
-    rearrange,
-    compare_shifts,
-    summarise_speech,
+    MEASURE_UNITS, NUISANCES, compare_shifts, hedges_g, join_measures, measure_intelligibility, measure_prosody_shift,
+    probe_confounds, rearrange, summarise_speech,
 )
 from zsemo_kit.analysis.speech_figures import plot_confounds, plot_durations, plot_prosody_shift, plot_wer
 from zsemo_kit.core.errors import InputError

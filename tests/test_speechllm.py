@@ -25,17 +25,18 @@ from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.synthesis.annotation import Annotator, extract_claims
-from zsemo_kit.training import phases as module, speechllm as speechllm_module
+from zsemo_kit.training import curriculum as module
+from zsemo_kit.training import speechllm as speechllm_module
+from zsemo_kit.training.checkpoints import Stages
 from zsemo_kit.training.connectors import open_connector
-from zsemo_kit.training.encoders import quiet
-from zsemo_kit.training.phases import Lessons, Phase, curriculum, fit_speechllm, train_phase
+from zsemo_kit.training.curriculum import Lessons, Phase, curriculum, fit_speechllm, train_phase
 from zsemo_kit.training.recipes import configure
-from zsemo_kit.training.sequences import Exchange, Sequencer, SpeechLLMConfig, collate_exchanges, prompt_text
+from zsemo_kit.training.speech_encoder import SpeechEncoder
+from zsemo_kit.training.speech_prompts import Exchange, Sequencer, SpeechLLMConfig, collate_exchanges, prompt_text
 from zsemo_kit.training.speechllm import (
     LLM, SpeechLLM, SpeechNet, add_lora, continue_answers, label_likelihoods, load_llm, tiny_llm, trained_numbers,
 )
-from zsemo_kit.training.stages import Stages
-from zsemo_kit.training.upstreams import SpeechEncoder
+from zsemo_kit.training.text_encoder import quiet
 
 pytest.importorskip("s3prl")
 

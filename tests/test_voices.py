@@ -20,12 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsemo_kit.core.errors import InputError
-from zsemo_kit.generation.dialogues import open_recorded
-from zsemo_kit.synthesis.voices import ENGINES, EngineError, Voice, cast, estimate_pitch, guess_gender, open_engine
+from zsemo_kit.generation.written_corpus import open_recorded
 from zsemo_kit.synthesis.espeak import Espeak, _data, _languages, phonemize
 from zsemo_kit.synthesis.languages import language_tag
+from zsemo_kit.synthesis.speakable import make_speakable, why_unspeakable
 from zsemo_kit.synthesis.speech_server import OPENAI_VOICES, SpeechServer
-from zsemo_kit.synthesis.spoken import make_speakable, why_unspeakable
+from zsemo_kit.synthesis.voices import ENGINES, EngineError, Voice, cast, estimate_pitch, guess_gender, open_engine
 
 # ---------------------------------------------------------------- spoken text
 

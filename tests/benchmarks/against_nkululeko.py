@@ -37,7 +37,7 @@ def listed(folder: Path, part: str, rows: list[tuple[Path, str, str]]) -> None:
 
 def spoken(folder: Path, takes: int) -> str:
     """Sentences of a card, spoken by espeak with injected emotion; the last take, by voices of its own, is the test part."""
-    from zsemo_kit.generation.sources import open_corpus
+    from zsemo_kit.generation.corpus_by_name import open_corpus
     from zsemo_kit.synthesis.speak import speak
     from zsemo_kit.synthesis.voices import open_engine
 

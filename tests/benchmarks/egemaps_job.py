@@ -48,11 +48,12 @@ n_jobs = {cores}
 
 def zsemo(folder: Path) -> dict[str, Any]:
     import pandas as pd
+
     from zsemo_kit.analysis.scores import scores
     from zsemo_kit.corpora.table import SPACES, Corpus
+    from zsemo_kit.training.classifier import fit, predictions
     from zsemo_kit.training.recipes import configure
-    from zsemo_kit.training.fit import fit, predictions
-    from zsemo_kit.training.upstreams import SpeechEncoder
+    from zsemo_kit.training.speech_encoder import SpeechEncoder
 
     seconds = {"import": time.perf_counter() - CLOCK}
     begin = time.perf_counter()

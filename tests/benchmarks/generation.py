@@ -12,7 +12,7 @@ from measure import Options, Row, in_turn, timed
 
 from zsemo_kit.generation.chat import Chat
 from zsemo_kit.generation.prompts import Prompt
-from zsemo_kit.generation.store import ReplyStore
+from zsemo_kit.generation.reply_store import ReplyStore
 
 SERVER = Path(__file__).parents[1] / "fake_llm.py"
 TOGETHER = 64

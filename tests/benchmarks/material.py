@@ -8,7 +8,7 @@ import pandas as pd
 
 from zsemo_kit.corpora.audio import save_audio
 from zsemo_kit.corpora.table import SPACES, Corpus
-from zsemo_kit.generation.sources import open_corpus
+from zsemo_kit.generation.corpus_by_name import open_corpus
 
 LABELS = SPACES["four"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 
 def reading(n: int, folder: Path, url: str) -> None:
-    from zsemo_kit.corpora.own import read_table
     from zsemo_kit.corpora.labels import in_space
+    from zsemo_kit.corpora.own_data import read_table
 
     assert len(in_space(read_table(folder / f"{n}.csv"), "four")) == n
 
@@ -15,7 +15,7 @@ def features(n: int, folder: Path, url: str) -> None:
     from material import segments
 
     from zsemo_kit.corpora.table import Corpus
-    from zsemo_kit.training.upstreams import SpeechEncoder
+    from zsemo_kit.training.speech_encoder import SpeechEncoder
 
     corpus = segments(Corpus.load(folder / "few"), n)
     SpeechEncoder.load("egemaps", cache=folder / f"cache_{n}", own_terms="none").means(corpus)

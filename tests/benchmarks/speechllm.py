@@ -49,13 +49,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, Wav2Vec2FeatureExtractor
 from zsemo_kit.corpora.audio import save_audio, utterance_audio
 from zsemo_kit.corpora.table import SPACES, Corpus
 from zsemo_kit.training.connectors import SHAPES, Connector, QFormer, QPMapper, Shape
-from zsemo_kit.training.encoders import Frames, quiet
+from zsemo_kit.training.curriculum import Lessons, _Teaching, _freed, _settle
 from zsemo_kit.training.loop import Data, optimise
-from zsemo_kit.training.phases import Lessons, _freed, _settle, _Teaching
 from zsemo_kit.training.recipes import Recipe, configure
-from zsemo_kit.training.sequences import Exchange, SpeechLLMConfig, collate_exchanges
+from zsemo_kit.training.speech_encoder import SpeechEncoder, _reduced, _through
+from zsemo_kit.training.speech_prompts import Exchange, SpeechLLMConfig, collate_exchanges
 from zsemo_kit.training.speechllm import SpeechLLM, SpeechNet, add_lora, collate_sounds, tiny_llm, trained_numbers
-from zsemo_kit.training.upstreams import SpeechEncoder, _reduced, _through
+from zsemo_kit.training.text_encoder import Frames, quiet
 
 LABELS = SPACES["four"]
 ORDER = ("encoder", "frames and tokens", "connector", "language model", "optimiser", "dev")

@@ -18,13 +18,13 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 from zsemo_kit.corpora.labels import in_space
 from zsemo_kit.corpora.table import SPACES, Corpus
-from zsemo_kit.corpora.turns import texts_of
-from zsemo_kit.generation.dialogues import open_recorded
-from zsemo_kit.training import fit as training
-from zsemo_kit.training.encoders import TextEncoder, model_folder
+from zsemo_kit.corpora.text import texts_of
+from zsemo_kit.generation.written_corpus import open_recorded
+from zsemo_kit.training import classifier as training
 from zsemo_kit.training.heads import ConvHead
 from zsemo_kit.training.loop import Data, TrainingJob, optimise, probabilities
 from zsemo_kit.training.recipes import configure
+from zsemo_kit.training.text_encoder import TextEncoder, model_folder
 
 
 def bert_base(folder: Path) -> str:

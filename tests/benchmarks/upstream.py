@@ -24,10 +24,10 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 from zsemo_kit.core.cache import FeatureCache
 from zsemo_kit.corpora.audio import utterance_audio
 from zsemo_kit.corpora.table import Corpus
-from zsemo_kit.training.encoders import quiet
-from zsemo_kit.training.fit import fit
+from zsemo_kit.training.classifier import fit
 from zsemo_kit.training.recipes import configure
-from zsemo_kit.training.upstreams import SpeechEncoder, upstream_names
+from zsemo_kit.training.speech_encoder import SpeechEncoder, upstream_names
+from zsemo_kit.training.text_encoder import quiet
 
 STEPS, CORPUS = 15_000, 5531  # the published training, on IEMOCAP's four classes
 

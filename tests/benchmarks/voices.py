@@ -6,9 +6,9 @@ import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from zsemo_kit.generation.dialogues import open_recorded
+from zsemo_kit.generation.written_corpus import open_recorded
+from zsemo_kit.synthesis.speakable import make_speakable
 from zsemo_kit.synthesis.voices import cast, open_engine
-from zsemo_kit.synthesis.spoken import make_speakable
 
 CARDS = {"meld": "en", "emodb": "de", "nemo": "pl"}
 
