@@ -1,4 +1,4 @@
-"""Contracts of generation.reply_lines and generation.written_corpus: real dirt, published counts, and that no input breaks the parser."""
+"""Contracts of generation.reply_lines and generation.written_corpus: real dirt, published counts, no input breaks the parser."""
 
 import ast
 import gzip
