@@ -15,7 +15,8 @@ import nbformat
 import pandas as pd
 import pytest
 
-from zsemo_kit.batch import load_study, run_study
+from zsemo_kit.batch import run_study
+from zsemo_kit.studies import load_study
 from zsemo_kit.cli import main
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus

@@ -349,7 +349,7 @@ def test_decoding_is_right_told_or_refused(text: str, encoding: str) -> None:
 
 
 def test_paths_of_a_study_are_relative_to_where_the_command_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zsemo_kit.batch import expand, load_study
+    from zsemo_kit.studies import expand, load_study
     from zsemo_kit.cli import overridden
     root = tmp_path / "project"
     for name in ("sub/mine.csv", "sub/theirs.csv", "home.csv"):

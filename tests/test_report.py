@@ -17,7 +17,7 @@ from zsemo_kit.analysis.runs import FACTS, gather, sort_rows, write_run
 from zsemo_kit.analysis.scores import average_seeds, scores
 from zsemo_kit.analysis.significance import NOISE
 from zsemo_kit.analysis.tables import compare_rows, find_counterpart, format_markdown, make_table
-from zsemo_kit.batch import Study
+from zsemo_kit.studies import Study
 from zsemo_kit.cli import _report
 from zsemo_kit.core.errors import InputError
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from zsemo_kit.batch import load_study
+from zsemo_kit.studies import load_study
 from zsemo_kit.cli import main
 from zsemo_kit.corpora.table import SPACES
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from zsemo_kit.analysis.report import Report
-    from zsemo_kit.batch import Outcome, Runner, Study
+    from zsemo_kit.batch import Outcome, Runner
+    from zsemo_kit.studies import Study
     from zsemo_kit.corpora.export_formats import Written
     from zsemo_kit.corpora.table import Corpus
     from zsemo_kit.generation.cards import Card
@@ -156,7 +157,7 @@ def overridden(
 
     A value that none of its grids names replaces the study's own, in parameters and grids alike.
     """
-    from zsemo_kit.batch import expand, from_here
+    from zsemo_kit.studies import expand, from_here
     from zsemo_kit.core.errors import InputError
     chosen = study
     for name, written in dict(_parsed(a) for a in assignments).items():
@@ -185,7 +186,8 @@ def _instead(study: "Study", name: str, value: Any) -> "Study":
 
 
 def _studied(name: str, root: Path, assignments: list[str] | None) -> "Study":
-    from zsemo_kit.batch import load_study, notebook_path, parameters_of
+    from zsemo_kit.run_notebooks import notebook_path, parameters_of
+    from zsemo_kit.studies import load_study
     study = load_study(name, root)
     return overridden(study, assignments, parameters_of(notebook_path(study, root)), root) if assignments else study
 
@@ -203,7 +205,8 @@ def run(
     as_json: Json = False,
 ) -> None:
     "Run a study: every combination of its parameters, skipping what is finished."
-    from zsemo_kit.batch import expand, jobs_of, project_root, run_study
+    from zsemo_kit.batch import jobs_of, run_study
+    from zsemo_kit.studies import expand, project_root
     from zsemo_kit.corpora.readers import find
     root = project_root()
     chosen = _studied(study, root, set_)
@@ -302,7 +305,7 @@ def _finish(outcome: "Outcome", root: Path, as_json: bool, out: str | None = Non
 
 def _report(study: "Study", folder: Path, root: Path, ids: list[str]) -> "Report":
     from zsemo_kit.analysis.report import make_report
-    from zsemo_kit.batch import code_version, notebook_path
+    from zsemo_kit.run_notebooks import code_version, notebook_path
     order = {k: list(dict.fromkeys(v for g in study.grid for v in g.get(k, []))) for k in {k for g in study.grid for k in g}}
     made = make_report(
         study.name, folder, baseline=study.baseline or None, compare=study.compare, metric=study.metric, order=order, ids=ids,
@@ -363,7 +366,8 @@ def report(
 ) -> None:
     "Gather a study's finished runs, of this version of the code or else of an earlier one, into tables and figures."
     from zsemo_kit.analysis.publish import find_finished
-    from zsemo_kit.batch import expand, jobs_of, project_root, resolve_corpora
+    from zsemo_kit.batch import jobs_of, resolve_corpora
+    from zsemo_kit.studies import expand, project_root
     from zsemo_kit.core.errors import InputError
     from zsemo_kit.corpora.readers import find
     root = project_root()
@@ -392,7 +396,7 @@ def figures(
     jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
 ) -> None:
     "Remake the figures of the published studies in figures/: run what has never run, then draw and describe."
-    from zsemo_kit.batch import load_study, project_root
+    from zsemo_kit.studies import load_study, project_root
     from zsemo_kit.core.errors import InputError
     root = project_root()
     chosen = [load_study(name, root) for name in studies or sorted(p.stem for p in (root / "runs" / "studies").glob("*.yaml"))]
@@ -415,7 +419,8 @@ def figures(
 def _drawn_from(study: "Study", root: Path, out: Path, workers: int | None) -> tuple[list[str], list[str]]:
     "Finished runs of a study, of any version of the code, and which runs failed; without workers nothing is run."
     from zsemo_kit.analysis.publish import find_finished
-    from zsemo_kit.batch import expand, jobs_of, resolve_corpora, run_jobs
+    from zsemo_kit.batch import jobs_of, resolve_corpora, run_jobs
+    from zsemo_kit.studies import expand
     from zsemo_kit.corpora.readers import find
     failed: dict[str, str] = {}
     listed = jobs_of(study, expand(study), root, out)

@@ -27,6 +27,7 @@ import zsemo_kit
 from .batch import Job, execute
 from .core.cache import FeatureCache, default_cache
 from .core.errors import InputError
+from .studies import Resources
 
 # %% ../nbs/02_cluster.ipynb #ef1fb0b7
 def _ray() -> Any:
@@ -112,7 +113,7 @@ class Cluster:
 
     def needing(
         self,
-        resources: Mapping[str, float],  # cpus, gpus and memory, as a study has them
+        resources: Resources,  # as a study has them
     ) -> "Cluster":  # the same for tasks with these needs
         "The same cluster for other tasks."
         needs = {"cpus": int(resources.get("cpus", 1)), "gpus": resources.get("gpus", 0), "memory": resources.get("memory", 0)}

@@ -29,7 +29,7 @@ from nbformat.v4 import new_markdown_cell
 
 import zsemo_kit
 from .analysis.tables import format_markdown
-from .batch import Study, expand, load_study, project_root
+from .studies import Study, expand, load_study, project_root
 from .core.errors import InputError
 from .reference import docstring, entry, escaped, public_names
 

@@ -8,6 +8,7 @@ __all__ = ['Word', 'Record', 'check_record']
 # %% ../../nbs/core/07_records.ipynb #c0re0704
 import difflib
 import re
+from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
@@ -53,8 +54,9 @@ def check_record(
         return made
     except ValidationError as e:
         first = e.errors()[0]
-    place, known = ".".join(map(str, first["loc"])), list(getattr(kind, "model_fields", ()))
-    if first["type"] == "extra_forbidden":
+    place = ".".join(map(str, first["loc"]))
+    known = [f.name for f in fields(kind)] if is_dataclass(kind) else list(getattr(kind, "model_fields", ()))
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         near = difflib.get_close_matches(place, known, 1)
         raise InputError(f"{where}: unknown field {place!r}", hint=f"did you mean {near[0]}?" if near else "",
                          expected=", ".join(known) if len(first["loc"]) == 1 else "")
