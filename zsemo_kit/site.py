@@ -376,7 +376,9 @@ def build(
     root: Path | None = None,  # the checkout; found from the working directory if None
     quiet: bool = False,  # whether to keep Sphinx's progress to itself
 ) -> Path:  # the folder
-    "Builds the whole site; any warning ends it and is told."
+    """Builds the whole site; any warning ends it and is told.
+
+    Raises: `InputError` for a folder that holds something else, and for a warning of Sphinx."""
     root = project_root(root)
     if out.exists() and not (out / ".buildinfo").is_file() and any(out.iterdir()):
         raise InputError(f"{out} is not a site", expected="an empty folder, or one that this made", hint="choose another folder")

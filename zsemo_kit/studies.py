@@ -27,7 +27,9 @@ from .corpora.corpus_name import CorpusName, is_path
 def project_root(
     start: Path | None = None,  # folder to look from; the working directory if None
 ) -> Path:  # the nearest folder with `runs/studies` and `nbs`, or the kit's own checkout
-    "Find the folder that holds studies and run notebooks."
+    """Find the folder that holds studies and run notebooks.
+
+    Raises: `InputError` for no such folder at or above the start."""
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents, Path(zsemo_kit.__file__).parents[1]):
         if (folder / "runs" / "studies").is_dir() and (folder / "nbs").is_dir():
