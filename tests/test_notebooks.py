@@ -107,6 +107,16 @@ def test_a_run_notebook_has_one_parameters_cell_typed_and_commented(path: Path) 
     assert not any("#| export" in c.source or "nbdev_export" in c.source for c in code_cells(path))
 
 
+LONG_RUNS = {"corpus_datasheet"}  # a page of a corpus, with a table or a figure a section
+
+
+@pytest.mark.parametrize("path", [p for p in RUNS if p.stem not in LONG_RUNS], ids=name)
+def test_a_run_notebook_shows_a_system_in_ten_cells(path: Path) -> None:
+    assert len(read(path).cells) <= 10, "logic belongs into a module of nbs/systems"
+    nodes = [node for cell in code_cells(path) for node in ast.walk(ast.parse(body(cell)))]
+    assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda) for node in nodes)
+
+
 def public_definitions() -> list[tuple[str, ast.FunctionDef | ast.ClassDef]]:
     found = []
     for path in MODULES:
@@ -163,7 +173,7 @@ def test_exported_cells_are_small(path: Path) -> None:
     assert sizes[len(sizes) // 2] <= 25, f"median exported cell has {sizes[len(sizes) // 2]} lines"
 
 
-SHOWN = ("synthesis",)  # folders whose notebooks must be seen or heard
+SHOWN = ("synthesis", "systems")  # folders whose notebooks must be seen or heard
 TO_BE_SHOWN = [p for p in MODULES if p.parent.name in SHOWN]
 MOST_IN_A_ROW = 4  # definitions before an example with something to see
 
@@ -200,7 +210,7 @@ def test_examples_are_short_and_assert_apart(path: Path) -> None:
     assert sorted(len(c.source.splitlines()) for c in examples)[len(examples) // 2] <= 5, "examples are of five lines or fewer"
 
 
-ORDER = ["core", "corpora", "generation", "synthesis", "training", "analysis"]
+ORDER = ["core", "corpora", "generation", "synthesis", "training", "analysis", "systems"]
 
 
 def test_a_number_stands_once_in_its_folder() -> None:

@@ -191,7 +191,7 @@ def docstring(
     thing: Any,  # function, method or class
 ) -> str:  # without the indent; empty if nobody wrote one
     "The docstring, unless Python wrote it, as it does for a dataclass without one."
-    doc = (vars(thing).get("__doc__") if isinstance(thing, type) else thing.__doc__) or ""
+    doc = (vars(thing).get("__doc__") if isinstance(thing, type) else inspect.getdoc(thing)) or ""  # of a method, inherited, too
     written = not (is_dataclass(thing) and doc.startswith(f"{getattr(thing, '__name__', '')}("))
     return inspect.cleandoc(doc) if written else ""
 

@@ -45,6 +45,7 @@ PACKAGES = {
     "synthesis": "From a written line to an utterance: voices, injected emotion, what listening says of it",
     "training": "Encoders, heads, and one loop that trains them all",
     "analysis": "Scores with intervals, paired tests, audits, figures, reports",
+    "systems": "Published systems, each one class: settings, stages, and what they leave",
     "running": "Studies, the command line, and this site",
 }
 
@@ -55,10 +56,7 @@ def chapters(
     "Every notebook but the home page, by the chapter that it belongs to."
     books = root / "nbs"
     order = {name: i for i, name in enumerate(GUIDE)}
-    found = {
-        name: sorted((books / name).glob("*.ipynb"))
-        for name in ("guide", "tour", "experiments", "core", "corpora", "generation", "synthesis", "training", "analysis")
-    }
+    found = {name: sorted((books / name).glob("*.ipynb")) for name in ("guide", "tour", "experiments", *PACKAGES)}
     found["guide"].sort(key=lambda p: (order.get(p.stem, len(order)), p.stem))
     return found | {"running": sorted(p for p in books.glob("*.ipynb") if p.stem != "index")}
 
