@@ -175,7 +175,7 @@ def alive(folder: Path) -> list[str]:
 def test_a_batch_of_several_processes_ends_at_once_and_leaves_none_behind(root: Path, how: str) -> None:
     write_study(root, "notebook: toy\nparameters: {wait: 600}\ngrid: {seed: [0, 1, 2, 3, 4, 5]}")
     script = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-              "from zsemo_kit.cli import main\nmain(['run', 'toy', '--jobs', '2'])")
+              "from zsemo_kit.cli.main import main\nmain(['run', 'toy', '--jobs', '2'])")
     batch = subprocess.Popen([sys.executable, "-c", script], cwd=root, stderr=subprocess.PIPE, text=True, start_new_session=True)
     kernels: list[str] = []
     end = time.monotonic() + 300
@@ -199,7 +199,7 @@ def test_a_batch_of_several_processes_ends_at_once_and_leaves_none_behind(root: 
 
 def test_a_changed_module_makes_a_run_stale_however_it_is_imported(project: Path) -> None:
     used = {path.name for path in code_of(project / "nbs/experiments/zero_shot_text.ipynb")}
-    assert {"fit.py", "loop.py", "heads.py", "labels.py", "table.py"} <= used and not {"cli.py", "batch.py"} & used
+    assert {"fit.py", "loop.py", "heads.py", "labels.py", "table.py"} <= used and not {"run.py", "main.py", "batch.py"} & used
 
 
 def test_a_misspelt_corpus_is_refused_and_not_left_out(root: Path) -> None:

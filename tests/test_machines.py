@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from zsemo_kit.batch import expand, jobs_of, load_study
-from zsemo_kit.cli import main
+from zsemo_kit.cli.main import main
 
-COMMAND = "from zsemo_kit.cli import main; main()"
+COMMAND = "from zsemo_kit.cli.main import main; main()"
 AS_ON_WINDOWS = """
 import importlib, os, pkgutil, signal, sys, time, warnings
 warnings.simplefilter("ignore")

@@ -45,7 +45,8 @@ PACKAGES = {
     "synthesis": "From a written line to an utterance: voices, injected emotion, what listening says of it",
     "training": "Encoders, heads, and one loop that trains them all",
     "analysis": "Scores with intervals, paired tests, audits, figures, reports",
-    "running": "Studies, the command line, and this site",
+    "running": "Studies, here and on clusters, and this site",
+    "cli": "What is behind each command of zsemo",
 }
 
 # %% ../nbs/05_site.ipynb #2b328748
@@ -57,7 +58,7 @@ def chapters(
     order = {name: i for i, name in enumerate(GUIDE)}
     found = {
         name: sorted((books / name).glob("*.ipynb"))
-        for name in ("guide", "tour", "experiments", "core", "corpora", "generation", "synthesis", "training", "analysis")
+        for name in ("guide", "tour", "experiments", "core", "corpora", "generation", "synthesis", "training", "analysis", "cli")
     }
     found["guide"].sort(key=lambda p: (order.get(p.stem, len(order)), p.stem))
     return found | {"running": sorted(p for p in books.glob("*.ipynb") if p.stem != "index")}
@@ -309,7 +310,8 @@ def _title(path: Path) -> tuple[str, str]:
 
 def _chapter(name: str, paths: list[Path], root: Path) -> str:
     "The index of a package, or of the run notebooks."
-    heads = {"experiments": ("Run notebooks", "What a study runs: one notebook, executed once for each line of its grid")}
+    heads = {"experiments": ("Run notebooks", "What a study runs: one notebook, executed once for each line of its grid"),
+             "cli": ("Command line", PACKAGES["cli"])}
     title, summary = heads.get(name, (name.capitalize(), PACKAGES.get(name, "")))
     rows = pd.DataFrame([{"page": f"[{t}]({p.name})", "what it is": s} for p in paths for t, s in [_title(p)]])
     return f"# {title}\n> {summary}\n\n{format_markdown(rows)}\n\n{_toctree([p.stem for p in paths])}"
