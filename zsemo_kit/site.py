@@ -46,7 +46,8 @@ PACKAGES = {
     "training": "Encoders, heads, and one loop that trains them all",
     "analysis": "Scores with intervals, paired tests, audits, figures, reports",
     "systems": "Published systems, each one class: settings, stages, and what they leave",
-    "running": "Studies, the command line, and this site",
+    "running": "Studies, here and on clusters, and this site",
+    "cli": "What is behind each command of zsemo",
 }
 
 # %% ../nbs/05_site.ipynb #2b328748
@@ -307,7 +308,8 @@ def _title(path: Path) -> tuple[str, str]:
 
 def _chapter(name: str, paths: list[Path], root: Path) -> str:
     "The index of a package, or of the run notebooks."
-    heads = {"experiments": ("Run notebooks", "What a study runs: one notebook, executed once for each line of its grid")}
+    heads = {"experiments": ("Run notebooks", "What a study runs: one notebook, executed once for each line of its grid"),
+             "cli": ("Command line", PACKAGES["cli"])}
     title, summary = heads.get(name, (name.capitalize(), PACKAGES.get(name, "")))
     rows = pd.DataFrame([{"page": f"[{t}]({p.name})", "what it is": s} for p in paths for t, s in [_title(p)]])
     return f"# {title}\n> {summary}\n\n{format_markdown(rows)}\n\n{_toctree([p.stem for p in paths])}"
