@@ -84,7 +84,7 @@ class Silent(AnsweringSystem):
     "Three emotions are taught, four are asked."
 
     name = "emosllm"
-    lengths = [1]
+    lengths = (1,)
 
     def corpora(self) -> tuple[Corpus, Corpus]:
         return talk("source", 8, FOUR[:3]), talk("target", 4)

@@ -7,7 +7,6 @@ __all__ = ['Compute', 'default_cache', 'own_cache', 'writable', 'caches', 'Featu
 
 # %% ../../nbs/core/02_cache.ipynb #c548e5eb
 import getpass
-import hashlib
 import os
 import shutil
 import sqlite3
@@ -25,7 +24,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .errors import InputError
-from .files import file_stamp
+from .files import file_stamp, hash_file
 
 # %% ../../nbs/core/02_cache.ipynb #76dfd580
 _T = TypeVar("_T")
@@ -359,7 +358,6 @@ def file_digest(
                                         (path, stamp)).fetchone())
     if known:
         return str(known[0])
-    with file.open("rb") as f:
-        digest = hashlib.file_digest(f, "sha256").hexdigest()
+    digest = hash_file(file)
     run(lambda con: con.execute("INSERT OR REPLACE INTO main.digests VALUES (?, ?, ?)", (path, stamp, digest)))
     return digest

@@ -64,6 +64,8 @@ def _unique_keys(loader: _Loader, node: yaml.MappingNode, deep: bool = False) ->
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_keys)
+
+# %% ../../nbs/core/01_files.ipynb #5b54389a
 _MOST = 100_000  # parts of a file, references written out: a few lines of them could fill the memory
 
 
@@ -79,7 +81,7 @@ def _weigh(node: yaml.Node, seen: dict[int, int], above: frozenset[int] = frozen
         raise yaml.YAMLError(f"more than {_MOST:,} parts, references written out")
     return seen[id(node)]
 
-
+# %% ../../nbs/core/01_files.ipynb #58a92be6
 def read_yaml(
     text: str,  # YAML
     where: str,  # what it is, for the error
