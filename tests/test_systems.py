@@ -84,6 +84,7 @@ class Silent(AnsweringSystem):
     "Three emotions are taught, four are asked."
 
     name = "emosllm"
+    lengths = [1]
 
     def corpora(self) -> tuple[Corpus, Corpus]:
         return talk("source", 8, FOUR[:3]), talk("target", 4)
@@ -116,6 +117,7 @@ def test_what_the_source_lacks_is_asked_but_not_taught() -> None:
 def test_sizes_of_folds_are_means_but_the_test_is_all_of_it(tmp_path: Path) -> None:
     class Namer(System):
         name, modality = "namer", "text"
+        corpora, train = None, None
 
     rounds = [parts(talk("a", 6), talk("b", n)) for n in (2, 3)]
     data = Prepared(rounds, FOUR, "space", (0, 0), {})

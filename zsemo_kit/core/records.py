@@ -60,7 +60,7 @@ def check_record(
         near = difflib.get_close_matches(place, known, 1)
         raise InputError(f"{where}: unknown field {place!r}", hint=f"did you mean {near[0]}?" if near else "",
                          expected=", ".join(known) if len(first["loc"]) == 1 else "")
-    expected = "a value" if first["type"] == "missing" else re.sub("^(Value error, |Input should be |Input was not )", "", first["msg"])
+    expected = re.sub("^(Value error, |Input should be |Input was not |Field required)", "", first["msg"]) or "a value"
     found = "" if first["type"] == "missing" or (not place and known) else repr(first["input"])[:80]
     what = f"{where}: bad {place!r}" if place else f"{where}: it does not fit" if known else f"bad {where}"
     raise InputError(what, expected=expected, found=found)

@@ -6,6 +6,7 @@
 __all__ = ['AnsweredResult', 'AnsweringSystem', 'summarise_training']
 
 # %% ../../nbs/systems/03_answering.ipynb #7e0a7ae9
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -114,9 +115,9 @@ class AnsweringSystem(System):
         return "speech and text" if "transcript" in self.reads else "speech"
 
     @property
+    @abstractmethod
     def lengths(self) -> list[int]:
         "Epochs of each phase; 0 leaves one out."
-        raise NotImplementedError
 
     @property
     def edited(self) -> int:

@@ -7,6 +7,7 @@ __all__ = ['measure_time', 'Prepared', 'Result', 'score_guesses', 'System']
 
 # %% ../../nbs/systems/00_system.ipynb #bffc866a
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -121,7 +122,7 @@ def score_guesses(guessed: pd.DataFrame, labels: tuple[str, ...], cluster: str) 
 
 # %% ../../nbs/systems/00_system.ipynb #bc7427bb
 @dataclass(frozen=True)
-class System:
+class System(ABC):
     """A published system with its settings; a field is a parameter of its run notebook.
 
     Whatever is chosen that the parts below do not know (a space, a classifier, a corpus) raises `InputError` where it is used.
@@ -148,17 +149,17 @@ class System:
         return cls(**{f.name: parameters[f.name] for f in fields(cls) if f.name in parameters})
 
     @property
+    @abstractmethod
     def modality(self) -> str:
         "What is read: text, speech, or both."
-        raise NotImplementedError
 
+    @abstractmethod
     def corpora(self) -> tuple[Corpus, Corpus]:
         "Source and target in the label space."
-        raise NotImplementedError
 
+    @abstractmethod
     def train(self, data: Prepared) -> Any:
         "A model of the source's train and dev parts."
-        raise NotImplementedError
 
     def prepare(self) -> Prepared:
         "Utterances of other classes are left out on both sides before anything is sampled; then parts are made."

@@ -6,10 +6,12 @@
 __all__ = ['ZeroShot', 'ZeroShotText', 'ZeroShotSpeech']
 
 # %% ../../nbs/systems/01_zero_shot.ipynb #18f12abb
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from ..corpora.catalogue import corpus_facts
 from ..corpora.readers import available
 from ..corpora.table import Corpus, space_labels
 from ..generation.cards import load_card
@@ -32,9 +34,9 @@ class ZeroShot(System):
     classifier: str = "logistic"  # a recipe for utterances
 
     @property
+    @abstractmethod
     def settings(self) -> Mapping[str, Any]:
         "What is chosen for the classifier; None takes its default."
-        raise NotImplementedError
 
     @property
     def idle(self) -> list[str]:
@@ -91,8 +93,8 @@ class ZeroShotText(ZeroShot):
 # %% ../../nbs/systems/01_zero_shot.ipynb #8643edf1
 def _others(target: str) -> str:
     "A profile that is fitted on every acted corpus which is found, but the target."
-    acted = ("ravdess", "emodb", "nemo", "crema_d", "tess", "savee", "esd")
-    return "fitted:" + "+".join(c for c in available().query("found").corpus if c in acted and c != target)
+    found = [name for name in available().query("found").corpus if corpus_facts(name).family == "acted"]
+    return "fitted:" + "+".join(name for name in found if name != target)
 
 # %% ../../nbs/systems/01_zero_shot.ipynb #1b16a315
 @dataclass(frozen=True)
