@@ -206,6 +206,13 @@ def _finish(outcome: "Outcome", root: Path, as_json: bool, out: str | None) -> N
     if failed or not complete:
         raise SystemExit(1)
 
+# %% ../../nbs/cli/01_run.ipynb #e08e9186
+def _find_runs(study: "Study", root: Path, out: Path, runs: list[dict[str, Any]]) -> dict[str, str]:
+    "Ids of finished runs, by the ids that this version of the code gives them: an earlier version may have made them."
+    from zsemo_kit.analysis.publish import find_finished
+    from zsemo_kit.batch import jobs_of
+    return find_finished(out / study.name, {job.id: job.parameters for job in jobs_of(study, runs, root, out)})
+
 # %% ../../nbs/cli/01_run.ipynb #abca0210
 @app.command(epilog="Examples: zsemo report zero_shot_text · zsemo report zero_shot_text --out s3://bucket/runs")
 def report(
@@ -215,26 +222,24 @@ def report(
     as_json: Json = False,
 ) -> None:
     "Gather a study's finished runs, of this version of the code or else of an earlier one, into tables and figures."
-    from zsemo_kit.analysis.publish import find_finished
-    from zsemo_kit.batch import jobs_of, resolve_corpora
+    from zsemo_kit.batch import resolve_corpora
     from zsemo_kit.studies import expand, project_root
     from zsemo_kit.corpora.readers import find
     root = project_root()
     chosen = _open_study(study, root, set_)
-    folder = _results_folder(out, chosen.name, root) / chosen.name
+    results = _results_folder(out, chosen.name, root)
 
     def no_fetch(name: str) -> None:
         raise InputError(f"{name} was not found")
-
-    def done(runs: list[dict[str, Any]]) -> list[str]:
-        return list(find_finished(folder, {j.id: j.parameters for j in jobs_of(chosen, runs, root, folder.parent)}).values())
-    # first as the study says: its corpora may have been there, or downloaded, when it ran
-    ids = done(expand(chosen)) or done(resolve_corpora(chosen, expand(chosen), find=find, fetch=no_fetch)[0])
-    if not ids:
-        where = display_path(folder)
+    found = _find_runs(chosen, root, results, expand(chosen))  # its corpora may have been there, or downloaded, when it ran
+    if not found:
+        runs, _ = resolve_corpora(chosen, expand(chosen), find=find, fetch=no_fetch)
+        found = _find_runs(chosen, root, results, runs)
+    if not found:
+        where = display_path(results / chosen.name)
         raise InputError(f"no finished run of {chosen.name} in {where}", hint=f"run the study first: zsemo run {study}")
-    made = _report_study(chosen, folder, root, ids)
-    _upload_report(made, chosen.name, folder, out, as_json)
+    made = _report_study(chosen, results / chosen.name, root, list(found.values()))
+    _upload_report(made, chosen.name, results / chosen.name, out, as_json)
     typer.echo(made.runs.rows.to_json(orient="records") if as_json else made.text)
 
 # %% ../../nbs/cli/01_run.ipynb #19e1742a
@@ -246,7 +251,9 @@ def figures(
     jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
 ) -> None:
     "Remake the figures of the published studies in figures/: run what has never run, then draw and describe."
-    from zsemo_kit.studies import load_study, project_root
+    from zsemo_kit.batch import jobs_of, resolve_corpora, run_jobs
+    from zsemo_kit.corpora.readers import find
+    from zsemo_kit.studies import expand, load_study, project_root
     root = project_root()
     results = out or root / "runs" / "out"
     chosen = [load_study(name, root) for name in studies or sorted(p.stem for p in (root / "runs" / "studies").glob("*.yaml"))]
@@ -255,33 +262,21 @@ def figures(
     make_corpora_absolute()
     failures = 0
     for study in (study for study in chosen if study.publish):
-        ids, failed = _find_runs(study, root, results, None if redraw else jobs)
+        runs, failed = expand(study), dict[str, str]()
+        if not redraw:
+            resolved, told = resolve_corpora(study, runs, find=find, fetch=lambda name: _fetch_corpus(name, root))
+            for line in told:
+                typer.echo(line)
+            there = _find_runs(study, root, results, resolved)
+            failed = run_jobs([job for job in jobs_of(study, resolved, root, results) if job.id not in there], workers=jobs)
+            runs += resolved
+        ids = list(dict.fromkeys(_find_runs(study, root, results, runs).values()))
         for which, why in failed.items():
             typer.echo(f"failed   {study.name}: {which}: {why}", err=True)
         failures += len(failed)
         made = _report_study(study, results / study.name, root, ids) if ids else None
         count = sum(path.parent == root / "figures" for path in made.files) if made else 0
-        told = f"{len(ids)} runs, {count} files in figures/" if ids else "no finished run: left"
-        typer.echo(f"{study.name:<24} {told}")
+        what = f"{len(ids)} runs, {count} files in figures/" if ids else "no finished run: left"
+        typer.echo(f"{study.name:<24} {what}")
     if failures:
         raise SystemExit(1)
-
-# %% ../../nbs/cli/01_run.ipynb #e08e9186
-def _find_runs(study: "Study", root: Path, out: Path, workers: int | None) -> tuple[list[str], dict[str, str]]:
-    "Ids of finished runs of any version of the code, after running what is missing; why which failed. No workers: only found."
-    from zsemo_kit.analysis.publish import find_finished
-    from zsemo_kit.batch import jobs_of, resolve_corpora, run_jobs
-    from zsemo_kit.studies import expand
-    from zsemo_kit.corpora.readers import find
-    failed: dict[str, str] = {}
-    jobs = jobs_of(study, expand(study), root, out)
-    if workers:
-        runs, told = resolve_corpora(study, expand(study), find=find, fetch=lambda name: _fetch_corpus(name, root))
-        for line in told:
-            typer.echo(line)
-        resolved = jobs_of(study, runs, root, out)
-        there = find_finished(out / study.name, {job.id: job.parameters for job in resolved})
-        failed = run_jobs([job for job in resolved if job.id not in there], workers=workers)
-        jobs += resolved
-    found = find_finished(out / study.name, {job.id: job.parameters for job in jobs})
-    return list(dict.fromkeys(found.values())), failed
