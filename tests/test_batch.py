@@ -17,7 +17,9 @@ import psutil
 import pytest
 
 from zsemo_kit import batch
-from zsemo_kit.batch import Job, Study, code_of, expand, jobs_of, load_study, resolve_corpora, run_study
+from zsemo_kit.batch import Job, jobs_of, resolve_corpora, run_study
+from zsemo_kit.run_notebooks import code_of
+from zsemo_kit.studies import Study, expand, load_study
 from zsemo_kit.core.errors import InputError
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
@@ -59,13 +61,20 @@ def go(root: Path, workers: int = 1):
     ("notebook: toy\ngrid: {seed: [true]}", "expected int"),
     ("notebook: toy\nparameters: {out: /etc}", "unknown parameter 'out'"),
     ("notebook: toy\nparameters: {name: 3}", "expected str"),
-    ("notebook: toy\nmetric: accuracy", "unknown metric; expected one of uar, wa"),
-    ("notebook: toy\nmetric: [uar]", "bad field 'metric'"),
-    ("notebook: toy\ncompare: {against: {seed: 0}}", "bad field 'compare'"),
-    ("notebook: toy\ncompare: [{row: {seed: 1}}]", "bad pair in 'compare'"),
-    ("notebook: toy\ncompare: [{row: {seed: 1}, against: 0}]", "bad pair in 'compare'"),
-    ("notebook: toy\ncompare: [{rows: {seed: 1}, against: {seed: 0}}]", "bad pair in 'compare'"),
-    ("notebook: toy\ncompare: [seed]", "bad pair in 'compare'"),
+    ("notebook: toy\nmetric: accuracy", "bad 'metric'; expected 'uar', 'wa'"),
+    ("notebook: toy\nmetric: [uar]", "bad 'metric'"),
+    ("notebook: toy\ncompare: {against: {seed: 0}}", "bad 'compare'; expected a valid list"),
+    ("notebook: toy\ncompare: [{row: {seed: 1}}]", "bad 'compare.0'; expected {row"),
+    ("notebook: toy\ncompare: [{row: {seed: 1}, against: 0}]", "bad 'compare.0.against'; expected a valid dictionary"),
+    ("notebook: toy\ncompare: [{rows: {seed: 1}, against: {seed: 0}}]", "bad 'compare.0'; expected {row"),
+    ("notebook: toy\ncompare: [seed]", "bad 'compare.0'; expected a valid dictionary"),
+    ("notebook: toy\ncompare: [{against: {}}]", "bad 'compare.0'"),
+    ("notebook: toy\nname: other", "named by its file"),
+    ("notebook: toy\nparameters: {name: 2026-01-01}", "bad 'parameters.name"),
+    ("notebook: toy\ngrid: {seed: [.nan]}", "expected"),
+    ("notebook: toy\nparameters: {wait: .inf}", "bad 'parameters.wait'; expected Out of range float values"),
+    ("notebook: toy\nresources: {cpus: 0.5}", "bad 'resources.cpus'"),
+    ("notebook: toy\npublish: 1", "bad 'publish'; expected a valid boolean"),
     ("notebook: toy\ncompare: [{row: {sead: 1}, against: {seed: 0}}]", "'compare' names 'sead'"),
     ("notebook: nowhere", "no notebook 'nowhere'"),
     ("notebook: [toy", "is not readable YAML"),
@@ -123,7 +132,7 @@ def test_parameters_reach_the_notebook_and_two_workers_give_the_same_runs(root: 
 def test_a_killed_batch_loses_no_finished_run_and_shows_no_half_run(root: Path) -> None:
     write_study(root, "notebook: toy\ngrid: [{seed: [0]}, {seed: [1], wait: [60.0]}]")
     script = (
-        "from pathlib import Path\nfrom zsemo_kit.batch import load_study, run_study\n"
+        "from pathlib import Path\nfrom zsemo_kit.batch import run_study\nfrom zsemo_kit.studies import load_study\n"
         f"root = Path({str(root)!r})\n"
         "run_study(load_study('toy', root), root=root, find=lambda n: None, fetch=print, progress=False)"
     )
@@ -175,7 +184,7 @@ def alive(folder: Path) -> list[str]:
 def test_a_batch_of_several_processes_ends_at_once_and_leaves_none_behind(root: Path, how: str) -> None:
     write_study(root, "notebook: toy\nparameters: {wait: 600}\ngrid: {seed: [0, 1, 2, 3, 4, 5]}")
     script = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-              "from zsemo_kit.cli import main\nmain(['run', 'toy', '--jobs', '2'])")
+              "from zsemo_kit.cli.main import main\nmain(['run', 'toy', '--jobs', '2'])")
     batch = subprocess.Popen([sys.executable, "-c", script], cwd=root, stderr=subprocess.PIPE, text=True, start_new_session=True)
     kernels: list[str] = []
     end = time.monotonic() + 300
@@ -200,7 +209,7 @@ def test_a_batch_of_several_processes_ends_at_once_and_leaves_none_behind(root: 
 def test_a_changed_module_makes_a_run_stale_however_it_is_imported(project: Path) -> None:
     used = {path.name for path in code_of(project / "nbs/experiments/zero_shot_text.ipynb")}
     assert {"zero_shot.py", "classifier.py", "loop.py", "heads.py", "labels.py", "table.py"} <= used
-    assert not {"cli.py", "batch.py", "merits_l.py"} & used
+    assert not {"run.py", "main.py", "batch.py", "studies.py", "merits_l.py"} & used
 
 
 def test_a_misspelt_corpus_is_refused_and_not_left_out(root: Path) -> None:
@@ -255,14 +264,14 @@ FORMS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_run_notebook_of_any_editor_is_understood(root: Path, form: str) -> None:
-    from zsemo_kit.batch import _book, code_of, parameters_of
+    from zsemo_kit.run_notebooks import code_of, parameters_of, read_notebook
     book = root / "nbs/experiments/toy.ipynb"
     toy(root, *FORMS[form])
     if form == "no metadata":
         book.write_bytes(book.read_bytes().replace(b"\n", b"\r\n"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert parameters_of(book)["wait"] == 0.0 and code_of(book) == [] and all(c.id for c in _book(book).cells)
+        assert parameters_of(book)["wait"] == 0.0 and code_of(book) == [] and all(c.id for c in read_notebook(book).cells)
 
 
 def test_a_run_starts_this_python_whatever_kernel_stands_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

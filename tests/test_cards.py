@@ -31,7 +31,7 @@ def test_packaged(name: str) -> None:
     card = load_card(name)
     assert card.id == name and card.title and card.access and card.facts
     assert all(f.source in card.sources for f in card.facts)
-    assert set(card.space_map()) == set(card.labels)
+    assert set(card.label_map) == set(card.labels)
     assert {card.emotion(label) for label in card.labels} <= set(EMOTIONS)
     if card.shares:
         assert sum(card.shares.values()) == pytest.approx(1)
@@ -50,36 +50,36 @@ def test_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"prompt_labels": "DROP"}, "has no labels"),
-        ({"prompt_labels": []}, "has no labels"),
-        ({"prompt_labels": ["joy", True]}, "quote yes, no"),
+        ({"prompt_labels": "DROP"}, "expected a list 'prompt_labels' of the labels"),
+        ({"prompt_labels": []}, "expected a list 'prompt_labels' of the labels"),
+        ({"prompt_labels": ["joy", True]}, "bad 'prompt_labels.1'; expected a valid string; found True"),
         ({"prompt_labels": ["joy", "joy"]}, "twice"),
-        ({"label_map": {"joy": "happy"}}, "'rage' is not in 'label_map'"),
-        ({"label_map": {"joy": "happy", "rage": None, "awe": None}}, "'awe' is not in 'prompt_labels'"),
-        ({"label_map": {"joy": "glee", "rage": None}}, "expected one of neutral, happy"),
+        ({"label_map": {"joy": "happy"}}, "'rage' is in one of them only"),
+        ({"label_map": {"joy": "happy", "rage": None, "awe": None}}, "'awe' is in one of them only"),
+        ({"label_map": {"joy": "glee", "rage": None}}, "to name one of neutral, happy"),
         ({"label_map": ["joy"]}, "bad 'label_map'"),
         ({"lables": ["joy"]}, "unknown field 'lables'"),
-        ({"facts": [{"text": "Ten.", "source": "b"}]}, "unknown source 'b'"),
-        ({"facts": [{"text": "", "source": "a"}]}, "a fact has no text"),
-        ({"facts": ["Ten."]}, "bad 'facts'"),
+        ({"facts": [{"text": "Ten.", "source": "b"}]}, "not 'b'"),
+        ({"facts": [{"text": "", "source": "a"}]}, "bad 'facts.0.text'"),
+        ({"facts": ["Ten."]}, "bad 'facts.0'"),
         ({"facts": 3}, "bad 'facts'"),
         ({"sources": ["a"]}, "bad 'sources'"),
-        ({"turns": [4, 2]}, "bad 'turns'"),
+        ({"turns": [4, 2]}, "fewest and most, such as [8, 14]"),
         ({"turns": 8}, "bad 'turns'"),
-        ({"turns": [0, 2]}, "bad 'turns'"),
-        ({"turns": ["2", "4"]}, "bad 'turns'"),
-        ({"speakers": {}}, "has no speakers"),
+        ({"turns": [0, 2]}, "bad 'turns.0'"),
+        ({"turns": ["2", "4"]}, "bad 'turns.0'"),
+        ({"speakers": {}}, "expected speakers: {A: any, B: any}"),
         ({"speakers": ["A"]}, "bad 'speakers'"),
-        ({"scenarios": [{"id": "s", "situation": "Rain.", "roles": {"Z": "wet"}}]}, "role for 'Z'"),
+        ({"scenarios": [{"id": "s", "situation": "Rain.", "roles": {"Z": "wet"}}]}, "not of 'Z'"),
         ({"scenarios": [{"id": "s", "situation": "Rain."}] * 2}, "twice"),
-        ({"scenarios": [{"id": "s"}]}, "bad 'scenarios'"),
-        ({"scenarios": [{"id": "s", "situation": 3}]}, "no situation"),
-        ({"shares": {"joy": 60, "rage": 40}}, "bad 'shares'"),
-        ({"shares": {"glee": 1.0}}, "bad 'shares'"),
-        ({"form": "poem"}, "unknown form 'poem'"),
-        ({"form": "sentences"}, "has no labels"),
-        ({"id": "DROP"}, "needs an 'id'"),
-        ({"id": 12}, "bad field 'id'"),
+        ({"scenarios": [{"id": "s"}]}, "bad 'scenarios.0.situation'; expected a value"),
+        ({"scenarios": [{"id": "s", "situation": 3}]}, "bad 'scenarios.0.situation'"),
+        ({"shares": {"joy": 60, "rage": 40}}, "bad 'shares.joy'; expected less than or equal to 1"),
+        ({"shares": {"glee": 1.0}}, "'shares' in (0, 1] of joy, rage"),
+        ({"form": "poem"}, "bad 'form'; expected 'conversation' or 'sentences'; found 'poem'"),
+        ({"form": "sentences"}, "expected a list 'emotions' of the labels"),
+        ({"id": "DROP"}, "bad 'id'; expected a value"),
+        ({"id": 12}, "bad 'id'; expected a valid string; found 12"),
     ],
 )
 def test_refused(tmp_path: Path, changes: dict[str, object], says: str) -> None:

@@ -9,9 +9,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsemo_kit.cli import main
+from zsemo_kit.cli.main import main
 from zsemo_kit.core.errors import InputError
-from zsemo_kit.corpora.catalogue import CorpusFacts, check_model, corpus_facts, corpus_names, find_reader
+from zsemo_kit.core.records import check_record
+from zsemo_kit.corpora.catalogue import CorpusFacts, corpus_facts, corpus_names, find_reader
 from zsemo_kit.corpora.corpus_name import CorpusName, check_known
 from zsemo_kit.corpora.doctor import examine
 from zsemo_kit.corpora.fetch import fetch, fetchable
@@ -145,7 +146,7 @@ def test_each_corpus_of_the_kit_is_whole(name: str) -> None:
 
 def test_the_schema_is_that_of_the_class() -> None:
     with pytest.raises(InputError, match="toy: bad 'display'; expected a value"):
-        check_model(CorpusFacts, {"name": "toy"}, "toy")
+        check_record(CorpusFacts, {"name": "toy"}, "toy")
 
 
 def test_no_module_lists_the_corpora(project: Path) -> None:

@@ -572,7 +572,7 @@ def test_a_class_that_dev_lacks_is_a_warning(stack: Stack) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_settings_that_do_not_fit_are_one_clear_line(kind: str, stack: Stack) -> None:
     for balance in ("sampling", "shares"):  # they are for single utterances
-        with pytest.raises(InputError, match="unknown balance; expected one of none, weights"):
+        with pytest.raises(InputError, match="bad setting balance; expected 'none' or 'weights'"):
             configure(kind, balance=balance)
     refused("hidden is not usable", stack, kind, hidden=7, heads=1)
     refused("hidden is not usable", stack, kind, hidden=10, heads=4)

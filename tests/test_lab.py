@@ -20,7 +20,8 @@ import nbformat
 import pytest
 import yaml
 
-from zsemo_kit.batch import load_study, run_study
+from zsemo_kit.batch import run_study
+from zsemo_kit.studies import load_study
 from zsemo_kit.corpora.readers import find
 
 PATIENCE = 300  # seconds; no test fails because the machine is busy

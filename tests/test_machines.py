@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from zsemo_kit.batch import expand, jobs_of, load_study
-from zsemo_kit.cli import main
+from zsemo_kit.batch import jobs_of
+from zsemo_kit.studies import expand, load_study
+from zsemo_kit.cli.main import main
 
-COMMAND = "from zsemo_kit.cli import main; main()"
+COMMAND = "from zsemo_kit.cli.main import main; main()"
 AS_ON_WINDOWS = """
 import importlib, os, pkgutil, signal, sys, time, warnings
 warnings.simplefilter("ignore")
@@ -20,7 +21,8 @@ import zsemo_kit
 names = [m.name for m in pkgutil.walk_packages(zsemo_kit.__path__, "zsemo_kit.")]
 for name in names: importlib.import_module(name)  # with all that they need of others
 from pathlib import Path
-from zsemo_kit.batch import expand, jobs_of, load_study
+from zsemo_kit.batch import jobs_of
+from zsemo_kit.studies import expand, load_study
 root = Path(sys.argv[1])
 study = load_study("demo", root)
 print(*[j.id for j in jobs_of(study, expand(study), root, root / "runs/out")])

@@ -9,7 +9,8 @@ import pytest
 
 from zsemo_kit.analysis.published_results import read_published
 from zsemo_kit.analysis.runs import FACTS
-from zsemo_kit.batch import load_study, parameters_of
+from zsemo_kit.run_notebooks import parameters_of
+from zsemo_kit.studies import load_study
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.parts import parts
 from zsemo_kit.corpora.table import Corpus

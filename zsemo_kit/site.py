@@ -29,7 +29,7 @@ from nbformat.v4 import new_markdown_cell
 
 import zsemo_kit
 from .analysis.tables import format_markdown
-from .batch import Study, expand, load_study, project_root
+from .studies import Study, expand, load_study, project_root
 from .core.errors import InputError
 from .reference import docstring, entry, escaped, public_names
 
@@ -46,7 +46,8 @@ PACKAGES = {
     "training": "Encoders, heads, and one loop that trains them all",
     "analysis": "Scores with intervals, paired tests, audits, figures, reports",
     "systems": "Published systems, each one class: settings, stages, and what they leave",
-    "running": "Studies, the command line, and this site",
+    "running": "Studies, here and on clusters, and this site",
+    "cli": "What is behind each command of zsemo",
 }
 
 # %% ../nbs/05_site.ipynb #2b328748
@@ -307,7 +308,8 @@ def _title(path: Path) -> tuple[str, str]:
 
 def _chapter(name: str, paths: list[Path], root: Path) -> str:
     "The index of a package, or of the run notebooks."
-    heads = {"experiments": ("Run notebooks", "What a study runs: one notebook, executed once for each line of its grid")}
+    heads = {"experiments": ("Run notebooks", "What a study runs: one notebook, executed once for each line of its grid"),
+             "cli": ("Command line", PACKAGES["cli"])}
     title, summary = heads.get(name, (name.capitalize(), PACKAGES.get(name, "")))
     rows = pd.DataFrame([{"page": f"[{t}]({p.name})", "what it is": s} for p in paths for t, s in [_title(p)]])
     return f"# {title}\n> {summary}\n\n{format_markdown(rows)}\n\n{_toctree([p.stem for p in paths])}"
@@ -374,7 +376,9 @@ def build(
     root: Path | None = None,  # the checkout; found from the working directory if None
     quiet: bool = False,  # whether to keep Sphinx's progress to itself
 ) -> Path:  # the folder
-    "Builds the whole site; any warning ends it and is told."
+    """Builds the whole site; any warning ends it and is told.
+
+    Raises: `InputError` for a folder that holds something else, and for a warning of Sphinx."""
     root = project_root(root)
     if out.exists() and not (out / ".buildinfo").is_file() and any(out.iterdir()):
         raise InputError(f"{out} is not a site", expected="an empty folder, or one that this made", hint="choose another folder")

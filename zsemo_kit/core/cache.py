@@ -68,7 +68,9 @@ def _can_write(folder: Path) -> bool:
 
 # %% ../../nbs/core/02_cache.ipynb #15d262a2
 def default_cache() -> Path:  # folder, which need not exist yet
-    "Where features are kept: `ZSEMO_CACHE`, else `own_cache()`."
+    """Where features are kept: `ZSEMO_CACHE`, else `own_cache()`.
+
+    Raises: `InputError` for a ZSEMO_CACHE whose ~ names nobody."""
     given = os.environ.get("ZSEMO_CACHE", "").strip()
     if not given:
         return own_cache()
@@ -258,7 +260,9 @@ class FeatureCache:
         return self.folder / "features.sqlite"
 
     def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        "Does `work` on a connection of its own; what can be mended is, and `work` done again."
+        """Does `work` on a connection of its own; what can be mended is, and `work` done again.
+
+        Raises: `InputError` for a folder that cannot be used."""
         for last in (False, False, True):  # at worst a cache that may only be read, and a broken one of one's own
             place, inode = writable(self.folder), None
             file = place / self.file.name

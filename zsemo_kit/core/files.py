@@ -84,7 +84,9 @@ def read_yaml(
     text: str,  # YAML
     where: str,  # what it is, for the error
 ) -> Any:  # plain values
-    "YAML that can run nothing, holds no key twice, and is no bigger than it looks."
+    """YAML that can run nothing, holds no key twice, and is no bigger than it looks.
+
+    Raises: `InputError` for what is not readable YAML, and what is nested too deep."""
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -182,7 +184,9 @@ def atomic_folder(
 def file_stamp(
     path: Path,  # any file
 ) -> str:  # changes when the file does
-    "Size, times and number of a file: if they are as before, so is the content."
+    """Size, times and number of a file: if they are as before, so is the content.
+
+    Raises: `InputError` for a file that is not there."""
     try:
         s = path.stat()
     except OSError as e:

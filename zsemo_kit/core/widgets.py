@@ -7,6 +7,7 @@ __all__ = ['widgets', 'Panel']
 
 # %% ../../nbs/core/06_widgets.ipynb #5f28d363
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -19,7 +20,7 @@ def widgets() -> Any:  # the package ipywidgets
     return import_extra("ipywidgets", "lab")
 
 # %% ../../nbs/core/06_widgets.ipynb #42f828be
-class Panel:
+class Panel(ABC):
     "Controls and the page that they change; a subclass says in `page` what is shown."
 
     def __init__(
@@ -35,12 +36,12 @@ class Panel:
             control.observe(self._changed, "value")
         self.refresh()
 
+    @abstractmethod
     def page(
         self,
         changed: bool,  # whether somebody changed a control, or the panel is new
     ) -> str:  # HTML; whatever comes from outside is escaped
         "What is shown for the values of the controls."
-        raise NotImplementedError
 
     def refresh(self, changed: bool = False) -> None:
         "Make the page anew; controls that `page` itself sets do not call it again."

@@ -6,63 +6,99 @@
 __all__ = ['Fact', 'Scenario', 'Card', 'list_cards', 'load_card']
 
 # %% ../../nbs/generation/00_cards.ipynb #64096afc
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
 
 from ..core.errors import InputError
 from ..core.files import read_yaml
+from ..core.records import Record, Word, check_record
 from ..corpora.table import EMOTIONS
 
 # %% ../../nbs/generation/00_cards.ipynb #a506c303
-@dataclass(frozen=True)
-class Fact:
+class Fact(Record):
     "One documented statement about a corpus."
-    text: str  # as the prompt will say it
+    text: Word  # as the prompt will say it
     source: str  # key of the publication in the card's `sources`
 
 
-@dataclass(frozen=True)
-class Scenario:
+class Scenario(Record):
     "One situation that a conversation may be about."
-    id: str  # short name, unique in the card
-    situation: str  # one sentence
-    roles: Mapping[str, str] = field(default_factory=dict)  # speaker code to who that is and feels
+    id: Word  # short name, unique in the card
+    situation: Word  # one sentence
+    roles: Mapping[str, str] = {}  # speaker code to who that is and feels
 
 # %% ../../nbs/generation/00_cards.ipynb #29f4cf16
-@dataclass(frozen=True)
-class Card:
-    "What a prompt may use of a corpus; made by `load_card`, which validates it."
-    id: str  # name, also of the synthetic corpus: `<id>_synthetic`
-    title: str  # the corpus' full name
-    language: str  # ISO 639-1 code
-    form: str  # "conversation", or "sentences" said in every emotion
-    access: str  # how the real corpus may be had
-    sources: Mapping[str, str]  # key to full reference
-    facts: tuple[Fact, ...]  # documented statements
-    labels: tuple[str, ...]  # labels that the prompt asks for, in its order
-    label_map: Mapping[str, str | None]  # prompt label to canonical emotion; None: asked for, not evaluated
-    speakers: Mapping[str, str]  # speaker code to male, female, any, or a role
-    turns: tuple[int, int]  # fewest and most lines of a conversation
-    words: tuple[int, int]  # fewest and most words of a sentence
-    scenarios: tuple[Scenario, ...]  # situations
-    shares: Mapping[str, float]  # documented share of each prompt label, empty if not documented
+_Share = Annotated[float, Field(strict=True, gt=0, le=1)]
+_Bounds = tuple[Annotated[int, Field(strict=True, ge=1)], Annotated[int, Field(strict=True, ge=1)]]
+
+
+class Card(Record):
+    "What a prompt may use of a corpus: the contents of a card's YAML."
+    id: Word  # name, also of the synthetic corpus: `<id>_synthetic`
+    title: str = ""  # the corpus' full name; its id if not given
+    language: str = "en"  # ISO 639-1 code
+    form: Literal["conversation", "sentences"] = "conversation"  # sentences are each said in every emotion
+    access: str = ""  # how the real corpus may be had
+    sources: Mapping[str, str] = {}  # key to full reference
+    facts: tuple[Fact, ...] = ()  # documented statements
+    prompt_labels: tuple[Word, ...] = ()  # labels that the prompt asks for, in its order
+    emotions: tuple[Word, ...] = ()  # their name in a card of sentences
+    label_map: Mapping[str, str | None] = {}  # prompt label to canonical emotion; None: asked for, not evaluated
+    speakers: Mapping[str, str] = {}  # speaker code to male, female, any, or a role
+    turns: _Bounds = (8, 14)  # fewest and most lines of a conversation
+    words: _Bounds = (4, 14)  # fewest and most words of a sentence
+    scenarios: tuple[Scenario, ...] = ()  # situations
+    shares: Mapping[str, _Share] = {}  # documented share of each prompt label, empty if not documented
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, raw: Any) -> Any:
+        "What is left out: the title, a map of labels that are canonical emotions, shares that are written as nothing."
+        if isinstance(raw, dict):
+            labels = raw.get("emotions" if raw.get("form") == "sentences" else "prompt_labels")
+            same = {"label_map": {label: label for label in labels}} if isinstance(labels, list) and all(
+                isinstance(label, str) for label in labels) else {}
+            raw = {"title": raw.get("id", "")} | same | raw | {"shares": raw.get("shares") or {}}
+        return raw
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        "What holds between fields."
+        name = "emotions" if self.form == "sentences" else "prompt_labels"
+        for labels, listed in ((self.labels, name), (tuple(s.id for s in self.scenarios), "scenarios")):
+            if twice := [label for i, label in enumerate(labels) if label in labels[:i]]:
+                raise ValueError(f"{listed} that differ; {twice[0]!r} stands twice")
+        if self.emotions and self.prompt_labels:
+            raise ValueError("one of 'emotions' (of sentences) and 'prompt_labels' (of a conversation)")
+        if not self.labels or (self.form == "conversation" and not self.speakers):
+            raise ValueError(f"a list {name!r} of the labels to ask for" if not self.labels else "speakers: {A: any, B: any}")
+        if odd := [label for label in (*self.labels, *self.label_map) if (label in self.labels) != (label in self.label_map)]:
+            raise ValueError(f"{name!r} and 'label_map' to name the same labels; {odd[0]!r} is in one of them only")
+        if odd := [e for e in self.label_map.values() if e is not None and e not in EMOTIONS]:
+            raise ValueError(f"'label_map' to name one of {', '.join(EMOTIONS)}, or null (not evaluated), not {odd[0]!r}")
+        if odd := [fact.source for fact in self.facts if fact.source not in self.sources]:
+            raise ValueError(f"facts that cite one of the sources ({', '.join(self.sources) or 'none'}), not {odd[0]!r}")
+        if odd := [role for s in self.scenarios for role in s.roles if role not in self.speakers]:
+            raise ValueError(f"roles of the speakers {', '.join(self.speakers)}, not of {odd[0]!r}")
+        if self.shares and (not set(self.shares) <= set(self.labels) or not 0.9 <= sum(self.shares.values()) <= 1.1):
+            raise ValueError(f"'shares' in (0, 1] of {', '.join(self.labels)}, adding up to 1, not {self.shares}")
+        if turned := [list(b) for b in (self.turns, self.words) if b[0] > b[1]]:
+            raise ValueError(f"'turns' and 'words' as fewest and most, such as [8, 14], not {turned[0]}")
+        return self
 
     @property
-    def prompt_labels(self) -> tuple[str, ...]:  # the same as `labels`, by its name in the file
-        "Labels that the prompt asks for."
-        return self.labels
+    def labels(self) -> tuple[str, ...]:
+        "Labels that the prompt asks for, in its order, whatever their name in the file."
+        return self.emotions if self.form == "sentences" else self.prompt_labels
 
     @property
-    def evaluated(self) -> tuple[str, ...]:  # prompt labels that the corpus' evaluation has
-        "The labels that are asked for and evaluated."
+    def evaluated(self) -> tuple[str, ...]:
+        "The labels that are asked for and that the corpus' evaluation has."
         return tuple(label for label in self.labels if self.label_map[label])
-
-    def space_map(self) -> dict[str, str | None]:  # prompt label to canonical emotion, None if not evaluated
-        "How the prompt's labels map to canonical emotions."
-        return dict(self.label_map)
 
     def emotion(
         self,
@@ -77,136 +113,6 @@ class Card:
         for label, share in self.shares.items():
             shares[self.emotion(label)] = shares.get(self.emotion(label), 0.0) + share
         return shares
-
-# %% ../../nbs/generation/00_cards.ipynb #ba9b92a9
-_FIELDS = {
-    "id", "title", "language", "form", "access", "sources", "facts", "prompt_labels", "label_map",
-    "emotions", "speakers", "turns", "words", "scenarios", "shares",
-}
-_TEXTS = ("id", "title", "language", "form", "access")
-
-
-def _check_fields(raw: Any, where: str) -> None:
-    if not isinstance(raw, dict):
-        raise InputError(f"{where} is not a card", expected="a YAML mapping", found=type(raw).__name__)
-    unknown = sorted(str(k) for k in raw if k not in _FIELDS)
-    if unknown:
-        raise InputError(f"{where}: unknown field {unknown[0]!r}", expected=f"one of {', '.join(sorted(_FIELDS))}")
-    for name in _TEXTS:
-        if not isinstance(raw.get(name, ""), str):
-            raise InputError(f"{where}: bad field {name!r}", expected="text", found=repr(raw[name]), hint="quote it")
-    if not raw.get("id"):
-        raise InputError(f"{where}: a card needs an 'id'")
-
-# %% ../../nbs/generation/00_cards.ipynb #445586f1
-def _texts(value: Any, name: str, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
-        raise InputError(f"{where}: bad {name!r}", expected="a list of words (quote yes, no and numbers)", found=repr(value))
-    twice = [v for i, v in enumerate(value) if v in value[:i]]
-    if twice:
-        raise InputError(f"{where}: {name!r} names {twice[0]!r} twice")
-    return tuple(value)
-
-
-def _texts_by(value: Any, name: str, where: str) -> dict[str, str]:
-    good = isinstance(value, dict) and all(isinstance(v, str) and isinstance(k, str) for k, v in value.items())
-    if not good:
-        raise InputError(f"{where}: bad {name!r}", expected="words to texts", found=repr(value))
-    return dict(value)
-
-
-def _bounds(value: Any, name: str, where: str) -> tuple[int, int]:
-    whole = isinstance(value, list) and len(value) == 2 and all(type(v) is int for v in value)
-    if not whole or not 1 <= value[0] <= value[1]:
-        raise InputError(
-            f"{where}: bad {name!r}", expected="two whole numbers, fewest and most, such as [8, 14]", found=repr(value)
-        )
-    return value[0], value[1]
-
-# %% ../../nbs/generation/00_cards.ipynb #b39f8b05
-def _labels(raw: dict[str, Any], where: str) -> tuple[tuple[str, ...], dict[str, str | None]]:
-    name = "emotions" if raw.get("form") == "sentences" else "prompt_labels"
-    if not raw.get(name):
-        raise InputError(f"{where} has no labels", expected=f"a list {name!r}", hint="add the labels to ask for")
-    labels = _texts(raw[name], name, where)
-    mapped = raw.get("label_map", {label: label for label in labels})
-    if not isinstance(mapped, dict):
-        raise InputError(f"{where}: bad 'label_map'", expected="prompt label: emotion", found=repr(mapped))
-    for label in [*labels, *mapped]:
-        if label not in mapped or label not in labels:
-            missing = "label_map" if label not in mapped else name
-            raise InputError(f"{where}: label {label!r} is not in {missing!r}", hint="both must name the same labels")
-        if mapped[label] is not None and mapped[label] not in EMOTIONS:
-            raise InputError(
-                f"{where}: label {label!r} maps to no known emotion", found=repr(mapped[label]),
-                expected=f"one of {', '.join(EMOTIONS)}, or null (asked for, not evaluated)",
-            )
-    return labels, mapped
-
-# %% ../../nbs/generation/00_cards.ipynb #1350b354
-def _records(value: Any, kind: type, name: str, where: str) -> list[Any]:
-    try:
-        return [kind(**item) for item in value]
-    except TypeError as e:
-        fields = ", ".join(kind.__dataclass_fields__)  # type: ignore[attr-defined]
-        raise InputError(f"{where}: bad {name!r}", expected=f"a list of {{{fields}}}", found=str(e)) from e
-
-
-def _facts(raw: dict[str, Any], sources: Mapping[str, str], where: str) -> tuple[Fact, ...]:
-    facts = _records(raw.get("facts", []), Fact, "facts", where)
-    for fact in facts:
-        if not isinstance(fact.text, str) or not fact.text.strip():
-            raise InputError(f"{where}: a fact has no text", found=repr(fact.text))
-        if fact.source not in sources:
-            raise InputError(
-                f"{where}: a fact cites the unknown source {fact.source!r}",
-                expected=f"one of {', '.join(sources) or '(the card has no sources)'}", hint="add it under 'sources'",
-            )
-    return tuple(facts)
-
-
-def _scenarios(raw: dict[str, Any], speakers: Mapping[str, str], where: str) -> tuple[Scenario, ...]:
-    scenarios = _records(raw.get("scenarios", []), Scenario, "scenarios", where)
-    _texts([s.id for s in scenarios], "scenarios", where)
-    for s in scenarios:
-        if not isinstance(s.situation, str) or not s.situation.strip():
-            raise InputError(f"{where}: scenario {s.id!r} has no situation")
-        unknown = [r for r in _texts_by(s.roles, f"roles of {s.id}", where) if r not in speakers]
-        if unknown:
-            raise InputError(
-                f"{where}: scenario {s.id!r} has a role for {unknown[0]!r}", expected=f"one of {', '.join(speakers)}"
-            )
-    return tuple(scenarios)
-
-# %% ../../nbs/generation/00_cards.ipynb #c0791a0c
-def _shares(raw: dict[str, Any], labels: Iterable[str], where: str) -> dict[str, float]:
-    shares = raw.get("shares") or {}
-    good = isinstance(shares, dict) and set(shares) <= set(labels) and all(
-        isinstance(v, int | float) and not isinstance(v, bool) and 0 < v <= 1 for v in shares.values()
-    )
-    if not good or (shares and not 0.9 <= sum(shares.values()) <= 1.1):
-        expected = f"a share in (0, 1] for each of {', '.join(labels)}, adding up to 1"
-        raise InputError(f"{where}: bad 'shares'", expected=expected, found=repr(shares))
-    return {label: float(share) for label, share in shares.items()}
-
-# %% ../../nbs/generation/00_cards.ipynb #d8e93fbc
-def _card(raw: Any, where: str) -> Card:
-    _check_fields(raw, where)
-    form = raw.get("form", "conversation")
-    if form not in ("conversation", "sentences"):
-        raise InputError(f"{where}: unknown form {form!r}", expected="conversation or sentences")
-    labels, mapped = _labels(raw, where)
-    sources = _texts_by(raw.get("sources", {}), "sources", where)
-    speakers = _texts_by(raw.get("speakers", {}), "speakers", where)
-    if form == "conversation" and not speakers:
-        raise InputError(f"{where} has no speakers", expected="speakers: {A: any, B: any}")
-    return Card(
-        id=raw["id"], title=raw.get("title", raw["id"]), language=raw.get("language", "en"), form=form,
-        access=raw.get("access", ""), sources=sources, facts=_facts(raw, sources, where), labels=labels,
-        label_map=mapped, speakers=speakers, turns=_bounds(raw.get("turns", [8, 14]), "turns", where),
-        words=_bounds(raw.get("words", [4, 14]), "words", where),
-        scenarios=_scenarios(raw, speakers, where), shares=_shares(raw, labels, where),
-    )
 
 # %% ../../nbs/generation/00_cards.ipynb #0a241642
 def _packaged() -> dict[str, Any]:
@@ -234,6 +140,8 @@ def _text_of(name_or_path: str | Path) -> tuple[str, str]:
 def load_card(
     name_or_path: str | Path,  # a packaged card's name, or the path of a YAML file
 ) -> Card:  # validated
-    "Read a card; whatever is wrong with it is said in one line."
+    """Read a card.
+
+    Raises: `InputError` for an unknown name, a file that cannot be read, and whatever is wrong in it, with its place."""
     text, where = _text_of(name_or_path)
-    return _card(read_yaml(text, where), where)
+    return check_record(Card, read_yaml(text, where), where)

@@ -9,11 +9,13 @@ __all__ = ['dialogues_of', 'Conversation', 'StageRecipe', 'ContextRecipe', 'Fusi
 import copy
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from annotated_types import Interval
 import numpy as np
 import pandas as pd
 import torch
@@ -31,7 +33,7 @@ from .classifier import MODEL_FORMAT, Model, check_format, trainable
 from .dialogue_nets import ContextNet, FusionNet, JointNet
 from .heads import MLPHead, Share, Width
 from .loop import Data, LoopRecipe, TrainingJob, answers, probabilities, warn_of_collapse
-from .recipes import Between, configure, register
+from .recipes import configure, register
 from .targets import check_labels, class_weights, targets_of
 from .text_encoder import TextEncoder, quiet
 
@@ -202,7 +204,7 @@ class Conversation:
 
 # %% ../../nbs/training/13_conversation.ipynb #0a32659d
 @dataclass(frozen=True, kw_only=True)
-class StageRecipe(LoopRecipe):
+class StageRecipe(LoopRecipe, ABC):
     "A stage of MERITS-L that reads whole dialogues; the paper leaves widths and rates open, and the defaults are ours."
 
     stands_on: ClassVar[str] = ""  # in words
@@ -227,9 +229,9 @@ class StageRecipe(LoopRecipe):
         "What the networks of dialogues take behind their widths and classes."
         return self.hidden, self.heads, self.dropout, self.causal
 
+    @abstractmethod
     def check(self, below: Sequence[Any]) -> bool:
         "Whether the stage stands on this."
-        raise NotImplementedError
 
     def widths(self, below: Sequence[Any]) -> list[int]:
         "Numbers a turn that each stage below gives."
@@ -239,9 +241,9 @@ class StageRecipe(LoopRecipe):
         "What the stages below say of a corpus."
         return _read(corpus, [stage.vectors(corpus, progress) for stage in below])
 
+    @abstractmethod
     def build_net(self, below: Sequence[Any], widths: Sequence[int], classes: int) -> nn.Module:
         "The network, with fresh weights."
-        raise NotImplementedError
 
 # %% ../../nbs/training/13_conversation.ipynb #8a1d7e17
 @register("context", reads="dialogues")
@@ -283,8 +285,8 @@ class JointRecipe(StageRecipe):
     batch = 4
     lr = 5e-5
     patience = 0
-    context: Annotated[int, Between(0, 100)] = 0  # previous turns that are read with an utterance
-    max_tokens: Annotated[int, Between(3, 10**6)] = 128  # longest input
+    context: Annotated[int, Interval(ge=0, le=100)] = 0  # previous turns that are read with an utterance
+    max_tokens: Annotated[int, Interval(ge=3, le=10**6)] = 128  # longest input
 
     def check(self, below: Sequence[Any]) -> bool:
         return len(below) == 2 and isinstance(below[0], TextEncoder) and isinstance(getattr(below[1], "head", None), MLPHead)

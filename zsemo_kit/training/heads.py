@@ -11,12 +11,13 @@ __all__ = ['Share', 'Width', 'lengths_of', 'HeadRecipe', 'ConvHead', 'ConvRecipe
 from dataclasses import dataclass
 from typing import Annotated
 
+from annotated_types import Interval
 import torch
 from torch import Tensor, nn
 
 from ..core.errors import InputError
 from .loop import LoopRecipe
-from .recipes import Between, UtteranceRecipe, register
+from .recipes import UtteranceRecipe, register
 from .text_encoder import mean_pool
 
 # %% ../../nbs/training/09_heads.ipynb #a39af386
@@ -42,8 +43,8 @@ class HeadRecipe(LoopRecipe, UtteranceRecipe):
     "A head on a frozen encoder, or with the encoder, trained in the loop: what a new head is derived from."
 
 
-Share = Annotated[float, Between(0, 0.99)]
-Width = Annotated[int, Between(1, 10**6)]
+Share = Annotated[float, Interval(ge=0, le=0.99)]
+Width = Annotated[int, Interval(ge=1, le=10**6)]
 
 # %% ../../nbs/training/09_heads.ipynb #caade388
 class ConvHead(nn.Module):

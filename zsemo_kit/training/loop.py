@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
+from annotated_types import Interval
 import numpy as np
 import pandas as pd
 import torch
@@ -28,7 +29,7 @@ from tqdm.auto import tqdm
 from ..core.errors import InputError
 from .checkpoints import Checkpoint
 from .normalise import Normaliser
-from .recipes import Between, Recipe
+from .recipes import Recipe
 from .targets import weighted_loss
 from .text_encoder import batch_by_length
 
@@ -122,16 +123,16 @@ class LoopRecipe(Recipe):
 
     samples: ClassVar[bool] = True
 
-    epochs: Annotated[int, Between(1, 10**6)] = 50  # passes over the training data
-    steps: Annotated[int, Between(0, 10**8)] = 0  # updates, in place of epochs; 0 counts epochs
-    batch: Annotated[int, Between(1, 10**6)] = 128  # utterances (or dialogues) that are computed together
-    accumulate: Annotated[int, Between(1, 10**4)] = 1  # batches an update: their gradients are added up
-    lr: Annotated[float, Between(0, 10)] = 1e-3  # highest learning rate
-    warmup: Annotated[float, Between(0, 1)] = 0.0  # share of the steps over which the rate rises
+    epochs: Annotated[int, Interval(ge=1, le=10**6)] = 50  # passes over the training data
+    steps: Annotated[int, Interval(ge=0, le=10**8)] = 0  # updates, in place of epochs; 0 counts epochs
+    batch: Annotated[int, Interval(ge=1, le=10**6)] = 128  # utterances (or dialogues) that are computed together
+    accumulate: Annotated[int, Interval(ge=1, le=10**4)] = 1  # batches an update: their gradients are added up
+    lr: Annotated[float, Interval(ge=0, le=10)] = 1e-3  # highest learning rate
+    warmup: Annotated[float, Interval(ge=0, le=1)] = 0.0  # share of the steps over which the rate rises
     decay: bool = False  # let the rate fall to zero after that
-    weight_decay: Annotated[float, Between(0, 10)] = 0.0  # of AdamW
-    clip: Annotated[float, Between(0, 1e6)] = 0.0  # largest norm of a gradient; 0 does not clip
-    patience: Annotated[int, Between(0, 10**6)] = 10  # epochs without gain before training stops; 0 never stops
+    weight_decay: Annotated[float, Interval(ge=0, le=10)] = 0.0  # of AdamW
+    clip: Annotated[float, Interval(ge=0, le=1e6)] = 0.0  # largest norm of a gradient; 0 does not clip
+    patience: Annotated[int, Interval(ge=0, le=10**6)] = 10  # epochs without gain before training stops; 0 never stops
     precision: Literal["no", "bf16", "fp16"] = "no"  # of training; a whole encoder takes half the time in bf16
 
     def solve(self, network: nn.Module, job: Any, checkpoint: Any = None) -> tuple[nn.Module, pd.DataFrame]:
