@@ -23,7 +23,7 @@ from ..synthesis.transcription import open_listener, transcribe_corpus
 from .system import Prepared, Result, System, measure_time, score_guesses
 from ..training.classifier import Model, predictions
 from ..training.conversation import Conversation
-from ..training.merits import Merits, below_of, defaults
+from ..training.merits import Merits, below_of
 from ..training.recipes import Recipe, configure
 from ..training.speech_encoder import SpeechEncoder
 from ..training.text_encoder import TextEncoder
@@ -81,11 +81,11 @@ class MeritsL(System):
         reader = {"context": self.context, "precision": self.precision}
         long = {"lr": self.lr or None, "epochs": self.epochs or None}
         tuned: Any = configure("finetune", select="weighted_f1", **long, **reader, **every)
-        return defaults(
-            silver=replace(tuned, epochs=self.silver_epochs or 2, balance="none"), finetune=tuned,
-            mlp=configure("mlp", normalisation=self.normalisation, hidden=64, **every),
-            context=configure("context", **wide), fusion=configure("fusion", **wide), joint=configure("joint", **reader, **wide),
-        )
+        return {
+            "silver": replace(tuned, epochs=self.silver_epochs or 2, balance="none"), "finetune": tuned,
+            "mlp": configure("mlp", normalisation=self.normalisation, hidden=64, **every),
+            **{name: configure(name, **wide) for name in ("context", "fusion")}, "joint": configure("joint", **reader, **wide),
+        }
 
     def corpora(self) -> tuple[Corpus, Corpus]:
         opened = {name: self._read(name) for name in dict.fromkeys((self.source, self.target))}
@@ -118,7 +118,7 @@ class MeritsL(System):
         with measure_time(data.seconds, "train"):
             text = TextEncoder.load(self.encoder)
             speech = None if self.stage.startswith("text") else SpeechEncoder.load(self.features)
-            merits = Merits(data.parts.train, data.parts.dev, data.labels, text, speech, data.beside, self.recipes)
+            merits = Merits(data.parts.train, data.parts.dev, data.labels, text, self.recipes, speech, data.beside)
             below = below_of(self.stage) if self.training == "hierarchical" else []
             return {name: merits.stage(name) for name in below} | {self.stage: merits.stage(self.stage, self.training)}
 
