@@ -155,11 +155,11 @@ def test_bad_words(call: Call, words: tuple[str, ...], parts: tuple[str, ...]) -
 # --- bad cards
 
 @pytest.mark.parametrize(("text", "parts"), [
-    (SPEAKERS, ("card.yaml", "no labels", "prompt_labels")),
+    (SPEAKERS, ("card.yaml", "expected a list 'prompt_labels' of the labels to ask for")),
     (SPEAKERS + "prompt_labels: [joy]\nlabel_map: {joy: glee}", ("card.yaml", "'joy'", "'glee'", "happy")),
     (SPEAKERS + "prompt_labels: [joy]\nlabel_map: {anger: angry}", ("card.yaml", "'joy'", "label_map")),
     ("id: [mine\n b: '", ("card.yaml", "not readable YAML", "line")),
-    ("- a\n- list", ("card.yaml", "not a card", "list")),
+    ("- a\n- list", ("card.yaml", "expected names and values", "found list")),
     ("id: !!python/object/apply:os.system ['true']", ("card.yaml", "not readable YAML")),
     (b"id: \xff\xfe", ("card.yaml", "UTF-8")),
     (SPEAKERS + "prompt_labels: [joy]\ncolour: red", ("card.yaml", "unknown field 'colour'")),

@@ -78,7 +78,7 @@ def _language(metadata: Mapping[str, Any]) -> str:
         told = "R" if kernel["name"] == "ir" else "Julia"
     return "python" if re.fullmatch(r"i?python\d*|", told, re.I) else told
 
-
+# %% ../nbs/00b_run_notebooks.ipynb #e987728b
 def _parsed(
     source: str,  # cells of a notebook
     notebook: Path,  # where they are from

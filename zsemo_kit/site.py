@@ -29,9 +29,10 @@ from nbformat.v4 import new_markdown_cell
 
 import zsemo_kit
 from .analysis.tables import format_markdown
-from .studies import Study, expand, load_study, project_root
 from .core.errors import InputError
+from .core.files import atomic_folder
 from .reference import docstring, entry, escaped, public_names
+from .studies import Study, expand, load_study, project_root
 
 # %% ../nbs/04_site.ipynb #e846c886
 GUIDE = (
@@ -314,7 +315,7 @@ def _chapter(name: str, paths: list[Path], root: Path) -> str:
     rows = pd.DataFrame([{"page": f"[{t}]({p.name})", "what it is": s} for p in paths for t, s in [_title(p)]])
     return f"# {title}\n> {summary}\n\n{format_markdown(rows)}\n\n{_toctree([p.stem for p in paths])}"
 
-
+# %% ../nbs/04_site.ipynb #6e11635b
 def _toctree(pages: list[str], caption: str = "") -> str:
     "A list of pages for the side bar."
     return "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}" if caption else "", "", *pages, "```"])
@@ -380,15 +381,9 @@ def build(
 
     Raises: `InputError` for a folder that holds something else, and for a warning of Sphinx."""
     root = project_root(root)
-    if out.exists() and not (out / ".buildinfo").is_file() and any(out.iterdir()):
-        raise InputError(f"{out} is not a site", expected="an empty folder, or one that this made", hint="choose another folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        work = Path(scratch)
-        _sphinx(sources(root, work / "src"), work, root, quiet)
-        if out.exists():
-            shutil.rmtree(out)
-        (work / "html").rename(out)
+    with atomic_folder(out, ".buildinfo") as made, tempfile.TemporaryDirectory() as scratch:
+        _sphinx(sources(root, Path(scratch) / "src"), Path(scratch), root, quiet)
+        shutil.copytree(Path(scratch) / "html", made, dirs_exist_ok=True)
     return out
 
 # %% ../nbs/04_site.ipynb #76f3e51b

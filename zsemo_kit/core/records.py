@@ -55,6 +55,8 @@ def check_record(
     except ValidationError as e:
         first = e.errors()[0]
     place = ".".join(map(str, first["loc"]))
+    if first["type"] in ("model_type", "dataclass_type") and not place:
+        raise InputError(f"{where}: it does not fit", expected="names and values", found=type(values).__name__)
     known = [f.name for f in fields(kind)] if is_dataclass(kind) else list(getattr(kind, "model_fields", ()))
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         near = difflib.get_close_matches(place, known, 1)

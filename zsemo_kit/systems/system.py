@@ -105,9 +105,9 @@ class Result:
 def _tell_facts(result: Result) -> dict[str, Any]:
     "What a run says of itself; sizes are means over rounds, but of the test part all."
     system, sizes = result.system, result.data.sizes
-    same = {name: getattr(system, name) for name in ("modality", "source", "target", "space", "seed")}
     return {
-        "system": system.name, **same, "labels": list(result.labels), "labels_from": result.data.labels_from,
+        "system": system.name, **{name: getattr(system, name) for name in ("modality", "source", "target", "space")},
+        "labels": list(result.labels), "labels_from": result.data.labels_from, "seed": system.seed,
         "transductive": result.transductive, "role": result.data.parts.role,
         **{f"n_{part}": round(sizes[part].sum() / len(sizes)) for part in ("train", "dev")},
         "n_test": result.n_test or int(sizes["test"].sum()), "seconds": result.data.seconds,
