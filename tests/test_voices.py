@@ -25,7 +25,7 @@ from zsemo_kit.synthesis.espeak import Espeak, _data, _languages, phonemize
 from zsemo_kit.synthesis.languages import language_tag
 from zsemo_kit.synthesis.speakable import make_speakable, why_unspeakable
 from zsemo_kit.synthesis.speech_server import OPENAI_VOICES, SpeechServer
-from zsemo_kit.synthesis.voices import ENGINES, EngineError, Voice, cast, estimate_pitch, guess_gender, open_engine
+from zsemo_kit.synthesis.voices import EngineError, Voice, cast, estimate_pitch, find_engines, guess_gender, open_engine
 
 # ---------------------------------------------------------------- spoken text
 
@@ -582,7 +582,36 @@ def test_coqui_gets_phonemes_without_an_espeak_program() -> None:
 # ---------------------------------------------------------------- the one door
 
 def test_open_engine() -> None:
-    assert ENGINES == ("espeak", "coqui", "openai")
+    assert tuple(find_engines()) == ("espeak", "coqui", "openai")
     for arguments in ({"name": "festival"}, {"name": "espeak", "model": "x"}, {"name": "openai", "colour": "red"}):
         with pytest.raises(InputError):
             open_engine(**arguments)  # type: ignore[arg-type]
+
+
+def test_engines_of_other_packages_are_found_by_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    "A distribution as pip leaves it: a class of its own, one whose module is gone, and one that takes a name of the kit."
+    (tmp_path / "their_voices.py").write_text(
+        "import numpy as np\n"
+        "from zsemo_kit.synthesis.voices import Engine, Voice\n\n\n"
+        "class Hummer(Engine):\n"
+        "    name, licence, fingerprint = 'hummer', 'none', 'hummer-1'\n\n"
+        "    def __init__(self, model=''):\n"
+        "        self.model = model\n\n"
+        "    def voices(self, language):\n"
+        "        return (Voice('one', language, 'male'),)\n\n"
+        "    def say(self, text, voice):\n"
+        "        return np.zeros(1600, np.float32)\n")
+    info = tmp_path / "their_voices-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their_voices\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[zsemo_kit.engines]\nhummer = their_voices:Hummer\ngone = voices_that_are_gone:Gone\nespeak = their_voices:Hummer\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert tuple(find_engines()) == ("espeak", "coqui", "openai", "hummer", "gone")
+    hummer: Any = open_engine("hummer", model="low")
+    assert hummer.model == "low" and hummer.say("Mmm.", hummer.voices("en")[0]).shape == (1600,)
+    assert open_engine("espeak").name == "espeak"
+    with pytest.raises(InputError, match="the engine 'gone' cannot be loaded; found voices_that_are_gone:Gone"):
+        open_engine("gone")
+    with pytest.raises(InputError, match="unknown engine 'purrer'; expected one of espeak, coqui, openai, hummer, gone"):
+        open_engine("purrer")
