@@ -138,7 +138,7 @@ class Sequencer:
         self,
         prompt: str,  # what is asked
     ) -> tuple[list[int], list[int]]:  # tokens before the sound, and after it up to the answer
-        "The prompt as the model was taught to read it."
+        "The prompt as the model was taught to read it; raises InputError for a chat template that fails or changes it."
         if getattr(self.tokenizer, "chat_template", None):
             turn = [{"role": "user", "content": f"{_SOUND}\n{self.plain(prompt)}"}]
             try:
