@@ -72,6 +72,7 @@ def go(root: Path, workers: int = 1):
     ("notebook: toy\nname: other", "named by its file"),
     ("notebook: toy\nparameters: {name: 2026-01-01}", "bad 'parameters.name"),
     ("notebook: toy\ngrid: {seed: [.nan]}", "expected"),
+    ("notebook: toy\nparameters: {wait: .inf}", "bad 'parameters.wait'; expected Out of range float values"),
     ("notebook: toy\nresources: {cpus: 0.5}", "bad 'resources.cpus'"),
     ("notebook: toy\npublish: 1", "bad 'publish'; expected a valid boolean"),
     ("notebook: toy\ncompare: [{row: {sead: 1}, against: {seed: 0}}]", "'compare' names 'sead'"),
@@ -183,7 +184,7 @@ def alive(folder: Path) -> list[str]:
 def test_a_batch_of_several_processes_ends_at_once_and_leaves_none_behind(root: Path, how: str) -> None:
     write_study(root, "notebook: toy\nparameters: {wait: 600}\ngrid: {seed: [0, 1, 2, 3, 4, 5]}")
     script = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-              "from zsemo_kit.cli import main\nmain(['run', 'toy', '--jobs', '2'])")
+              "from zsemo_kit.cli.main import main\nmain(['run', 'toy', '--jobs', '2'])")
     batch = subprocess.Popen([sys.executable, "-c", script], cwd=root, stderr=subprocess.PIPE, text=True, start_new_session=True)
     kernels: list[str] = []
     end = time.monotonic() + 300
@@ -207,8 +208,8 @@ def test_a_batch_of_several_processes_ends_at_once_and_leaves_none_behind(root: 
 
 def test_a_changed_module_makes_a_run_stale_however_it_is_imported(project: Path) -> None:
     used = {path.name for path in code_of(project / "nbs/experiments/zero_shot_text.ipynb")}
-    assert {"classifier.py", "loop.py", "heads.py", "labels.py", "table.py"} <= used
-    assert not {"cli.py", "batch.py", "studies.py"} & used
+    assert {"zero_shot.py", "classifier.py", "loop.py", "heads.py", "labels.py", "table.py"} <= used
+    assert not {"run.py", "main.py", "batch.py", "studies.py", "merits_l.py"} & used
 
 
 def test_a_misspelt_corpus_is_refused_and_not_left_out(root: Path) -> None:

@@ -56,7 +56,7 @@ def test_path(tmp_path: Path) -> None:
         ({"prompt_labels": ["joy", "joy"]}, "twice"),
         ({"label_map": {"joy": "happy"}}, "'rage' is in one of them only"),
         ({"label_map": {"joy": "happy", "rage": None, "awe": None}}, "'awe' is in one of them only"),
-        ({"label_map": {"joy": "glee", "rage": None}}, "to name one of neutral, happy"),
+        ({"label_map": {"joy": "glee", "rage": None}}, "to map to one of neutral, happy"),
         ({"label_map": ["joy"]}, "bad 'label_map'"),
         ({"lables": ["joy"]}, "unknown field 'lables'"),
         ({"facts": [{"text": "Ten.", "source": "b"}]}, "not 'b'"),

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from zsemo_kit.cli import app, main
+from zsemo_kit.cli.main import app, main
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.chat import ReplyStore
 
@@ -27,7 +27,7 @@ DEAD = "http://127.0.0.1:9/v1"  # the discard port: nothing listens
 PATIENCE = 600  # seconds; no test fails because the machine is busy
 SPEAKERS = "id: mine\nspeakers: {A: any, B: any}\n"
 # a shell in the background ignores Ctrl-C and hands that down
-COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from zsemo_kit.cli import main; main()"
+COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from zsemo_kit.cli.main import main; main()"
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -119,7 +119,7 @@ def holds(folder: Path, secret: str) -> list[str]:
 
 def test_every_command_has_help_with_an_example(call: Call) -> None:
     commands = [c.callback.__name__ for c in app.registered_commands if c.callback]
-    assert {"run", "report", "corpora", "doctor", "fetch", "generate"} <= set(commands)
+    assert {"run", "report", "corpora", "doctor", "fetch", "generate", "label"} <= set(commands)
     for command in commands:
         code, out, _ = call(command, "--help")
         assert code == 0
@@ -129,7 +129,7 @@ def test_every_command_has_help_with_an_example(call: Call) -> None:
 
 def test_help_does_not_load_the_heavy_libraries() -> None:
     script = (
-        "import sys\nfrom zsemo_kit.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys\nfrom zsemo_kit.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
         "print(sorted({'torch', 'transformers', 'pandas', 'sklearn', 'matplotlib'} & set(sys.modules)))"
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=PATIENCE)
@@ -155,11 +155,11 @@ def test_bad_words(call: Call, words: tuple[str, ...], parts: tuple[str, ...]) -
 # --- bad cards
 
 @pytest.mark.parametrize(("text", "parts"), [
-    (SPEAKERS, ("card.yaml", "no labels", "prompt_labels")),
+    (SPEAKERS, ("card.yaml", "expected a list 'prompt_labels' of the labels to ask for")),
     (SPEAKERS + "prompt_labels: [joy]\nlabel_map: {joy: glee}", ("card.yaml", "'joy'", "'glee'", "happy")),
     (SPEAKERS + "prompt_labels: [joy]\nlabel_map: {anger: angry}", ("card.yaml", "'joy'", "label_map")),
     ("id: [mine\n b: '", ("card.yaml", "not readable YAML", "line")),
-    ("- a\n- list", ("card.yaml", "not a card", "list")),
+    ("- a\n- list", ("card.yaml", "expected names and values", "found list")),
     ("id: !!python/object/apply:os.system ['true']", ("card.yaml", "not readable YAML")),
     (b"id: \xff\xfe", ("card.yaml", "UTF-8")),
     (SPEAKERS + "prompt_labels: [joy]\ncolour: red", ("card.yaml", "unknown field 'colour'")),
@@ -500,10 +500,10 @@ def to_label(folder: Path, said: list[str] = SAID, split: list[str] = SPLIT) -> 
 
 
 def silver_words(server: Server, *more: Any) -> tuple[Any, ...]:
-    return ("generate", "--silver", "mine", "--model", "fake", "--base-url", server.url, *more)
+    return ("label", "mine", "--model", "fake", "--base-url", server.url, *more)
 
 
-def test_generate_silver(call: Call, serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_label(call: Call, serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve()
     to_label(tmp_path / "mine")
     code, out, err = call(*silver_words(server))
@@ -522,53 +522,67 @@ def test_generate_silver(call: Call, serve: Callable[..., Server], tmp_path: Pat
     assert "4 from the store" in told["told"] and server.asked() == 6  # what failed is asked again
 
 
-def test_generate_silver_for_emotion_goes_elsewhere(call: Call, serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_label_for_emotion_goes_elsewhere(call: Call, serve: Callable[..., Server], tmp_path: Path) -> None:
     to_label(tmp_path / "mine", ["Great! #say:Joy#", "Awful. #say:frustration#"], ["", ""])
     told = json.loads(call(*silver_words(serve(), "--task", "emotion", "--json"))[1])
     assert told["folder"] == "runs/out/corpora/mine_silver_emotion" and told["statuses"] == {"kept": 1, "unknown_label": 1}
     assert list(Corpus.load(tmp_path / told["folder"]).table["silver"]) == ["happy", ""]
 
 
-def test_generate_silver_with_labels_on_record(call: Call, tmp_path: Path) -> None:
+def test_label_with_labels_on_record(call: Call, tmp_path: Path) -> None:
     to_label(tmp_path / "mine")
     (tmp_path / "labels.csv").write_text("utterance,label,text\nu0,joy,Great! #say:positive#\nu1,anger,Other.\nu7,joy,\nx,joy,\n")
-    code, out, err = call("generate", "--silver", "mine", "--labels", "labels.csv", "--out", "made")
+    code, out, err = call("label", "mine", "--labels", "labels.csv", "--out", "made")
     assert (code, err) == (0, "") and "nothing was sent; mine: of 4 recorded labels left out: 1 of utterances" in out
     made = Corpus.load(tmp_path / "made").table
     assert list(made["silver"]) == ["happy", *[""] * 7] and made["silver_status"][7] == "not_asked"
-    again = json.loads(call("generate", "--silver", "mine", "--labels", "made", "--out", "more", "--json")[1])
+    again = json.loads(call("label", "mine", "--labels", "made", "--out", "more", "--json")[1])
     assert again["labelled"] == 1 and made.equals(Corpus.load(tmp_path / "more").table)
-    one_line(call("generate", "--silver", "mine", "--labels", "made", "--task", "sentiment"), "another task")
-    one_line(call("generate", "--silver", "mine", "--labels", "melt"), "MELT's labels were not found", "ZSEMO_CORPORA")
+    one_line(call("label", "mine", "--labels", "made", "--task", "sentiment"), "another task")
+    one_line(call("label", "mine", "--labels", "melt"), "MELT's labels were not found", "ZSEMO_CORPORA")
     assert files(tmp_path / "runs") == [] if (tmp_path / "runs").exists() else True
 
 
 @pytest.mark.parametrize(("words", "parts"), [
-    (("--silver", "mine", "--recorded"), ("--recorded", "--labels melt")),
-    (("--silver", "mine", "--second-reading"), ("do not go with --silver",)),
-    (("--silver", "mine", "--json-mode"), ("do not go with --silver",)),
-    (("--silver", "mine", "--labels", "melt", "--model", "m"), ("leave out --model",)),
-    (("--silver", "mine", "--labels", "melt", "--transcripts", "pocketsphinx"), ("leave out --model and --transcripts",)),
-    (("meld", "--task", "emotion"), ("add --silver",)),
-    (("meld", "--labels", "melt"), ("add --silver",)),
-    (("--silver", "mine", "--task", "mood", "--model", "m"), ("unknown task 'mood'", "sentiment, emotion")),
-    (("--silver", "nowhere"), ("no corpus 'nowhere'",)),
-    (("--silver", "mute"), ("has no text", "--transcripts pocketsphinx")),
-    (("--silver", "mine"), ("no model given", "--model")),
-    (("--silver", "mine", "--model", "m", "--base-url", DEAD), (f"no server answers at {DEAD}",)),
-    (("--silver", "mine", "--model", "m", "--base-url", DEAD, "--max-cost", "1"), ("needs a price",)),
-    (("--silver", "mine", "--model", "m", "--out", "thesis"), ("will not write over thesis", "--out")),
+    (("mine", "--recorded"), ("--recorded", "zsemo label --help")),
+    (("mine", "--second-reading"), ("--second-reading",)),
+    (("mine", "--json-mode"), ("--json-mode",)),
+    (("mine", "--request", "min_p"), ("min_p",)),
+    (("mine", "--labels", "melt", "--model", "m"), ("leave out --model",)),
+    (("mine", "--labels", "melt", "--transcripts", "pocketsphinx"), ("leave out --model and --transcripts",)),
+    (("mine", "--task", "mood", "--model", "m"), ("unknown task 'mood'", "sentiment, emotion")),
+    (("nowhere",), ("no corpus 'nowhere'",)),
+    (("mute",), ("has no text", "--transcripts pocketsphinx")),
+    (("mine",), ("no model given", "--model")),
+    (("mine", "--model", "m", "--base-url", DEAD), (f"no server answers at {DEAD}",)),
+    (("mine", "--model", "m", "--base-url", DEAD, "--max-cost", "1"), ("needs a price",)),
+    (("mine", "--model", "m", "--out", "thesis"), ("will not write over thesis", "--out")),
 ])
-def test_bad_words_for_silver(call: Call, tmp_path: Path, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
+def test_bad_words_for_label(call: Call, tmp_path: Path, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
     to_label(tmp_path / "mine")
     Corpus("mute", pd.DataFrame({"utterance": ["a"], "emotion": "happy", "text": ""})).save(tmp_path / "mute")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("precious")
-    one_line(call("generate", *words), *parts)
+    one_line(call("label", *words), *parts)
     assert not list(tmp_path.rglob("*silver*/table.parquet")) and files(tmp_path / "thesis") == ["chapter.txt"]
 
 
-def test_silver_stops_at_max_cost_and_goes_on(call: Call, serve: Callable[..., Server], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("words", "command"), [
+    (("--silver", "mine"), "zsemo label mine"),
+    (("--silver", "my corpus", "--labels", "melt"), "zsemo label 'my corpus' --labels melt"),  # options that label alone has
+    (("mine", "--model", "m", "--silver", "--task", "emotion", "--n", "0"), "zsemo label mine --model m --task emotion --n 0"),
+])
+def test_generate_silver_is_answered_by_the_command_that_took_its_place(
+    call: Call, tmp_path: Path, words: tuple[str, ...], command: str,
+) -> None:
+    to_label(tmp_path / "mine")
+    line = one_line(call("generate", *words), "generate --silver is a command of its own")
+    assert line.endswith(f"; call {command}") and not (tmp_path / "runs").exists()
+    for option in ("--task", "--labels", "--transcripts"):
+        one_line(call("generate", "meld", option, "melt"), option, "zsemo generate --help")
+
+
+def test_label_stops_at_max_cost_and_goes_on(call: Call, serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve()
     to_label(tmp_path / "mine", [f"Line {i}." for i in range(30)], ["train"] * 30)
     priced = silver_words(server, "--price", 10, 10, "--concurrency", 2, "--json", "--max-cost")
@@ -581,7 +595,7 @@ def test_silver_stops_at_max_cost_and_goes_on(call: Call, serve: Callable[..., S
     assert second["labelled"] == 30 == server.asked() and f"{first['labelled']} from the store" in second["told"]
 
 
-def test_silver_survives_kill_9(serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_label_survives_kill_9(serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve("--latency", "0.2")
     to_label(tmp_path / "mine", [f"Line {i}." for i in range(20)], [""] * 20)
     words = silver_words(server, "--concurrency", 2, "--json", "--out", tmp_path / "made")
@@ -598,7 +612,7 @@ def test_silver_survives_kill_9(serve: Callable[..., Server], tmp_path: Path) ->
     assert server.asked() - asked == 20 - stored and json.loads(out)["labelled"] == 20
 
 
-def test_silver_from_transcripts(
+def test_label_from_transcripts(
     call: Call, serve: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("espeakng_loader")
@@ -608,7 +622,7 @@ def test_silver_from_transcripts(
     to_label(tmp_path / "mine", said, ["train", "dev", "test"])
     assert call("speak", "mine", "--inject", "none", "--takes", 1, "--out", "spoken", "--jobs", 1)[0] == 0
     server, words = serve(), ("--transcripts", "pocketsphinx", "--out", "made")
-    ask = ("generate", "--silver", "spoken", "--model", "fake", "--base-url", server.url, *words)
+    ask = ("label", "spoken", "--model", "fake", "--base-url", server.url, *words)
     told = json.loads(call(*ask, "--json")[1])
     made = Corpus.load(tmp_path / "made").table
     assert list(made["text_reference"]) == said[:2] and server.asked() == 2  # the test part is not even heard
@@ -616,14 +630,14 @@ def test_silver_from_transcripts(
     assert told["labelled"] == 2 and told["not_heard"] == 0 and 0 <= told["wer"] <= 1
     out = call(*ask)[1]
     assert "transcripts: 0 utterances could not be heard; word error rate" in out and "2 from the store" in out
-    one_line(call("generate", "--silver", "mine", "--model", "fake", "--base-url", server.url, *words), "audio")
+    one_line(call("label", "mine", "--model", "fake", "--base-url", server.url, *words), "audio")
 
 
-def test_silver_of_meld_by_melt(call: Call, corpora_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_label_of_meld_by_melt(call: Call, corpora_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not (corpora_dir / "melt").is_dir():
         pytest.skip("no folder melt in ZSEMO_CORPORA")
     monkeypatch.setenv("ZSEMO_CORPORA", str(corpora_dir))
-    told = json.loads(call("generate", "--silver", "meld", "--labels", "melt", "--json")[1])
+    told = json.loads(call("label", "meld", "--labels", "melt", "--json")[1])
     assert told["folder"] == "runs/out/corpora/meld_silver_emotion" and told["labelled"] == 7019
     assert told["statuses"]["not_asked"] == 2610 and told["agreement"]["kappa"] == pytest.approx(0.392, abs=1e-3)
 

@@ -18,13 +18,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsemo_kit import cli
+from zsemo_kit.cli.main import main
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio, utterance_audio
 from zsemo_kit.corpora.segments import stretches
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.synthesis.annotation import Annotator
 from zsemo_kit.training.explain import NOBODY, Explained, as_table, explain, open_annotator, read_scp, within
+from zsemo_kit.training.speechllm import SpeechLLM, tiny_llm
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -145,9 +146,9 @@ def test_odd_sounds_have_the_stretches_that_are_heard(tmp_path: Path, samples: n
 def test_each_sentence_is_explained_with_its_seconds(
     talk: Path, by: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cli, "_speech_llm", lambda model, *more: Model({"talk#3": ("sad", 0.1)}) if model else None)
+    monkeypatch.setattr(SpeechLLM, "load", lambda folder, **more: Model({"talk#3": ("sad", 0.1)}))
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["explain", str(talk), *by, "--long", "sentences", "--json"])
+        main(["explain", str(talk), *by, "--long", "sentences", "--json"])
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert stopped.value.code == 1 and records[-1] == {"utterance": "room", "line": None, "problem": NOBODY}
     sentences = records[:-1]
@@ -155,7 +156,7 @@ def test_each_sentence_is_explained_with_its_seconds(
     if "--model" in by:
         assert [r["emotion"] for r in sentences[:4]] == ["happy", "happy", "sad", "happy"]
     with pytest.raises(SystemExit):
-        cli.main(["explain", str(talk), *by, "--long", "sentences", "--out", "x.jsonl"])
+        main(["explain", str(talk), *by, "--long", "sentences", "--out", "x.jsonl"])
     table = capsys.readouterr().out
     assert "start" in table and "not explained  room: nobody speaks in it" in table and "line None" not in table
 
@@ -163,7 +164,7 @@ def test_each_sentence_is_explained_with_its_seconds(
 def test_a_list_in_which_nobody_speaks_is_told(talk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     talk.write_text("room\troom.wav\n")
     with pytest.raises(SystemExit):
-        cli.main(["explain", str(talk), "--annotate", "--long", "sentences"])
+        main(["explain", str(talk), "--annotate", "--long", "sentences"])
     told = capsys.readouterr().err.splitlines()[-1]
     assert told.startswith("zsemo: nobody speaks in ") and told.endswith("found 1 recordings without a stretch of speech")
 
@@ -372,7 +373,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     def called(*words: Any) -> tuple[int, str, str]:
         capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
-            cli.main(["explain", *map(str, words)])
+            main(["explain", *map(str, words)])
         told = capsys.readouterr()
         return int(stopped.value.code or 0), told.out, told.err
     return called
@@ -381,7 +382,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
     made = Model({"v1": None, "v3": ("happy: a woman speaks with high speed.", 0.7)})
-    monkeypatch.setattr(cli, "_speech_llm", lambda folder, llm, device: made if folder else None)
+    monkeypatch.setattr(SpeechLLM, "load", lambda folder, **more: made)
     yield made
 
 
@@ -535,7 +536,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "A speech LLM with fresh weights: it answers in form, and knows nothing."
     from zsemo_kit.training.speech_encoder import SpeechEncoder
     from zsemo_kit.training.speech_prompts import SpeechLLMConfig
-    from zsemo_kit.training.speechllm import SpeechLLM, tiny_llm
 
     folder = tmp_path_factory.mktemp("speech_llm")
     for i, hertz in enumerate((110, 150, 220)):

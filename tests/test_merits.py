@@ -17,14 +17,14 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from zsemo_kit.cli import main
+from zsemo_kit.cli.main import main
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.training import merits as module
 from zsemo_kit.training.checkpoints import Stages, stage_name
 from zsemo_kit.training.classifier import Model
-from zsemo_kit.training.merits import STAGES, Merits, below_of, defaults
+from zsemo_kit.training.merits import STAGES, Merits, below_of
 from zsemo_kit.training.recipes import configure
 from zsemo_kit.training.speech_encoder import SpeechEncoder
 from zsemo_kit.training.text_encoder import TextEncoder
@@ -80,7 +80,7 @@ def spoken(name: str, dialogues: int, root: Path, seed: int = 0) -> Corpus:
 
 
 def whole(tiny: Path, cache: Path, **more: Any) -> Merits:
-    given = {"train": lines("train", 10), "dev": lines("dev", 5, 1), "labels": LABELS, "how": defaults(**QUICK),
+    given = {"train": lines("train", 10), "dev": lines("dev", 5, 1), "labels": LABELS, "how": QUICK,
              "text": TextEncoder.load(str(tiny), cache=cache, device="cpu"), "kept": Stages.open(cache)}
     return Merits(**given | more)
 
@@ -186,7 +186,7 @@ def test_pre_training_is_where_the_text_stage_starts(tiny: Path, tmp_path: Path)
     plain = whole(tiny, tmp_path)
     silver = whole(tiny, tmp_path, silver=(lines("a", 8), lines("b", 4)))
     assert plain.pretrained() is plain.text and silver.pretrained().fingerprint != plain.text.fingerprint
-    frozen = defaults(**QUICK | {"finetune": configure("finetune", lr=0.0, epochs=1, balance="none")})
+    frozen = QUICK | {"finetune": configure("finetune", lr=0.0, epochs=1, balance="none")}
     start = whole(tiny, tmp_path, silver=silver.silver, how=frozen)
     stage, before = start.stage("text_1"), start.pretrained()
     assert isinstance(stage, Model)
@@ -214,8 +214,6 @@ def test_what_cannot_be_trained_is_one_line(stage: str, training: str, says: str
 def test_a_corpus_without_sound_is_one_line(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no speech that can be read"):
         whole(tiny, tmp_path, speech=SpeechEncoder.load("cues", cache=tmp_path, device="cpu")).stage("audio_1")
-    with pytest.raises(InputError, match="no part of MERITS-L"):
-        defaults(attention=configure())
 
 
 _KILLED = """

@@ -350,7 +350,7 @@ def test_decoding_is_right_told_or_refused(text: str, encoding: str) -> None:
 
 def test_paths_of_a_study_are_relative_to_where_the_command_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from zsemo_kit.studies import expand, load_study
-    from zsemo_kit.cli import overridden
+    from zsemo_kit.cli.run import override
     root = tmp_path / "project"
     for name in ("sub/mine.csv", "sub/theirs.csv", "home.csv"):
         put(root / name)
@@ -363,4 +363,4 @@ def test_paths_of_a_study_are_relative_to_where_the_command_is_given(tmp_path: P
     assert {r["target"] for r in expand(study)} == {str(tmp_path / "else.csv"), "meld"}
     for written, seen in (("theirs.csv", "./sub/theirs.csv"), ("../home.csv", "./home.csv"), ("~/else.csv", str(tmp_path / "else.csv")),
                           ("./none.csv", "./none.csv"), ("esd", "esd")):
-        assert {r["source"] for r in expand(overridden(study, [f"source={written}"], root=root))} == {seen}, written
+        assert {r["source"] for r in expand(override(study, [f"source={written}"], root=root))} == {seen}, written

@@ -22,6 +22,7 @@ from zsemo_kit.generation.classes import choose_labels, find_labels_named, keep_
 from zsemo_kit.generation.corpus_by_name import open_corpus, strategies_of
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "nbs" / "experiments"
+SYSTEMS = NOTEBOOKS.parents[1] / "zsemo_kit" / "systems"
 
 
 def corpus(name: str, dialogues: int, text: str = "Line", splits: tuple[str, ...] = ("",)) -> Corpus:
@@ -81,16 +82,23 @@ def calls(tree: ast.AST, function: str) -> list[ast.Call]:
     return [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == function]
 
 
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("zero_shot_*.ipynb")), ids=lambda p: p.stem)
-def test_a_run_notebook_gives_fit_nothing_of_the_target(path: Path) -> None:
-    code = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
-    tree = ast.parse(code)
-    fits = calls(tree, "fit")
-    assert len(fits) == 1
-    assert [ast.unparse(a) for a in fits[0].args[:2]] == ["data.train", "data.dev"]
-    users = {c.func.id for c in ast.walk(tree) if isinstance(c, ast.Call) and isinstance(c.func, ast.Name)
-             and any("data.test" in ast.unparse(a) for a in c.args)}
-    assert users <= {"predictions", "leaks", "len", "print"}, users
+@pytest.mark.parametrize("path", sorted(SYSTEMS.glob("[a-z]*.py")), ids=lambda p: p.stem)
+def test_a_system_gives_training_nothing_of_the_target(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for call in [*calls(tree, "fit"), *calls(tree, "fit_speechllm"), *calls(tree, "Merits")]:
+        assert [ast.unparse(a).rsplit(".", 1)[1] for a in call.args[:2]] == ["train", "dev"]
+    users = {f.name for f in ast.walk(tree) if isinstance(f, ast.FunctionDef)
+             for a in ast.walk(f) if isinstance(a, ast.Attribute) and a.attr == "test"}
+    assert users <= {"sizes", "describe", "prepare", "encode", "evaluate"}, users
+    reads = [ast.unparse(c.func) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) and f.name == "encode"
+             for c in ast.walk(f) if isinstance(c, ast.Call) and any(ast.unparse(a) == "part" for a in c.args)]
+    assert set(reads) <= {"encoder.frames", "encoder.means"}, "a frozen encoder reads the test part, and nothing else does"
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda p: p.stem)
+def test_a_run_notebook_fits_nothing_itself(path: Path) -> None:
+    tree = ast.parse("\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"))
+    assert not any(calls(tree, name) for name in ("fit", "fit_speechllm", "fit_conversation", "Merits"))
 
 
 # Classes

@@ -51,9 +51,9 @@ BY_OTHER_MEANS = {  # modules that call json.dumps for something else than a rec
     "generation/answers.py", "generation/request_fields.py", "generation/servers.py",
     # keys of what is kept, never read back as JSON
     "generation/reply_store.py", "training/checkpoints.py", "training/curriculum.py",
-    "batch.py", "analysis/publish.py",  # keys; parameters, which were refused if JSON cannot hold them
+    # keys; parameters, which were refused if JSON cannot hold them
+    "studies.py", "run_notebooks.py", "batch.py", "analysis/publish.py",
     "synthesis/coqui.py",  # another program's settings, as they were
-    "cli.py",  # counts and names
 }
 
 

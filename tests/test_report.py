@@ -18,7 +18,7 @@ from zsemo_kit.analysis.scores import average_seeds, scores
 from zsemo_kit.analysis.significance import NOISE
 from zsemo_kit.analysis.tables import compare_rows, find_counterpart, format_markdown, make_table
 from zsemo_kit.studies import Study
-from zsemo_kit.cli import _report
+from zsemo_kit.cli.run import _report_study
 from zsemo_kit.core.errors import InputError
 
 LABELS = ["neutral", "happy", "sad", "angry"]
@@ -285,7 +285,7 @@ def test_the_command_line_hands_a_studys_choices_to_its_report(tmp_path: Path) -
     grid = [{"stage": ["fusion", "text_1"], "silver": ["none", "melt"]}, {"stage": ["audio_1"]}]
     notebook = Path(__file__).parents[1] / "nbs" / "experiments" / "merits_l.ipynb"
     chosen = Study("s", str(notebook), grid=grid, compare=KINDS, metric="weighted_f1")
-    made = _report(chosen, folder, tmp_path, [p.name for p in folder.iterdir()])
+    made = _report_study(chosen, folder, tmp_path, [p.name for p in folder.iterdir()])
     assert set(made.comparisons.rows["metric"]) == {"weighted_f1"} and len(made.comparisons) == 4
     assert made.table.rows["stage"].tolist()[0] == "fusion"  # as the study lists them
     ticks = made.figures["stages_drama_four"].axes[0].get_xticklabels()

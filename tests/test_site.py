@@ -214,7 +214,7 @@ def test_a_failed_build_keeps_the_old_site(small: Path) -> None:
 
 
 def test_a_folder_of_other_things_is_never_replaced(small: Path) -> None:
-    with pytest.raises(InputError, match="is not a site"):
+    with pytest.raises(InputError, match="will not write over"):
         build(small / "nbs", root=small, quiet=True)
     assert (small / "nbs" / "index.ipynb").is_file()
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from zsemo_kit.studies import load_study
-from zsemo_kit.cli import main
+from zsemo_kit.cli.main import main
 from zsemo_kit.corpora.table import SPACES
 
 PATIENCE = 1800  # seconds; no test fails because the machine is busy
@@ -187,7 +187,7 @@ def test_study(
 
 
 def demo(place: Path, out: Path, *more: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", "from zsemo_kit.cli import main; main()", "run", "demo", "--out", str(out), *more]
+    command = [sys.executable, "-c", "from zsemo_kit.cli.main import main; main()", "run", "demo", "--out", str(out), *more]
     told = subprocess.run(
         command, cwd=place, env=os.environ | environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )
@@ -254,6 +254,6 @@ def test_a_corpus_of_ones_own_with_three_classes_is_a_study(place: Path, tmp_pat
 
 
 def test_figures_of_published_studies_belong_to_no_override(project: Path) -> None:
-    from zsemo_kit.cli import overridden
+    from zsemo_kit.cli.run import override
     published = [p.stem for p in (project / "runs" / "studies").glob("*.yaml") if yaml.safe_load(p.read_text()).get("publish")]
-    assert published and not any(overridden(load_study(s, project), ["seed=0"]).publish for s in published)
+    assert published and not any(override(load_study(s, project), ["seed=0"]).publish for s in published)

@@ -176,7 +176,7 @@ def _reason(error: Exception) -> str:
         return f"{error.ename}: {error.evalue}".splitlines()[0]
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
-
+# %% ../nbs/01_batch.ipynb #9932fa30
 def _delivered(job: Job, why: str) -> str:
     name = f"{job.id}.failed" if why else job.id
     try:
@@ -430,7 +430,7 @@ def _owner(partial: Path) -> tuple[str, str]:
     name, _, owner = partial.name.partition(".partial-")
     return name, owner.rpartition("-")[0]
 
-
+# %% ../nbs/01_batch.ipynb #aa4000c0
 def _elsewhere(folder: Path, jobs: list[Job]) -> list[str]:
     "Runs that another machine seems to work on: locks do not reach there."
     ids = {job.id for job in jobs if not job.done}

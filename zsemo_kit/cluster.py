@@ -120,7 +120,9 @@ class Cluster:
         return replace(self, **needs)  # type: ignore[arg-type]
 
     def nodes(self) -> list[dict[str, Any]]:  # as Ray describes them
-        "Living nodes with room for one task."
+        """Living nodes with room for one task.
+
+        Raises: `InputError` for a cluster in which no node is large enough."""
         alive = [n for n in self.ray.nodes() if n["Alive"]]
         wanted = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory * 2**30}
         fit = [n for n in alive if all(n["Resources"].get(k, 0) >= v for k, v in wanted.items())]
@@ -195,7 +197,9 @@ def _knock(address: str) -> None:
 def connected(
     at_once: int | None = None,  # tasks in flight at most; on a cluster of one's own also its CPUs
 ) -> Iterator[Cluster]:  # ready for work
-    "Connects to the cluster of `RAY_ADDRESS`, else starts one here and ends it afterwards."
+    """Connects to the cluster of `RAY_ADDRESS`, else starts one here and ends it afterwards.
+
+    Raises: `InputError` for a cluster that cannot be reached."""
     ray, address = _ray(), os.environ.get("RAY_ADDRESS", "")
     quiet = {"logging_level": "CRITICAL", "log_to_driver": False, "configure_logging": True}
     if address:
@@ -289,7 +293,9 @@ def spread_on(
     cluster: Cluster,  # connected
     progress: bool = False,  # show a bar
 ) -> Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]:  # as `speak` takes it
-    "What `map` is, on many machines and in the order in which results come."
+    """What `map` is, on many machines and in the order in which results come.
+
+    Raises: `InputError` for a shard that was lost."""
     def spread(work: Callable[[Any], Any], shards: Sequence[Any]) -> Iterator[Any]:
         if shards:
             check_nodes(cluster)
@@ -338,7 +344,9 @@ def encode_on(
     own_terms: str = "",  # of each utterance; the encoder's default if empty
     progress: bool = False,  # show a bar
 ) -> int:  # features that the cache here holds afterwards
-    "Computes means of all utterances on the nodes; afterwards each node has them, and so has this machine."
+    """Computes means of all utterances on the nodes; afterwards each node has them, and so has this machine.
+
+    Raises: `InputError` for features that were lost."""
     from zsemo_kit.generation.corpus_by_name import open_corpus
     check_nodes(cluster)
     ids = open_corpus(name, space).table["utterance"].tolist()

@@ -38,7 +38,9 @@ def notebook_path(
     study: Study,  # a study
     root: Path,  # project
 ) -> Path:  # the run notebook
-    "The notebook of a study: a name in nbs/experiments or a path."
+    """The notebook of a study: a name in nbs/experiments or a path.
+
+    Raises: `InputError` for a notebook that is not there."""
     path = root / "nbs" / "experiments" / f"{study.notebook}.ipynb"
     if study.notebook.endswith(".ipynb"):
         path = root / study.notebook
@@ -76,7 +78,7 @@ def _language(metadata: Mapping[str, Any]) -> str:
         told = "R" if kernel["name"] == "ir" else "Julia"
     return "python" if re.fullmatch(r"i?python\d*|", told, re.I) else told
 
-
+# %% ../nbs/00b_run_notebooks.ipynb #e987728b
 def _parsed(
     source: str,  # cells of a notebook
     notebook: Path,  # where they are from
@@ -107,7 +109,9 @@ def _plain(value: ast.expr, name: str, notebook: Path) -> Any:
 def parameters_of(
     notebook: Path,  # a run notebook
 ) -> dict[str, Any]:  # parameter name: default value
-    "The defaults of a notebook's `parameters` cell, read without running it."
+    """The defaults of a notebook's `parameters` cell, read without running it.
+
+    Raises: `InputError` for a notebook that has no cell tagged `parameters`, or several."""
     cells = [c for c in read_notebook(notebook).cells if "parameters" in c.metadata.get("tags", [])]
     if len(cells) != 1:
         raise InputError(f"{notebook.name} has {len(cells)} cells tagged 'parameters'", expected="exactly one")

@@ -27,7 +27,9 @@ from .corpora.corpus_name import CorpusName, is_path
 def project_root(
     start: Path | None = None,  # folder to look from; the working directory if None
 ) -> Path:  # the nearest folder with `runs/studies` and `nbs`, or the kit's own checkout
-    "Find the folder that holds studies and run notebooks."
+    """Find the folder that holds studies and run notebooks.
+
+    Raises: `InputError` for no such folder at or above the start."""
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents, Path(zsemo_kit.__file__).parents[1]):
         if (folder / "runs" / "studies").is_dir() and (folder / "nbs").is_dir():
@@ -60,8 +62,14 @@ def _check_counterparts(pair: dict[str, Any]) -> dict[str, Any]:
     return pair
 
 
-_Values = dict[str, JsonValue]  # what a run keeps of its parameters is JSON
-_Grids = Annotated[list[dict[str, list[JsonValue]]], BeforeValidator(_list_values)]
+def _check_finite(value: JsonValue) -> JsonValue:
+    json.dumps(value, allow_nan=False)  # a ValueError where it holds none
+    return value
+
+
+_Value = Annotated[JsonValue, AfterValidator(_check_finite)]  # what a run keeps of its parameters is JSON
+_Values = dict[str, _Value]
+_Grids = Annotated[list[dict[str, list[_Value]]], BeforeValidator(_list_values)]
 _Pair = Annotated[dict[str, dict[str, Any]], AfterValidator(_check_counterparts)]
 
 # %% ../nbs/00a_studies.ipynb #1e664e6d

@@ -42,7 +42,9 @@ def ablate(
     condition: str,  # one of `ABLATIONS`
     seed: int = 0,  # of the exchange
 ) -> Corpus:  # the same utterances, with what the condition leaves of words and cues
-    "Words and cues under a condition; the sound is taken away by the model itself."
+    """Words and cues under a condition; the sound is taken away by the model itself.
+
+    Raises: `InputError` for an unknown condition."""
     if condition not in ABLATIONS:
         raise InputError(f"unknown condition {condition!r}", expected=f"one of {', '.join(ABLATIONS)}")
     table = corpus.table
@@ -71,7 +73,8 @@ def run_ablations(
     Evidence is what was measured: of the test part under "full", of each edit under its name; under "shuffled features" it is
     what the prompt said. The same utterances are edited whatever
     the seed. "original" are the answers to these as they are.
-    """
+
+    Raises: `InputError` for a model without thresholds to hold its claims against."""
     if model.annotator is None:
         raise InputError("this model has no thresholds to hold its claims against", hint="train it with fit_speechllm")
     store = model.encoder.cache.folder

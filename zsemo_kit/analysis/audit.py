@@ -247,7 +247,9 @@ def measure_diversity(
     n_draws: int = 100,  # how often dialogues are drawn
     seed: int = 0,  # draws them
 ) -> pd.DataFrame:  # source, measure, size, value (mean over draws), low, high (95 % of the draws)
-    "distinct-1, -2, -3 and compression ratio of each source at the same length."
+    """distinct-1, -2, -3 and compression ratio of each source at the same length.
+
+    Raises: `InputError` for a draw that is larger than the smallest source."""
     made = {name: _ranks(corpus) for name, corpus in sources.items()}
     rows = []
     for measure, n in (("distinct_1", 1), ("distinct_2", 2), ("distinct_3", 3), ("compression", 1)):
@@ -285,7 +287,9 @@ def count_shares(
     corpus: Corpus,  # labelled utterances; unlabelled ones are left out
     documented: Mapping[str, float] | None = None,  # label to share; None or empty if not documented
 ) -> pd.DataFrame:  # label, count, share, documented (NaN if not), difference (share - documented)
-    "How often each label was written, and how often it is documented to occur."
+    """How often each label was written, and how often it is documented to occur.
+
+    Raises: `InputError` for documented shares that do not sum to 1."""
     counts = corpus.table["emotion"][corpus.table["emotion"] != ""].value_counts()
     known = pd.Series(dict(documented or {}), dtype=float)
     if len(known) and (not np.isfinite(known).all() or (known < 0).any() or not np.isclose(known.sum(), 1, atol=0.02)):
@@ -417,7 +421,9 @@ def run_audit(
     n_boot: int = 500,  # resamples of dialogues
     seed: int = 0,  # draws them
 ) -> Audit:  # its tables; those that lack an argument are empty
-    "Audit a synthetic corpus. Evaluates the zero-shot claim; nothing of it may reach training or selection."
+    """Audit a synthetic corpus. Evaluates the zero-shot claim; nothing of it may reach training or selection.
+
+    Raises: `InputError` for a baseline with the synthetic corpus' name."""
     empty, others = pd.DataFrame(), dict(baselines or {})
     if synthetic.name in others:
         raise InputError(f"a baseline has the name {synthetic.name!r}", expected="another name", hint="rename it")
@@ -433,7 +439,9 @@ def compare_to_baseline(
     source: str,  # the corpus in question
     baseline: str,  # the source that it stands beside
 ) -> pd.DataFrame:  # measure, source and baseline value, ratio, reading: above, within or below
-    "Each measure of a source beside a baseline's against the same reference, by whether their intervals overlap."
+    """Each measure of a source beside a baseline's against the same reference, by whether their intervals overlap.
+
+    Raises: `InputError` for a source or a baseline that the audit does not have."""
     against = overlap.loc[overlap["source"] == baseline, "against"]
     same = overlap[overlap["against"].isin(against)].set_index(["source", "measure"])
     if not {source, baseline} <= set(same.index.get_level_values(0)):

@@ -35,7 +35,9 @@ def find_cards(
     corpus: Corpus,  # synthetic
     own: Sequence[Card] = (),  # cards that the package does not have
 ) -> dict[str, Card]:  # id to card, in the order of the rows
-    "The cards that a corpus was written for."
+    """The cards that a corpus was written for.
+
+    Raises: `InputError` for a card that does not come with the package."""
     known = {card.id: card for card in own}
     for name in dict.fromkeys(corpus.table["card"]):
         if name not in known and name not in list_cards():

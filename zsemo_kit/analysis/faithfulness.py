@@ -287,7 +287,8 @@ def measure_calibration(
     """Is the confidence of the guess what its accuracy is? Answers without confidence are left out and counted.
 
     `luck` takes answers as independent: people who are hard throughout, and seeds that err together, reach beyond it.
-    """
+
+    Raises: `InputError` for confidences that are missing, or not from 0 to 1."""
     every = _pooled(answers, "confidence", "speaker")
     rows = every[every["confidence"].notna()].reset_index(drop=True)
     sure = rows["confidence"].to_numpy(float)
@@ -462,7 +463,8 @@ def compare_edits(
     `emotion` (another guess). `control_…` are the same under the control, over the same utterances; `net` is `towards`
     less that, with interval, p after Holm over all edits, and verdict. `measured`: how often the measured word moves,
     among those that could. Without "original" the control takes its place, and nothing is subtracted.
-    """
+
+    Raises: `InputError` for answers without edits, or without what they are compared with."""
     base = ORIGINAL if ORIGINAL in answers_by_edit else CONTROL
     names = [name for name in answers_by_edit if name not in (ORIGINAL, CONTROL)]
     unknown = [name for name in names if name not in edits]

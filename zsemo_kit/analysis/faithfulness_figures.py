@@ -186,7 +186,9 @@ def plot_reliability(
     note: str = "",  # small print, such as seeds
     model: str = "",  # whose confidence it is, for the title
 ) -> Figure:  # the figure
-    "Accuracy over confidence, one panel a model: on the dotted line confidence is what it says."
+    """Accuracy over confidence, one panel a model: on the dotted line confidence is what it says.
+
+    Raises: `InputError` for no calibration at all."""
     models = {"": found} if isinstance(found, Calibration) else dict(found)
     if not models:
         raise InputError("nothing to draw for the reliability", expected="at least one calibration")

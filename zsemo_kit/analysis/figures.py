@@ -262,7 +262,9 @@ def plot_disagreement(
     labels: Sequence[str],  # label space, in the order to show
     note: str = "",  # small print, such as corpus and model
 ) -> Drawing:  # the figure
-    "Human labels by row, silver labels by column: share of the row in each cell, counts at the sides, kappa in the title."
+    """Human labels by row, silver labels by column: share of the row in each cell, counts at the sides, kappa in the title.
+
+    Raises: `InputError` for labels of different lines."""
     if len(human) != len(silver):
         raise InputError("the two readers did not read the same lines", expected=f"{len(human)} labels", found=str(len(silver)))
     both = pd.DataFrame({"human": list(map(str, human)), "silver": list(map(str, silver))})
@@ -316,7 +318,9 @@ def plot_label_shares(
     reference: str = "",  # row that the others are held against, such as the documented shares
     note: str = "",  # small print
 ) -> Drawing:  # the figure
-    "Stacked shares of the emotions, one bar a row; distance of each row from the reference at the right."
+    """Stacked shares of the emotions, one bar a row; distance of each row from the reference at the right.
+
+    Raises: `InputError` for rows without a positive sum, or without the reference."""
     totals = shares.fillna(0).sum(axis=1)
     if shares.empty or (totals <= 0).any() or (reference and reference not in shares.index):
         raise InputError("nothing to draw for the label shares", expected="rows with a positive sum, the reference among them")

@@ -205,7 +205,9 @@ def plot_heat_map(
     metric: str = "uar",  # score to show
     note: str = "",  # small print before the counts
 ) -> Drawing:  # the figure
-    "Heat map of sources (rows) by targets (columns), in the order given."
+    """Heat map of sources (rows) by targets (columns), in the order given.
+
+    Raises: `InputError` for several rows for one source and target."""
     require_columns(rows, ["source", "target", metric], "the heat map")
     if rows.duplicated(["source", "target"]).any():
         raise InputError("several rows for one source and target", expected="one", hint="filter the table first")
@@ -317,7 +319,9 @@ def plot_stages(
     title: str = "",  # takeaway; by default what the first variant's stages add
     note: str = "",  # small print before the counts
 ) -> Drawing:  # the figure
-    "Score by stage in the order given, with intervals, one look a variant; differences are no test of themselves."
+    """Score by stage in the order given, with intervals, one look a variant; differences are no test of themselves.
+
+    Raises: `InputError` for several rows for one stage and variant."""
     require_columns(rows, ["stage", metric], "the stages")
     rows = rows.assign(variant=rows["variant"].astype(str) if "variant" in rows else "")
     if rows.duplicated(["stage", "variant"]).any():

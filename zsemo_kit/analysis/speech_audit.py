@@ -35,7 +35,9 @@ def join_measures(
     corpus: Corpus,  # labelled utterances
     measures: pd.DataFrame,  # column utterance and any of UNITS; pitch_mean in Hz
 ) -> pd.DataFrame:  # utterance, dialogue, emotion, text, voice, said and the measures; labelled rows; NaN where not measured
-    "Join utterances and measures by id; pitch_mean in semitones above 1 Hz."
+    """Join utterances and measures by id; pitch_mean in semitones above 1 Hz.
+
+    Raises: `InputError` for a table without measures, an utterance that is measured twice, or none of the corpus."""
     known = [m for m in MEASURE_UNITS if m in measures]
     if "utterance" not in measures or not known:
         raise InputError("a table of measures", expected=f"utterance and any of {', '.join(MEASURE_UNITS)}",
@@ -138,7 +140,8 @@ def measure_prosody_shift(
     """How far each emotion's speech is from neutral speech, measure by measure; pitch in semitones.
 
     With `plain` every utterance is paired with itself, spoken without injection; `neutral` then has rows too.
-    """
+
+    Raises: `InputError` for a corpus without neutral speech, or with nothing else."""
     rows = join_measures(corpus, measures)
     rows["cell"] = _cells(rows) if plain is None else rows["utterance"]
     reference = rows[rows["emotion"] == "neutral"] if plain is None else join_measures(corpus, plain).assign(cell=rows["cell"])
@@ -353,7 +356,9 @@ def probe_confounds(
     n_boot: int = 1000,  # resamples of dialogues for the interval
     seed: int = 0,  # folds, rearrangements and resamples
 ) -> pd.DataFrame:  # nuisance, probe, uar, low, high, chance, chance_low, chance_high, p, p_holm, verdict, n, labels
-    "How well each nuisance alone, and all together, predict the label; labels with under five utterances are left out."
+    """How well each nuisance alone, and all together, predict the label; labels with under five utterances are left out.
+
+    Raises: `InputError` for an unknown injection, or a corpus with fewer than two emotions of five utterances."""
     injection = injection or _injection(corpus)
     if injection not in CONFOUND_KINDS:
         raise InputError(f"unknown injection {injection!r}", expected=", ".join(CONFOUND_KINDS))
@@ -405,7 +410,9 @@ def measure_intelligibility(
     n_boot: int = 1000,  # resamples of dialogues
     seed: int = 0,  # draws them
 ) -> pd.DataFrame:  # emotion ("all" last), utterances, words, wer, low, high (95 %), unheard (without transcript)
-    "Word error rate of each emotion, errors and words added up; lines without words or transcript are left out."
+    """Word error rate of each emotion, errors and words added up; lines without words or transcript are left out.
+
+    Raises: `InputError` for a table that is no table of transcripts, or one of other utterances."""
     if not {"utterance", "text"} <= set(transcripts):
         raise InputError("a table of transcripts", expected="utterance and text", found=", ".join(map(str, transcripts.columns)))
     failed = transcripts["problem"].fillna("").ne("") if "problem" in transcripts else pd.Series(False, transcripts.index)

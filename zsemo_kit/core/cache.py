@@ -7,7 +7,6 @@ __all__ = ['Compute', 'default_cache', 'own_cache', 'writable', 'caches', 'Featu
 
 # %% ../../nbs/core/02_cache.ipynb #c548e5eb
 import getpass
-import hashlib
 import os
 import shutil
 import sqlite3
@@ -25,7 +24,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .errors import InputError
-from .files import file_stamp
+from .files import file_stamp, hash_file
 
 # %% ../../nbs/core/02_cache.ipynb #76dfd580
 _T = TypeVar("_T")
@@ -68,7 +67,9 @@ def _can_write(folder: Path) -> bool:
 
 # %% ../../nbs/core/02_cache.ipynb #15d262a2
 def default_cache() -> Path:  # folder, which need not exist yet
-    "Where features are kept: `ZSEMO_CACHE`, else `own_cache()`."
+    """Where features are kept: `ZSEMO_CACHE`, else `own_cache()`.
+
+    Raises: `InputError` for a ZSEMO_CACHE whose ~ names nobody."""
     given = os.environ.get("ZSEMO_CACHE", "").strip()
     if not given:
         return own_cache()
@@ -258,7 +259,9 @@ class FeatureCache:
         return self.folder / "features.sqlite"
 
     def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        "Does `work` on a connection of its own; what can be mended is, and `work` done again."
+        """Does `work` on a connection of its own; what can be mended is, and `work` done again.
+
+        Raises: `InputError` for a folder that cannot be used."""
         for last in (False, False, True):  # at worst a cache that may only be read, and a broken one of one's own
             place, inode = writable(self.folder), None
             file = place / self.file.name
@@ -355,7 +358,6 @@ def file_digest(
                                         (path, stamp)).fetchone())
     if known:
         return str(known[0])
-    with file.open("rb") as f:
-        digest = hashlib.file_digest(f, "sha256").hexdigest()
+    digest = hash_file(file)
     run(lambda con: con.execute("INSERT OR REPLACE INTO main.digests VALUES (?, ?, ?)", (path, stamp, digest)))
     return digest

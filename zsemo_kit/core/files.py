@@ -64,6 +64,8 @@ def _unique_keys(loader: _Loader, node: yaml.MappingNode, deep: bool = False) ->
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_keys)
+
+# %% ../../nbs/core/01_files.ipynb #5b54389a
 _MOST = 100_000  # parts of a file, references written out: a few lines of them could fill the memory
 
 
@@ -79,12 +81,14 @@ def _weigh(node: yaml.Node, seen: dict[int, int], above: frozenset[int] = frozen
         raise yaml.YAMLError(f"more than {_MOST:,} parts, references written out")
     return seen[id(node)]
 
-
+# %% ../../nbs/core/01_files.ipynb #58a92be6
 def read_yaml(
     text: str,  # YAML
     where: str,  # what it is, for the error
 ) -> Any:  # plain values
-    "YAML that can run nothing, holds no key twice, and is no bigger than it looks."
+    """YAML that can run nothing, holds no key twice, and is no bigger than it looks.
+
+    Raises: `InputError` for what is not readable YAML, and what is nested too deep."""
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -182,7 +186,9 @@ def atomic_folder(
 def file_stamp(
     path: Path,  # any file
 ) -> str:  # changes when the file does
-    "Size, times and number of a file: if they are as before, so is the content."
+    """Size, times and number of a file: if they are as before, so is the content.
+
+    Raises: `InputError` for a file that is not there."""
     try:
         s = path.stat()
     except OSError as e:

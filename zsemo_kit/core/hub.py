@@ -104,7 +104,9 @@ def with_safetensors(
     folder: Path,  # a model in Hugging Face layout, with weights
     cache: Path | str | None = None,  # where converted models are kept; `default_cache()` if None
 ) -> Path:  # the same folder, or one of the cache
-    "A model whose weights are safetensors: as it is, or converted once and kept by its content."
+    """A model whose weights are safetensors: as it is, or converted once and kept by its content.
+
+    Raises: `InputError` for weights that are not all there, or that cannot be converted."""
     if any(folder.glob("*.safetensors")) or not (names := _pickles(folder)):
         return folder
     if lost := [name for name in names if not (folder / name).is_file()]:

@@ -55,12 +55,14 @@ def check_record(
     except ValidationError as e:
         first = e.errors()[0]
     place = ".".join(map(str, first["loc"]))
+    if first["type"] in ("model_type", "dataclass_type") and not place:
+        raise InputError(f"{where}: it does not fit", expected="names and values", found=type(values).__name__)
     known = [f.name for f in fields(kind)] if is_dataclass(kind) else list(getattr(kind, "model_fields", ()))
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         near = difflib.get_close_matches(place, known, 1)
         raise InputError(f"{where}: unknown field {place!r}", hint=f"did you mean {near[0]}?" if near else "",
                          expected=", ".join(known) if len(first["loc"]) == 1 else "")
-    expected = "a value" if first["type"] == "missing" else re.sub("^(Value error, |Input should be )", "", first["msg"])
+    expected = re.sub("^(Value error, |Input should be |Input was not |Field required)", "", first["msg"]) or "a value"
     found = "" if first["type"] == "missing" or (not place and known) else repr(first["input"])[:80]
     what = f"{where}: bad {place!r}" if place else f"{where}: it does not fit" if known else f"bad {where}"
     raise InputError(what, expected=expected, found=found)

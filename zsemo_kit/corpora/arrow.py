@@ -69,7 +69,9 @@ class Records:
 def arrow_records(
     path: Path,  # .parquet, or .arrow as `save_to_disk` writes it
 ) -> Records:  # its rows, with all that is told about them
-    "The records of a Parquet or Arrow file: classes by name, sound unpacked."
+    """The records of a Parquet or Arrow file: classes by name, sound unpacked.
+
+    Raises: `InputError` for a file that is neither Parquet nor Arrow."""
     try:
         table = pa.ipc.open_stream(path.read_bytes()).read_all() if path.suffix.lower() == ".arrow" else pq.read_table(path)
         columns = {n: table[n].to_pylist() for n in table.column_names if not n.startswith("__index_level_")}

@@ -70,7 +70,9 @@ class AudioPart:
         return (self.last - self.first) / self.rate
 
     def blocks(self) -> Iterator[np.ndarray]:  # float32, shape (frames, channels)
-        "The part block by block, so that an hour costs no more memory than a second."
+        """The part block by block, so that an hour costs no more memory than a second.
+
+        Raises: `AudioError` for a file that is damaged, cut short, or holds samples that are no numbers."""
         try:
             self.file.seek(self.first)
             for begin in range(self.first, self.last, _BLOCK):
@@ -136,7 +138,7 @@ def load_audio(
 ) -> np.ndarray:  # float32, shape (samples,), mono, full scale 1.0
     """A file, or a part of it, in the kit's one form; only that part is read, block by block.
 
-    An `AudioError` names a file that is missing, empty, damaged, cut short, or holds samples that are no numbers."""
+    Raises: `AudioError` for a file that is missing, empty, damaged, cut short, too long, or holds samples that are no numbers."""
     with open_part(path, start, end) as part:
         if part.seconds > longest:
             raise AudioError("long", part.path, f"{part.seconds:.1f} s of sound", expected=f"at most {longest:g} s",
@@ -255,7 +257,9 @@ def own_terms(
     samples: np.ndarray,  # shape (samples,), at RATE
     how: str,  # one of `OWN_TERMS`
 ) -> np.ndarray:  # float32; no longer than before
-    "What needs only the utterance itself: silence off, one level, one long-term spectrum."
+    """What needs only the utterance itself: silence off, one level, one long-term spectrum.
+
+    Raises: `InputError` for an unknown kind of preprocessing."""
     if how not in OWN_TERMS:
         raise InputError(f"unknown own terms {how!r}", expected=f"one of {', '.join(OWN_TERMS)}")
     steps = {"trim": trimmed, "tilt": equalised, "level": levelled}  # the level last: tilt moves it
@@ -327,7 +331,9 @@ def stream_audio(
     longest: float = LONGEST,  # seconds; a longer utterance is a problem
     progress: bool = False,  # show a bar
 ) -> Iterator[tuple[Any, str]]:  # one a row, in order: the result and "", or None and the problem
-    "`each_audio` one result at a time, for results that should not all be in memory."
+    """`each_audio` one result at a time, for results that should not all be in memory.
+
+    Raises: `InputError` for values that are not one a row."""
     import_extra("soundfile", "audio"), import_extra("soxr", "audio")  # a missing extra is one error here, not one a file
     if given is not None and len(given) != len(corpus):
         raise InputError("given does not fit the corpus", expected=f"{len(corpus)} values", found=str(len(given)))

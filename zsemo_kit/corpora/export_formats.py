@@ -54,7 +54,9 @@ def usable(
     corpus: Corpus,  # text, or speech
     progress: bool = True,  # show a bar
 ) -> tuple[Corpus, pd.DataFrame]:  # rows that can be used; utterance, audio, problem of the others
-    "A corpus of speech without the rows that have no readable audio; a corpus of text as it is."
+    """A corpus of speech without the rows that have no readable audio; a corpus of text as it is.
+
+    Raises: `InputError` for a corpus without rows, or without one readable file."""
     table = corpus.table
     if not len(table):
         raise InputError(f"corpus {corpus.name!r} is empty", hint="another label space, strategy or second reading keeps more")
@@ -189,7 +191,9 @@ def write_datasets(
     force: bool = False,  # replace an earlier export
     progress: bool = True,  # show a bar
 ) -> Written:  # what was written
-    "A folder for the Hugging Face hub: Parquet and a data card, no code."
+    """A folder for the Hugging Face hub: Parquet and a data card, no code.
+
+    Raises: `InputError` for utterances inside longer files."""
     require_synthetic(corpus)
     import_extra("datasets", "exchange")
     if corpus.table[["start", "end"]].notna().any(axis=None):

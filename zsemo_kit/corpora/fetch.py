@@ -139,7 +139,9 @@ def download(
     progress: bool = True,  # show a bar
     timeout: float = 30.0,  # seconds without a byte before the connection counts as dead
 ) -> str:  # the file's SHA-256
-    "Download a file, going on where an earlier try stopped; it takes its name only when it is whole and right."
+    """Download a file, going on where an earlier try stopped; it takes its name only when it is whole and right.
+
+    Raises: `InputError` for a file whose checksum is another."""
     part = path.with_name(path.name + ".part")
     with tqdm(desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar:
         _until_whole(url, part, bar, timeout)
@@ -289,7 +291,9 @@ def cut_audio(
     jobs: int | None = None,  # processes; None is one a core where that pays
     progress: bool = True,  # show a bar
 ) -> tuple[int, pd.DataFrame]:  # WAVs that were cut, and what has no sound: a row each of utterance, problem
-    "Cut 16 kHz WAVs from a corpus' videos, each beside its own, where the corpus' reader finds them."
+    """Cut 16 kHz WAVs from a corpus' videos, each beside its own, where the corpus' reader finds them.
+
+    Raises: `InputError` for no decoder, or a video that cannot be cut."""
     root, table = _videos(name, Path(folder))
     videos = table[table["audio"].map(lambda a: Path(a).suffix.lower() in DECODED)]
     if len(videos) and not find_decoder():

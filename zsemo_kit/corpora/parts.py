@@ -37,7 +37,9 @@ def parts(
     dev_share: float = 0.2,  # share held out for dev where the source defines none
     seed: int = 0,  # of the sample and of the split
 ) -> Parts:  # train and dev of the source, test of the target
-    "Divide a source and a target corpus into training, dev and test."
+    """Divide a source and a target corpus into training, dev and test.
+
+    Raises: `InputError` for two label spaces, a source that holds the target, and a target without labels."""
     if source.space != target.space:
         raise InputError("source and target differ in label space", expected=target.space, found=source.space)
     if "corpus" in source.table and (source.table["corpus"] == target.name).any():

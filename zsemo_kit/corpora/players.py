@@ -81,7 +81,8 @@ def playable(
     """A few utterances as a table that can be heard: 20 at most, and of each the first 15 seconds.
 
     The sound is in the notebook afterwards. A file that cannot be read is a row that says why.
-    """
+
+    Raises: `InputError` for an utterance that the corpus does not have, and a number that is not 1 to 20."""
     table, wanted = corpus.table, [n] if isinstance(n, str) else n
     unknown = [u for u in columns if u not in table] if isinstance(wanted, int) else set(wanted) - set(table["utterance"])
     if unknown:

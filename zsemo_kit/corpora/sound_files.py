@@ -314,7 +314,9 @@ _DECODED: dict[tuple[Path, int, int], Sound] = {}  # the one that was decoded la
 def open_sound(
     path: Path,  # a file of any kind
 ) -> Iterator[Sound]:  # closed when the block ends
-    "A file of sound that holds some, open; an `AudioError` says why it cannot be used."
+    """A file of sound that holds some, open.
+
+    Raises: `AudioError`, which says why the file cannot be used: missing, empty, or no sound."""
     import_extra("soundfile", "audio")
     if not path.is_file():
         raise AudioError("missing", path, "there is no such file", found=_near(path), hint="unpack the corpus again")

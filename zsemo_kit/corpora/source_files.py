@@ -105,7 +105,9 @@ def parse_fields(
     known: Callable[[str], object],  # whether a column is known by a name: tells what separates names
     **form: Any,  # as `csv.reader` takes it: strict, skipinitialspace
 ) -> tuple[list[tuple[int, list[str]]], str]:  # line number and fields of each row, the header's too; the separator
-    "The rows of a table of text, whatever separates its fields; rows without a word, as spreadsheets leave them, are none."
+    """The rows of a table of text, whatever separates its fields; rows without a word, as spreadsheets leave them, are none.
+
+    Raises: `InputError` for a line that is no row of a table."""
     lines = text.split("\n")
     before, separator = _find_header(lines, path, known)
     reader = csv.reader(io.StringIO("\n".join(lines[before:]), newline=""), delimiter=separator, **form)
@@ -257,7 +259,9 @@ def find_required(
     patterns: Sequence[str],  # what marks it; any of them will do
     corpus: str,  # its name, for the error
 ) -> list[Path]:  # what was found, in the order of the patterns
-    "What `look_for` finds, or an `InputError` that says what should be there."
+    """What `look_for` finds.
+
+    Raises: `InputError` that says what should be there."""
     if not Path(root).is_dir():
         raise InputError(f"{corpus}: {root} is not a folder", expected=f"a folder with {patterns[0]}")
     hits = [p for pattern in patterns for p in look_for(root, pattern)]

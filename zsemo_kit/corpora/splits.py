@@ -126,7 +126,8 @@ def split_dev(
     """Training and dev parts that share no dialogue and, where it can be, no speaker; stratified by label.
 
     `part.apart` lists the columns kept apart; a `LeakWarning` says when speakers could not be.
-    """
+
+    Raises: `InputError` for a corpus of one group."""
     _check_share(corpus, share)
     firm = ("dialogue", "script") if script else ("dialogue",)
     for apart in ((*firm, "speaker"), firm):
@@ -178,7 +179,9 @@ def leave_speakers_out(
     *,
     by: Sequence[str] = ("emotion",),  # columns whose values together each fold should hold in equal shares
 ) -> Iterator[tuple[Corpus, Corpus]]:  # training and test part of each fold
-    "Cross-validation in which no speaker is in both parts and every utterance is tested once."
+    """Cross-validation in which no speaker is in both parts and every utterance is tested once.
+
+    Raises: `InputError` for utterances without a speaker, and more folds than speakers."""
     nobody = corpus.table["utterance"][corpus.table["speaker"].isin(_UNKNOWN)]
     if len(nobody):
         raise InputError(f"corpus {corpus.name!r} has {len(nobody)} utterances without a speaker",
@@ -201,7 +204,9 @@ def leave_speakers_out(
 def official_splits(
     corpus: Corpus,  # a corpus whose `split` is filled
 ) -> dict[str, Corpus]:  # train, dev, test: those that the corpus defines
-    "The corpus' own parts; utterances outside them are left out."
+    """The corpus' own parts; utterances outside them are left out.
+
+    Raises: `InputError` for a corpus without parts of its own."""
     parts = {part: corpus.where({"split": part}) for part in ("train", "dev", "test")}
     found = {part: rows for part, rows in parts.items() if len(rows)}
     if not found:
@@ -215,7 +220,9 @@ def sample(
     n: int,  # how many to keep
     seed: int = 0,  # same seed, same dialogues; a smaller n gives a part of a larger one's
 ) -> Corpus:  # exactly n utterances, in the corpus' order
-    "Whole dialogues in stratified random order until n utterances, the last dialogue cut after its first turns."
+    """Whole dialogues in stratified random order until n utterances, the last dialogue cut after its first turns.
+
+    Raises: `InputError` for a number that the corpus does not have."""
     if not 1 <= n <= len(corpus):
         raise InputError(f"a sample of {n} from {corpus.name!r}", expected=f"1 to {len(corpus)} utterances")
     groups = components(corpus, ["dialogue"])
@@ -331,7 +338,9 @@ def purge(
     threshold: float = 0.9,  # least cosine of near_text
     min_words: int = 4,  # least length of text_long and near_text
 ) -> Corpus:  # the training rows that share none of these with the test part
-    "The training part without what leaks. Never for a target whose test text must stay unseen: it reads that text."
+    """The training part without what leaks. Never for a target whose test text must stay unseen: it reads that text.
+
+    Raises: `InputError` for an unknown kind of leak."""
     if unknown := set(kinds) - set(LEAK_KINDS):
         raise InputError(f"unknown kind of leak {min(unknown)!r}", expected=f"some of {', '.join(LEAK_KINDS)}")
     keep = np.ones(len(train), bool)

@@ -240,7 +240,9 @@ def concat(
     corpora: Sequence[Corpus],  # all in one label space
     name: str,  # name of the joined corpus
 ) -> Corpus:  # their rows one after another, with a column `corpus` that tells them apart
-    "Several corpora as one; utterance, dialogue, speaker and script ids get the corpus' name as prefix."
+    """Several corpora as one; utterance, dialogue, speaker and script ids get the corpus' name as prefix.
+
+    Raises: `InputError` for corpora of several label spaces."""
     spaces = sorted({c.space for c in corpora})
     if len(spaces) != 1:
         found = ", ".join(spaces) or "no corpus"

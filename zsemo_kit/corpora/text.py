@@ -70,7 +70,8 @@ def texts_of(
 
     Uses the column `history` where `remember` made it, else the rows at hand. The encoder reads such a
     text as a pair: it keeps the last part whole and cuts the context from its far side.
-    """
+
+    Raises: `InputError` for a corpus without text."""
     t = corpus.table
     own = [plain(x) for x in t.text]
     if len(own) and not any(own):

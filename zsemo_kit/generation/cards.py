@@ -78,8 +78,8 @@ class Card(Record):
             raise ValueError(f"a list {name!r} of the labels to ask for" if not self.labels else "speakers: {A: any, B: any}")
         if odd := [label for label in (*self.labels, *self.label_map) if (label in self.labels) != (label in self.label_map)]:
             raise ValueError(f"{name!r} and 'label_map' to name the same labels; {odd[0]!r} is in one of them only")
-        if odd := [e for e in self.label_map.values() if e is not None and e not in EMOTIONS]:
-            raise ValueError(f"'label_map' to name one of {', '.join(EMOTIONS)}, or null (not evaluated), not {odd[0]!r}")
+        if odd := [label for label, emotion in self.label_map.items() if emotion not in (None, *EMOTIONS)]:
+            raise ValueError(f"{odd[0]!r} to map to one of {', '.join(EMOTIONS)}, or null, not {self.label_map[odd[0]]!r}")
         if odd := [fact.source for fact in self.facts if fact.source not in self.sources]:
             raise ValueError(f"facts that cite one of the sources ({', '.join(self.sources) or 'none'}), not {odd[0]!r}")
         if odd := [role for s in self.scenarios for role in s.roles if role not in self.speakers]:

@@ -266,7 +266,7 @@ def _from_folder(folder: Path, task: Task) -> pd.DataFrame:
 def _silver_table(corpus: Corpus) -> pd.DataFrame:
     missing = [c for c in ("silver", "silver_status", "silver_task", "silver_model") if c not in corpus.table]
     if missing:
-        hint = f"label it first: zsemo generate --silver {corpus.name}"
+        hint = f"label it first: zsemo label {corpus.name}"
         raise InputError(f"{corpus.name} has no silver labels", expected=f"a column {missing[0]}", hint=hint)
     return corpus.table
 
@@ -276,7 +276,7 @@ def _recorded(source: str | Path, task: Task, corpus: Corpus) -> pd.DataFrame:
         return _from_table(_melt_file(), task, corpus, _MELT["model"])
     path = Path(source)
     if not path.exists():
-        expected = f"{_MELT['name']}, a table, or a folder that `zsemo generate --silver` saved"
+        expected = f"{_MELT['name']}, a table, or a folder that `zsemo label` saved"
         raise InputError(f"no recorded labels {str(source)!r}", expected=expected)
     return _from_folder(path, task) if path.is_dir() else _from_table(path, task, corpus)
 
@@ -290,7 +290,7 @@ def _tell_lost(corpus: Corpus, labels: int, absent: int, other: int) -> None:
 
 # %% ../../nbs/generation/14_silver.ipynb #f0896553
 def read_silver(
-    source: str | Path,  # "melt", a table (CSV, may be .gz), or a folder that `zsemo generate --silver` saved
+    source: str | Path,  # "melt", a table (CSV, may be .gz), or a folder that `zsemo label` saved
     corpus: Corpus,  # the utterances that were labelled
     task: str = "emotion",  # one of TASKS
     *,
@@ -349,7 +349,7 @@ def open_silver(
         return _moved(silver_corpus(remember(corpus), target), space)
     if not {"strategy", "model"} <= set(corpus.table):
         raise InputError(f"the labels of {name} are not silver", expected=f"{_MELT['name']}, <card>_synthetic or a saved folder",
-                         hint=f"label it first: zsemo generate --silver {name}")
+                         hint=f"label it first: zsemo label {name}")
     return open_corpus(name, space)
 
 # %% ../../nbs/generation/14_silver.ipynb #4dfa77bf

@@ -98,7 +98,9 @@ class Audition(Panel):
         return str(self.controls["words"].value.strip() or self.controls["sentence"].value)
 
     def sounds(self) -> tuple[np.ndarray, np.ndarray]:  # (samples,) each, at 16 kHz
-        "The neutral reading, and the same with the emotion."
+        """The neutral reading, and the same with the emotion.
+
+        Raises: `InputError` for words that cannot be said."""
         voice, emotion = self.controls["voice"].value, self.controls["emotion"].value
         corpus = self._open(self.controls["corpus"].value)
         if voice == _ITSELF:
