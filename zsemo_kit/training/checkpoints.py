@@ -126,7 +126,10 @@ class Stages:
         make: Callable[[], Stage],  # trains it
         load: Callable[[Path], Stage],  # reads it
     ) -> Stage:  # always as it was read, so that a first and a second run are the same
-        "A stage from disk, made first where it is not there; one that cannot be read is made anew."
+        """A stage from disk, made first where it is not there; one that cannot be read is made anew.
+
+        Raises InputError where the folder cannot be written to.
+        """
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             return make()  # processes that train together must not wait for each other's lock
         place = writable(self.folder.parent, f"{self.folder.name}/{name}")

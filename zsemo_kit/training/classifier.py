@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from inspect import signature
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -47,15 +47,6 @@ def _features(
     tuned = recipe.reads == "tokens"
     return encoder.features(corpus, "vector" if tuned else recipe.reads, layer=recipe.layer, context=recipe.context,
                             keep=keep or not tuned, progress=progress)
-
-# %% ../../nbs/training/11_classifier.ipynb #71f7022e
-def _token_data(
-    encoder: Any,  # a TextEncoder, whose copy will train
-    texts: Sequence[str],  # what is read
-) -> Data:  # padded batches of token ids
-    "Input of a whole encoder."
-    tokens = encoder.tokens(texts)
-    return Data([len(t) for t in tokens], lambda rows: encoder.batch([tokens[i] for i in rows]))
 
 # %% ../../nbs/training/11_classifier.ipynb #e430b314
 def _data(
@@ -112,7 +103,7 @@ class Whole(nn.Module):
 def trainable(
     encoder: TextEncoder,  # stays as it is
 ) -> nn.Module:  # a copy of its model whose weights may change
-    "Everything trains but the pooler, which the mean passes by."
+    "Everything trains but the pooler, which the mean passes by; raises InputError for an encoder-decoder."
     if type(encoder.model) is not MODEL_MAPPING.get(type(encoder.model.config), None):
         raise InputError(f"{encoder.name!r} is an encoder-decoder, which cannot be fine-tuned here",
                          hint="take an encoder such as minilm, or a frozen classifier")
@@ -167,7 +158,7 @@ class Model:
         corpus: Corpus,  # labelled or not
         progress: bool = False,  # show a bar
     ) -> np.ndarray:  # (n, k), or (n, layers, k), float32; NaN for what cannot be read
-        "What a head of frozen features is given: features that went through the normalisation."
+        "Features that went through the normalisation; raises InputError for a head that reads frames or tokens."
         values = _features(self.config, self.encoder, corpus, progress)
         if self.is_tuned or isinstance(values, Frames):
             raise InputError(f"the classifier {self.config.classifier!r} has no fixed inputs", hint="use mlp or logistic")
@@ -304,7 +295,7 @@ def _build_head(
 
 # %% ../../nbs/training/11_classifier.ipynb #5fa9f08e
 def _load(
-    folder: Path,  # what `_save` wrote
+    folder: Path,  # what `_write` wrote
     encoder: Encoder | None,  # a frozen encoder that is open already
     cache: Path | str | None,  # cache folder
     device: str,  # where to compute
@@ -358,8 +349,10 @@ def _read(
 ) -> _Part:
     "Tokens of an encoder that trains too, or features that do not change, normalised."
     if recipe.reads == "tokens":
-        texts = texts_of(corpus, recipe.context)
-        return _Part(corpus, _token_data(encoder, texts), "\n".join(texts))
+        texts, whole = texts_of(corpus, recipe.context), cast(TextEncoder, encoder)  # `settle` has asked for text
+        tokens = whole.tokens(texts)
+        data = Data([len(t) for t in tokens], lambda rows: whole.batch([tokens[i] for i in rows]))
+        return _Part(corpus, data, "\n".join(texts))
     values = _features(recipe, encoder, corpus, progress)
     rows = readable_rows(values)
     made, part = _normaliser(recipe, corpus, values, rows, source), _readable(corpus, rows, name)

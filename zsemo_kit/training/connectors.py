@@ -242,7 +242,7 @@ def open_connector(
     standardise: bool = False,  # as `Connector` says
     **more: Any,  # what one kind takes: words, of the Q-Former
 ) -> Connector:  # with fresh weights
-    "A connector by name."
+    "Opens a connector by name; raises InputError for an unknown one."
     if name not in SHAPES:
         raise InputError(f"unknown connector {name!r}", expected=f"one of {', '.join(SHAPES)}")
     shape = replace(SHAPES[name], queries=queries)

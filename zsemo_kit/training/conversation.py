@@ -87,7 +87,7 @@ class _Turns:
 def _known(
     values: np.ndarray,  # (n, ...)
 ) -> np.ndarray:  # (n,) rows that are whole
-    "A row with any number missing is missing: what was not measured is not made up."
+    "Rows without a missing number: what was measured in part counts as missing."
     return np.isfinite(values).all(tuple(range(1, values.ndim)))
 
 # %% ../../nbs/training/13_conversation.ipynb #37b7d634
@@ -95,7 +95,7 @@ def _read(
     corpus: Corpus,  # whose turns these are
     values: Sequence[np.ndarray],  # one or two arrays (n, k), NaN where a modality is missing
 ) -> tuple[Data, _Turns]:  # for ContextNet or FusionNet
-    "Vectors of turns as batches of dialogues."
+    "Vectors of turns as batches of dialogues; zeros where a modality is missing."
     turns = _Turns.of(corpus, [_known(v) for v in values])
     filled = [torch.from_numpy(np.where(s[:, None], v, 0).astype(np.float32)) for v, s in zip(values, turns.seen, strict=True)]
 
@@ -171,7 +171,7 @@ class Conversation:
         corpus: Corpus,  # whole dialogues
         progress: bool = False,  # show bars of what is computed below
     ) -> np.ndarray:  # (n, k) float32; NaN where the modality is missing
-        "What the last layer reads of each row: the turn in its dialogue."
+        "What the last layer reads of each row: the turn in its dialogue; raises InputError for fusion and joint."
         if not isinstance(self.net, ContextNet):
             raise InputError(f"a {self.config.classifier} stage gives no vectors", expected="a context stage")
         data, turns = self.config.read(self.below, corpus, progress)
@@ -298,21 +298,14 @@ class JointRecipe(StageRecipe):
         return _read_jointly(corpus, below[0].within(self.max_tokens), below[1], self.context)
 
     def build_net(self, below: Sequence[Any], widths: Sequence[int], classes: int) -> nn.Module:
-        body = _fresh(below[1].head)  # the speech branch starts anew, as everything but the encoder does
+        head = below[1].head  # the speech branch starts anew, as everything but the encoder does, and without its last layer
+        layers, projector = len(getattr(head, "weights", [0])), head.projector
+        body = MLPHead(layers, projector.in_features, 2, projector.out_features, head.dropout.p)
+        body.out = nn.Identity()  # type: ignore[assignment]
         contexts = ContextNet(widths[0], classes, *self.shape), ContextNet(widths[1], classes, *self.shape)
         for context in contexts:
             context.out.requires_grad_(False)  # the fusion answers
         return JointNet(trainable(below[0]), body, *contexts, FusionNet((self.hidden, self.hidden), classes, *self.shape))
-
-
-def _fresh(
-    head: MLPHead,  # of stage I
-) -> nn.Module:  # the same without its last layer, with fresh weights
-    "What makes vectors of speech features."
-    layers, projector = len(getattr(head, "weights", [0])), head.projector
-    made = MLPHead(layers, projector.in_features, 2, projector.out_features, head.dropout.p)
-    made.out = nn.Identity()  # type: ignore[assignment]
-    return made
 
 # %% ../../nbs/training/13_conversation.ipynb #a55dd068
 def _check_stage(
@@ -320,7 +313,7 @@ def _check_stage(
     below: Sequence[Any],  # what it is to read
     labels: Sequence[str],  # classes
 ) -> None:
-    "Each stage stands on the one before."
+    "Raises InputError for a recipe of no stage, and for a stage that does not stand on what lies below."
     if not isinstance(recipe, StageRecipe):
         raise InputError(f"{recipe.classifier!r} is no stage of a conversation", expected="context, fusion or joint")
     if not recipe.check(below):
@@ -391,7 +384,7 @@ def _job(
 # %% ../../nbs/training/13_conversation.ipynb #2b5eed66
 _MANIFEST = "conversation.json"  # marks a saved stage's folder
 
-# %% ../../nbs/training/13_conversation.ipynb #b750e547
+
 def _mark_of(
     part: Any,  # Model, Conversation or TextEncoder
 ) -> str:  # hexadecimal digits
@@ -433,7 +426,7 @@ def _write(
 
 # %% ../../nbs/training/13_conversation.ipynb #2103db8c
 def _load(
-    folder: Path,  # what `_save` wrote
+    folder: Path,  # what `_write` wrote
     below: tuple[Any, ...],  # stages below, where the caller has them
     cache: Path | str | None,  # cache folder
     device: str,  # where to compute

@@ -79,7 +79,7 @@ def curriculum(
     config: LoopRecipe,  # of the last phase, which chooses by emotions
     epochs: Sequence[int],  # of each phase; 0 leaves one out
 ) -> list[Phase]:
-    "The published order of tasks; a phase without emotions chooses by its loss on dev."
+    "The published order of tasks; a phase without emotions chooses by its loss on dev. Raises InputError for an unknown one."
     if system not in CURRICULA:
         raise InputError(f"unknown system {system!r}", expected=f"one of {', '.join(CURRICULA)}")
     phases = CURRICULA[system]

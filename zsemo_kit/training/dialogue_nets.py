@@ -18,14 +18,14 @@ def _zeroed(
     x: Tensor,  # (batch, turns, width)
     seen: Tensor,  # (batch, turns)
 ) -> Tensor:  # the same, zeros where unseen
-    "What is not there is nothing."
+    "Turns with zeros where the modality is missing."
     return x * seen.unsqueeze(2)
 
-# %% ../../nbs/training/12_dialogue_nets.ipynb #516f3e11
+
 def _later(
     x: Tensor,  # (batch, turns, width)
 ) -> Tensor:  # (turns, turns), true where a key is after the turn that asks
-    "What has not been said yet."
+    "Mask of what has not been said yet."
     return torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
 
 # %% ../../nbs/training/12_dialogue_nets.ipynb #16248ebe
@@ -60,7 +60,7 @@ def _check_width(
     hidden: int,  # numbers a turn
     heads: int,  # of attention
 ) -> None:
-    "Two directions and all heads share the width."
+    "Raises InputError for a width that two directions and all heads cannot share."
     if hidden % 2 or hidden % heads:
         raise InputError("hidden is not usable", expected=f"an even multiple of heads ({heads})", found=str(hidden))
 
@@ -161,7 +161,7 @@ def _means(
     pool: Tensor,  # (m, tokens), true where a token counts
     inputs: dict[str, Tensor],  # each (m, tokens)
 ) -> Tensor:  # (m, width)
-    "Utterances of a dialogue differ in length: in chunks of similar length little of what is computed is padding."
+    "Mean of each utterance's hidden states, computed in chunks of similar length, so that little of it is padding."
     lengths = inputs["attention_mask"].sum(1)
     order = lengths.argsort(stable=True)
     found = []

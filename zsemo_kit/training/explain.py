@@ -189,7 +189,8 @@ def within(
     """Utterances that are not longer than a limit, by their `start` and `end`.
 
     Parts are called `<id>#1`, `<id>#2`. A sentence is an utterance of its own, with its `recording`; a recording in which nobody
-    speaks has none, and a note. A file that cannot be opened stays as it is: whoever reads it says so."""
+    speaks has none, and a note. A file that cannot be opened stays as it is: whoever reads it says so.
+    Raises InputError for a limit of nothing and for an unknown way."""
     if how not in _HOW or not 0 < limit < math.inf:
         raise InputError("cannot keep to a limit so", expected=f"{', '.join(_HOW[:-1])} or {_HOW[-1]}, and a limit above 0 s",
                          found=f"{how!r} and {limit:g} s")
@@ -476,7 +477,7 @@ def open_annotator(
     cache: Path | str | None = None,  # folder of measurements; `default_cache()` if None
     progress: bool = False,  # show a bar
 ) -> Annotator:  # ready to measure
-    "An annotator by its name on the command line."
+    "An annotator by its name on the command line; raises InputError for a corpus without audio."
     if reference.endswith(".json"):
         return Annotator.load(reference)
     corpus = read(reference)

@@ -54,7 +54,7 @@ class Encoder(Protocol):
 def readable_rows(
     values: np.ndarray | Frames,  # features of n utterances
 ) -> np.ndarray:  # numbers of those that have any
-    "Utterances that could be read."
+    "Utterances that could be read: those whose every number is finite, or which have a frame."
     if isinstance(values, Frames):
         return np.flatnonzero(values.lengths)
     return np.flatnonzero(np.isfinite(values).all(tuple(range(1, values.ndim))))
@@ -63,7 +63,7 @@ def readable_rows(
 def resolve_name(
     name: str,  # of an encoder: a folder, perhaps after an upstream's name and a colon, or another name
 ) -> str:  # the same from any working directory
-    "Folders by their whole path."
+    "The name that a saved model keeps: a folder by its whole path."
     head, colon, place = name.rpartition(":")
     return f"{head}{colon}{Path(place).expanduser().resolve()}" if Path(place).expanduser().is_dir() else name
 

@@ -24,12 +24,12 @@ from .text_encoder import mean_pool
 def lengths_of(
     mask: Tensor,  # (batch, time), true where a position is real
 ) -> Tensor:  # (batch,) real positions of each text
-    "How long each text is; padding anywhere but on the right is refused."
+    "How long each text is; raises InputError for padding anywhere but on the right."
     if (mask[:, 1:] & ~mask[:, :-1]).any():
         raise InputError("the mask has a gap", expected="padding on the right only")
     return mask.sum(1)
 
-# %% ../../nbs/training/09_heads.ipynb #e2c5078f
+
 def _real(
     lengths: Tensor,  # (batch,)
     time: int,  # positions in all

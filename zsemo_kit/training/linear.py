@@ -7,8 +7,6 @@ __all__ = ['ExactRecipe', 'LogisticRecipe', 'SVMRecipe']
 
 # %% ../../nbs/training/10_linear.ipynb #68e59113
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -45,17 +43,6 @@ def _as_head(
                           "out.bias": torch.tensor(b, dtype=torch.float32)})
     return head.requires_grad_(False)
 
-# %% ../../nbs/training/10_linear.ipynb #fbe33a4d
-@contextmanager
-def _settling(
-    quiet: bool,  # whether to say nothing
-) -> Iterator[None]:
-    "liblinear's last digits do not matter to a guess."
-    with warnings.catch_warnings():
-        if quiet:
-            warnings.simplefilter("ignore", ConvergenceWarning)
-        yield
-
 # %% ../../nbs/training/10_linear.ipynb #bcdf135f
 _STRENGTHS = {"unit": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0), "standard": (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.1),
               "none": (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)}  # scale: C to try where none are given
@@ -89,7 +76,7 @@ class ExactRecipe(UtteranceRecipe):
         raise NotImplementedError
 
     def solve(self, network: nn.Module, job: TrainingJob, checkpoint: Any = None) -> tuple[nn.Module, pd.DataFrame]:
-        "A model for each strength. A soft label is two rows that share its weight."
+        "A model for each strength, the best on dev kept. A soft label is two rows that share its weight."
         x = job.train.batch(range(len(job.train.lengths)))["x"].numpy()
         unit = self.scale == "unit"
         scaler = StandardScaler().fit(x) if self.scale == "standard" else None
@@ -98,7 +85,9 @@ class ExactRecipe(UtteranceRecipe):
         rows, classes = soft.nonzero()
         model, heads, history = self.estimator(), [], []
         for c in sorted(self.strengths or ()):
-            with threadpool_limits(1), _settling(isinstance(model, LinearSVC)):  # a busy second core costs more than it gives
+            with threadpool_limits(1), warnings.catch_warnings():  # a busy second core costs more than it gives
+                if isinstance(model, LinearSVC):  # liblinear's last digits do not matter to a guess
+                    warnings.simplefilter("ignore", ConvergenceWarning)
                 model.set_params(C=c).fit(x[rows], classes, sample_weight=(soft * job.weights)[rows, classes])
             heads.append(_as_head(model, scaler, unit))
             history.append({"C": c, **job.scores(heads[-1])})

@@ -106,12 +106,12 @@ def best_of(
     by = f"dev_{select}" if select != "loss" else ""
     return max(range(len(rows)), key=lambda i: (rows[i].get(by, 0.0), -rows[i]["dev_loss"], -i))
 
-# %% ../../nbs/training/08_loop.ipynb #422df04c
+
 def warn_of_collapse(
     history: pd.DataFrame,  # scores on dev of each epoch or strength
     name: str,  # of the classifier
 ) -> None:
-    "RoBERTa-large collapses at the rate that MERITS-L was published with; every training of the kit says when it does."
+    "A warning where the kept model guesses one class only, as RoBERTa-large does at the rate of MERITS-L."
     if history.collapsed[history.kept].any():
         warnings.warn(f"the model ({name}) guesses one class only on dev: lower lr, balance the classes, or give it more data",
                       stacklevel=3)
@@ -138,6 +138,18 @@ class LoopRecipe(Recipe):
     def solve(self, network: nn.Module, job: Any, checkpoint: Any = None) -> tuple[nn.Module, pd.DataFrame]:
         "Trains the network in the loop."
         return network, optimise(network, job, checkpoint)
+
+# %% ../../nbs/training/08_loop.ipynb #49cdbce2
+def _rate(
+    step: int,  # steps done
+    steps: int,  # steps in all
+    config: LoopRecipe,  # warm-up and decay
+) -> float:  # share of the highest learning rate
+    "Linear rise, then constant or linear fall."
+    rise = round(config.warmup * steps)
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return max(0.0, (steps - step) / max(1, steps - rise)) if config.decay else 1.0
 
 # %% ../../nbs/training/08_loop.ipynb #79992029
 class Training(Protocol):
@@ -208,18 +220,6 @@ def _accelerator(
     if AcceleratorState._shared_state and AcceleratorState().num_processes == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device.type == "cpu", mixed_precision=precision, device_placement=False)
-
-# %% ../../nbs/training/08_loop.ipynb #49cdbce2
-def _rate(
-    step: int,  # steps done
-    steps: int,  # steps in all
-    config: LoopRecipe,  # warm-up and decay
-) -> float:  # share of the highest learning rate
-    "Linear rise, then constant or linear fall."
-    rise = round(config.warmup * steps)
-    if step < rise:
-        return (step + 1) / (rise + 1)
-    return max(0.0, (steps - step) / max(1, steps - rise)) if config.decay else 1.0
 
 # %% ../../nbs/training/08_loop.ipynb #3f4939f4
 def _epoch_batches(

@@ -53,7 +53,7 @@ def _statistics(
     rows: Sequence[int] | np.ndarray,  # which of them
     group: np.ndarray,  # number of each one's group
 ) -> tuple[np.ndarray, np.ndarray]:  # mean and deviation of each group, (groups, k)
-    "About the first utterance, so that no digits are lost where a mean is far from zero."
+    "Sums of differences from the first utterance, so that no digits are lost where a mean is far from zero."
     start = next(_pieces(values, rows))[0].astype(np.float64)
     count = np.zeros(group.max() + 1)
     total, square = np.zeros((2, len(count), len(start)))
@@ -69,7 +69,7 @@ def _statistics(
 # %% ../../nbs/training/05_normalise.ipynb #1734b239
 _CONSTANT = 1e-7  # share of the mean below which a deviation is rounding
 
-# %% ../../nbs/training/05_normalise.ipynb #574dce82
+
 @dataclass(frozen=True, eq=False)
 class Normaliser:
     "Takes features to mean zero and deviation one, each row by its group; made by `Normaliser.of`."

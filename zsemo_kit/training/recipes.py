@@ -85,7 +85,7 @@ class Recipe:
         job: Any,  # data, targets and weights
         checkpoint: Any = None,  # where a training that takes long is kept meanwhile
     ) -> tuple[nn.Module, pd.DataFrame]:  # the trained network, and scores on dev of each epoch or strength
-        "Trains the network."
+        "Trains the network; raises InputError where the method has no way to."
         raise InputError(f"the recipe {self.classifier!r} solves nothing", hint="derive it from HeadRecipe, whose loop trains it")
 
 # %% ../../nbs/training/00_recipes.ipynb #9e0fad8f
@@ -108,7 +108,7 @@ class UtteranceRecipe(Recipe):
         width: int,  # numbers a vector
         classes: int,  # labels
     ) -> nn.Module:  # takes `x`, and `mask` where it reads frames; its last layer is `out`
-        "The network, with fresh weights."
+        "The network, with fresh weights; raises InputError where the method does not say how it is built."
         raise InputError(f"the recipe {self.classifier!r} builds nothing", hint="give it build(self, layers, width, classes)")
 
 # %% ../../nbs/training/00_recipes.ipynb #483f141c

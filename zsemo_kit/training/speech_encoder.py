@@ -52,7 +52,7 @@ def _hushed() -> Iterator[None]:
     finally:
         logging.disable(off)
 
-# %% ../../nbs/training/03_speech_encoder.ipynb #ce99a794
+
 def _s3prl() -> tuple[Any, ModuleType]:  # the class S3PRLUpstream, and s3prl's list of upstreams
     "s3prl, where it is installed."
     try:
@@ -72,7 +72,7 @@ def upstream_names() -> list[str]:  # sorted
 # %% ../../nbs/training/03_speech_encoder.ipynb #7ea2f89f
 _Call = Callable[[nn.Module, list[Tensor]], tuple[Tensor, Tensor]]
 
-# %% ../../nbs/training/03_speech_encoder.ipynb #cb2268d0
+
 @dataclass(frozen=True, eq=False)
 class _Net:
     "A frozen network: what it is, and how sounds go through it."
@@ -96,19 +96,25 @@ def _s3prl_call(
     hidden, frames = module(pad_sequence(sounds, batch_first=True), lengths)
     return torch.stack(hidden, 1), frames[0]
 
-# %% ../../nbs/training/03_speech_encoder.ipynb #b585bff5
-def _state(
-    module: nn.Module,  # any network
-) -> str:  # hexadecimal digits
-    "Hash of all weights as they are in memory."
-    h = hashlib.sha256()
-    for key, value in sorted(module.state_dict().items()):
-        h.update(key.encode() + value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return h.hexdigest()
-
 # %% ../../nbs/training/03_speech_encoder.ipynb #e9f0cd2e
 _LOCAL = ("give a local folder: hf_hubert_custom:FOLDER or hf_wav2vec2_custom:FOLDER, or the FOLDER of any audio model of "
           "transformers (config.json, *.safetensors, preprocessor_config.json); fbank_no_cmvn, egemaps and cues need no weights")
+
+
+_NETWORK = ("Connection", "URLError", "HTTPError", "Timeout", "MaxRetry", "gaierror", "LocalEntryNotFound", "OfflineMode")
+
+
+def _refusal(
+    name: str,  # upstream
+    error: Exception,  # what opening it raised
+) -> InputError:  # to be raised
+    "One line: weights that cannot be had, a package that is missing, or something else."
+    kind, why = type(error).__name__, (str(error).strip().splitlines() or [""])[0]
+    if any(word in kind + why for word in _NETWORK):
+        return InputError(f"the weights of upstream {name!r} cannot be fetched ({kind})", hint=_LOCAL)
+    if isinstance(error, ImportError):
+        return InputError(f"upstream {name!r} needs a package that is missing", found=why)
+    return InputError(f"upstream {name!r} cannot be opened", found=f"{kind}: {why}"[:300], hint=_LOCAL)
 
 # %% ../../nbs/training/03_speech_encoder.ipynb #e2a45d7c
 def _open_s3prl(
@@ -131,29 +137,15 @@ def _open_s3prl(
         raise _refusal(name, e) from e
     if len(set(module.hidden_sizes)) > 1 or len(set(module.downsample_rates)) > 1:
         raise InputError(f"upstream {name!r} has layers of different widths or rates, which cannot be summed")
-    files = fingerprint(Path(place), cache) if name.startswith("hf_") else ""
-    return _Net(module, _s3prl_call, f"s3prl {version('s3prl')} {name} {files} {_state(module)}")
-
-# %% ../../nbs/training/03_speech_encoder.ipynb #7d6f81ee
-_NETWORK = ("Connection", "URLError", "HTTPError", "Timeout", "MaxRetry", "gaierror", "LocalEntryNotFound", "OfflineMode")
-
-# %% ../../nbs/training/03_speech_encoder.ipynb #c881b3bb
-def _refusal(
-    name: str,  # upstream
-    error: Exception,  # what opening it raised
-) -> InputError:  # to be raised
-    "One line: weights that cannot be had, a package that is missing, or something else."
-    kind, why = type(error).__name__, (str(error).strip().splitlines() or [""])[0]
-    if any(word in kind + why for word in _NETWORK):
-        return InputError(f"the weights of upstream {name!r} cannot be fetched ({kind})", hint=_LOCAL)
-    if isinstance(error, ImportError):
-        return InputError(f"upstream {name!r} needs a package that is missing", found=why)
-    return InputError(f"upstream {name!r} cannot be opened", found=f"{kind}: {why}"[:300], hint=_LOCAL)
+    files, state = fingerprint(Path(place), cache) if name.startswith("hf_") else "", hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):  # the weights as they are in memory
+        state.update(key.encode() + value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return _Net(module, _s3prl_call, f"s3prl {version('s3prl')} {name} {files} {state.hexdigest()}")
 
 # %% ../../nbs/training/03_speech_encoder.ipynb #d75ba17d
 _SHORTEST = RATE // 20  # samples: less does not fill the first window of a network
 
-# %% ../../nbs/training/03_speech_encoder.ipynb #adfcd302
+
 def _transformers_call(
     module: Any,  # transformers model
     sounds: list[Tensor],  # each (samples,)
@@ -229,7 +221,7 @@ def _through(
         hidden, frames = net.call(net.module, [torch.from_numpy(s).to(device) for s in sounds])
     return [h[:, :n] for h, n in zip(hidden, frames.tolist(), strict=True)]
 
-# %% ../../nbs/training/03_speech_encoder.ipynb #cb71c69e
+
 def _noises() -> list[np.ndarray]:  # two sounds of different lengths
     "What networks are tried on."
     rng = np.random.default_rng(0)
@@ -244,6 +236,31 @@ def _bears_padding(
     alone = [_through(net, [s], device)[0] for s in _noises()]
     both = _through(net, _noises(), device)
     return all(a.shape == b.shape and (a - b).abs().max() < 1e-4 * a.std() for a, b in zip(alone, both, strict=True))
+
+# %% ../../nbs/training/03_speech_encoder.ipynb #7ae52113
+_MEASURED = {  # name: its numbers, what measures them, the extra and package that do
+    "egemaps": (EGEMAPS, functionals, "opensmile", "opensmile"),
+    "cues": (tuple(CUES), vocal_cues, "praat", "praat-parselmouth"),
+}
+
+
+def _mark(
+    name: str,  # egemaps or cues
+) -> str:  # fingerprint
+    "What is measured is decided by the version of the library that measures it."
+    _, _, extra, package = _MEASURED[name]
+    label = "eGeMAPSv02" if name == "egemaps" else name
+    try:
+        return hashlib.sha256(f"{label} {package} {version(package)}".encode()).hexdigest()[:32]
+    except ImportError as e:  # PackageNotFoundError is one
+        raise InputError(f"the package {package} is missing", hint=f"pip install 'zsemo_kit[{extra}]'") from e
+
+# %% ../../nbs/training/03_speech_encoder.ipynb #e05c9a66
+def _is_flat(
+    hidden: Tensor,  # (layers, frames, width) of noise
+) -> bool:
+    "Whether every dimension averages to nothing: then the mean over time holds nothing that is said."
+    return bool((hidden.mean(1).abs() < 0.1 * hidden.std(1).clamp(min=1e-6)).all())
 
 # %% ../../nbs/training/03_speech_encoder.ipynb #5583272e
 @dataclass(frozen=True, eq=False)
@@ -272,7 +289,7 @@ class SpeechEncoder:
         device: str = "auto",  # "auto", "cpu", "cuda", …
         own_terms: str | None = None,  # one of `OWN_TERMS`; "none" for cues, "trim+level" for all others if None
     ) -> "SpeechEncoder":  # ready to encode
-        """Opens an encoder by name; InputError says what to do where that fails.
+        """Opens an encoder by name; raises InputError, which says what to do, where that fails.
 
         egemaps is openSMILE's, free for research only. Upstreams of s3prl and models of the hub each have
         their own licence. cues are measured, or, for MELD without its clips, those of `recorded_cues`, which
@@ -298,7 +315,7 @@ class SpeechEncoder:
         progress: bool = False,  # show a bar
         ram: int = 1 << 30,  # bytes above which the values lie in a temporary file
     ) -> np.ndarray:  # (n, layers, width) float32; NaN for an utterance that is a problem, or lacks one of the cues
-        "Mean over time of each layer, from the cache where it has them."
+        "Mean over time of each layer, from the cache where it has them; raises InputError where all means are zero."
         if self.flat:
             raise InputError(f"the mean over time of {self.name!r} is zero for every utterance (each is normalised by itself): "
                              "a head that reads means could only guess",
@@ -339,7 +356,10 @@ class SpeechEncoder:
         keep: bool = True,  # in the cache, always: this encoder is frozen
         progress: bool = False,  # show a bar
     ) -> np.ndarray | Frames:  # (n, width), (n, layers, width), or frames with the layers side by side
-        "What `Encoder` promises, of speech; a vector is the mean over layers of the means over time."
+        """What `Encoder` promises, of speech; a vector is the mean over layers of the means over time.
+
+        Raises InputError for context, for tokens or dialogues, and for a layer that there is not.
+        """
         if context or reads not in ("vector", "layers", "frames"):
             raise InputError(f"the speech encoder {self.name!r} gives no {'context' if context else reads}",
                              expected="vector, layers or frames of single utterances")
@@ -375,31 +395,6 @@ class SpeechEncoder:
         "Whether batches change nothing; tried once, when first needed."
         return self.net is not None and _bears_padding(self.net, self.device)
 
-# %% ../../nbs/training/03_speech_encoder.ipynb #7ae52113
-_MEASURED = {  # name: its numbers, what measures them, the extra and package that do
-    "egemaps": (EGEMAPS, functionals, "opensmile", "opensmile"),
-    "cues": (tuple(CUES), vocal_cues, "praat", "praat-parselmouth"),
-}
-
-
-def _mark(
-    name: str,  # egemaps or cues
-) -> str:  # fingerprint
-    "What is measured is decided by the version of the library that measures it."
-    _, _, extra, package = _MEASURED[name]
-    label = "eGeMAPSv02" if name == "egemaps" else name
-    try:
-        return hashlib.sha256(f"{label} {package} {version(package)}".encode()).hexdigest()[:32]
-    except ImportError as e:  # PackageNotFoundError is one
-        raise InputError(f"the package {package} is missing", hint=f"pip install 'zsemo_kit[{extra}]'") from e
-
-# %% ../../nbs/training/03_speech_encoder.ipynb #e05c9a66
-def _is_flat(
-    hidden: Tensor,  # (layers, frames, width) of noise
-) -> bool:
-    "Whether every dimension averages to nothing: then the mean over time holds nothing that is said."
-    return bool((hidden.mean(1).abs() < 0.1 * hidden.std(1).clamp(min=1e-6)).all())
-
 # %% ../../nbs/training/03_speech_encoder.ipynb #1da04828
 def _layer(
     encoder: SpeechEncoder,  # with so many layers
@@ -417,7 +412,7 @@ def _layer(
 # %% ../../nbs/training/03_speech_encoder.ipynb #708fe2e9
 _VERSION = 1  # of what is computed: raise it when a value of the same key would differ
 
-# %% ../../nbs/training/03_speech_encoder.ipynb #3d74a64f
+
 def _prepared(
     encoder: SpeechEncoder,  # who computes
     corpus: Corpus,  # with audio
@@ -507,7 +502,7 @@ def _with_recorded(
 _BLOCK = 600 * RATE  # samples in memory at once, beside the batch
 _BATCH = 60 * RATE  # samples a forward pass, padding included
 
-# %% ../../nbs/training/03_speech_encoder.ipynb #0c597771
+
 def _batched(
     lengths: Sequence[int],  # samples of each sound
     together: bool,  # whether batches are allowed
@@ -534,16 +529,6 @@ def _reduced(
     if layer == "all":
         return hidden.transpose(0, 1).flatten(1)
     return hidden.mean(0) if layer == "mean" else hidden[int(layer)]
-
-# %% ../../nbs/training/03_speech_encoder.ipynb #f6d066e7
-def _joined(
-    parts: list[tuple[int, np.ndarray]],  # frames and value of each part of a sound
-    kind: str,  # what the values are
-) -> np.ndarray:  # of the whole sound
-    "The parts of a long sound as one; of a short one there is but one part."
-    if kind == "means":
-        return np.average([v for _, v in parts], 0, [n for n, _ in parts]).astype(np.float32)
-    return np.concatenate([v for _, v in parts])
 
 # %% ../../nbs/training/03_speech_encoder.ipynb #7a83df07
 def _blocks(
@@ -584,7 +569,10 @@ def _hidden(
                 values[n] = hidden.shape[1], _reduced(hidden, kind).cpu().numpy()
         for i, _ in block:
             own = [values[n] for n, (place, _) in enumerate(parts) if place == i]
-            value = _joined(own, kind)
+            if kind == "means":
+                value = np.average([v for _, v in own], 0, [frames for frames, _ in own]).astype(np.float32)
+            else:
+                value = np.concatenate([v for _, v in own])
             if np.isfinite(value).all():
                 yield i, value
             else:

@@ -44,23 +44,18 @@ class SpeechLLMConfig:
     checkpointing: bool = False  # less memory for more time, on a GPU
 
     def __post_init__(self) -> None:
-        _check(self)
-
-# %% ../../nbs/training/16_speech_prompts.ipynb #be353409
-def _check(config: SpeechLLMConfig) -> None:
-    "Refuses what cannot be."
-    for name, value, known in (("connector", config.connector, tuple(SHAPES)), ("tune", config.tune, TUNES)):
-        if value not in known:
-            raise InputError(f"unknown {name} {value!r}", expected=f"one of {', '.join(known)}")
-    wrong = [r for r in config.reads if r not in READS]
-    if wrong:
-        raise InputError(f"a prompt cannot carry {wrong[0]!r}", expected=f"any of {', '.join(READS)}")
-    for name, low in (("queries", 1), ("rank", 1), ("seconds", 0.1), ("words", 2), ("emphasis", 0.01)):
-        if not getattr(config, name) >= low:
-            raise InputError(f"{name} is out of range", expected=f"at least {low}", found=str(getattr(config, name)))
-    object.__setattr__(config, "reads", tuple(config.reads))
-    object.__setattr__(config, "targets", tuple(config.targets))
-    check_answer_type(config.kind)
+        for name, known in (("connector", tuple(SHAPES)), ("tune", TUNES)):
+            if getattr(self, name) not in known:
+                raise InputError(f"unknown {name} {getattr(self, name)!r}", expected=f"one of {', '.join(known)}")
+        wrong = [r for r in self.reads if r not in READS]
+        if wrong:
+            raise InputError(f"a prompt cannot carry {wrong[0]!r}", expected=f"any of {', '.join(READS)}")
+        for name, low in (("queries", 1), ("rank", 1), ("seconds", 0.1), ("words", 2), ("emphasis", 0.01)):
+            if not getattr(self, name) >= low:
+                raise InputError(f"{name} is out of range", expected=f"at least {low}", found=str(getattr(self, name)))
+        object.__setattr__(self, "reads", tuple(self.reads))
+        object.__setattr__(self, "targets", tuple(self.targets))
+        check_answer_type(self.kind)
 
 # %% ../../nbs/training/16_speech_prompts.ipynb #cad565e7
 TASKS: dict[str, str] = {  # task: what is asked for
@@ -77,7 +72,7 @@ def prompt_text(
     config: SpeechLLMConfig,  # what an answer says and a prompt carries
     labels: Sequence[str],  # emotions to choose from
 ) -> str:  # what follows the sound
-    "What a model is asked about one utterance."
+    "What a model is asked about one utterance; raises InputError for an unknown task."
     if task not in TASKS:
         raise InputError(f"unknown task {task!r}", expected=f"one of {', '.join(TASKS)}")
     parts = []
@@ -143,7 +138,7 @@ class Sequencer:
         self,
         prompt: str,  # what is asked
     ) -> tuple[list[int], list[int]]:  # tokens before the sound, and after it up to the answer
-        "The prompt as the model was taught to read it."
+        "The prompt as the model was taught to read it; raises InputError for a chat template that fails or changes it."
         if getattr(self.tokenizer, "chat_template", None):
             turn = [{"role": "user", "content": f"{_SOUND}\n{self.plain(prompt)}"}]
             try:

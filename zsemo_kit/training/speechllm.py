@@ -58,7 +58,7 @@ def load_llm(
     dtype: torch.dtype = torch.float32,  # of its weights; bfloat16 on a GPU
     cache: Path | str | None = None,  # remembers digests of files; `default_cache()` if None
 ) -> LLM:  # frozen, in evaluation mode
-    "Reads a language model; what is missing is one line."
+    "Reads a language model; raises InputError where its weights or its tokenizer cannot be read."
     folder = model_folder(name, cache)
     try:
         with quiet():
@@ -107,7 +107,7 @@ def add_lora(
     model: Any,  # frozen causal LM; it stays as it is
     config: SpeechLLMConfig,  # what of it is trained
 ) -> Any:  # for training: with LoRA on the same frozen weights, or a copy of its own, or the same
-    "Adds LoRA, or frees all weights, or leaves it as it is."
+    "Adds LoRA, or frees all weights, or leaves it as it is; raises InputError where LoRA finds no layer."
     if config.tune != "none":  # two models on one language model must not change each other
         model = copy.deepcopy(model, {id(p): p for p in model.parameters()} if config.tune == "lora" else None)
     if config.checkpointing:
@@ -252,7 +252,7 @@ class SpeechLLM:
         seed: int = 0,  # of the connector's weights
         **more: Any,  # what one kind of connector takes: words, of the Q-Former
     ) -> "SpeechLLM":
-        "Puts a speech LLM together, on the encoder's device."
+        "Puts a speech LLM together, on the encoder's device; raises InputError for one without frames, or LoRA without a folder."
         config = config or SpeechLLMConfig()
         if encoder.net is None:
             raise InputError(f"{encoder.name} has no frames that a speech LLM could hear",

@@ -25,7 +25,10 @@ def check_labels(
     labels: Sequence[str],  # classes of the model
     part: str,  # "train" or "dev", for the message
 ) -> None:
-    "Refuses what a model cannot be trained on; a class that dev lacks is a warning, since dev only chooses."
+    """Raises InputError for what a model cannot be trained on.
+
+    A class that dev lacks is a warning, since dev only chooses.
+    """
     if len(set(labels)) != len(labels) or len(labels) < 2:
         raise InputError("labels are not usable", expected="two or more different ones",
                          found=", ".join(map(str, labels)) or "none")
@@ -90,7 +93,10 @@ def class_weights(
     shares: Mapping[str, float] | None = None,  # share that each label should have; equal ones if None
     labels: Sequence[str] = (),  # names of the classes, where shares are given
 ) -> np.ndarray:  # (classes,) float32; the weighted mass is the shares times the whole mass
-    "Weights under which the training data has the given shares; a class without data has weight 0, the others share."
+    """Weights under which the training data has the given shares; a class without data has weight 0, the others share.
+
+    Raises InputError where the shares leave out a label.
+    """
     mass = np.asarray(mass)
     if shares is None:
         wanted = np.ones(len(mass))

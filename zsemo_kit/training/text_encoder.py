@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Tokens', 'tokenise', 'batch_by_length', 'collate', 'fingerprint', 'model_folder', 'quiet', 'pick_device', 'Frames',
-           'room_for', 'weights_state', 'TextEncoder', 'mean_pool', 'compute']
+           'room_for', 'mean_pool', 'weights_state', 'TextEncoder', 'compute']
 
 # %% ../../nbs/training/01_text_encoder.ipynb #713606b7
 import hashlib
@@ -84,7 +84,7 @@ def tokenise(
     texts: Sequence[str],  # texts, with `TURN` between context and utterance where there is context
     max_tokens: int,  # longest input, special tokens included
 ) -> list[Tokens]:  # one a text
-    "Texts as token ids: the utterance kept whole, its context cut from the far side."
+    "Texts as token ids, each utterance whole and its context cut from the far side; raises InputError where nothing fits."
     split = [t.split(TURN) for t in texts]
     flat = [part for parts in split for part in parts]
     ids = iter(tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"] if flat else [])
@@ -122,6 +122,23 @@ def batch_by_length(
         part = part[np.argsort(n[part], kind="stable")]
         batches += [part[i : i + size] for i in range(0, len(part), size)]
     return [batches[i] for i in rng.permutation(len(batches))]
+
+# %% ../../nbs/training/01_text_encoder.ipynb #9281f653
+_TOKENS = 4096  # tokens a forward pass, padding included: enough to fill two cores, little enough for any GPU
+
+
+def _batches(
+    lengths: Sequence[int],  # tokens of each text
+) -> Iterator[list[int]]:  # rows of each batch, longest first
+    "Batches of similar length, filled up to a number of tokens."
+    rows: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda j: -lengths[j]):
+        if rows and (len(rows) + 1) * lengths[rows[0]] > _TOKENS:
+            yield rows
+            rows = []
+        rows.append(i)
+    if rows:
+        yield rows
 
 # %% ../../nbs/training/01_text_encoder.ipynb #aab0ef34
 def collate(
@@ -191,7 +208,7 @@ def model_folder(
     name: str,  # "minilm", a folder, or a model on the Hugging Face hub
     cache: Path | str | None = None,  # keeps weights that had to be converted; `default_cache()` if None
 ) -> Path:  # folder with configuration, safetensors and tokenizer
-    "Finds a model: its package, its folder, or the hub."
+    "Finds a model: its package, its folder, or the hub; raises InputError, which says what to do, where it is not there."
     if name == "minilm":
         return _minilm()
     folder = Path(name).expanduser()
@@ -241,7 +258,10 @@ def _open_model(
 def pick_device(
     name: str = "auto",  # "auto", "cpu", "cuda", "cuda:1", …
 ) -> torch.device:  # a device that is there
-    "The device of that name; `auto` is a CUDA GPU where there is one (its own under `accelerate launch`), else the CPU."
+    """The device of that name; raises InputError where it is not there.
+
+    `auto` is a CUDA GPU where there is one (its own under `accelerate launch`), else the CPU.
+    """
     if name == "auto":
         own = int(os.environ.get("LOCAL_RANK", "0"))
         return torch.device("cuda", own) if torch.cuda.is_available() else torch.device("cpu")
@@ -294,6 +314,15 @@ def room_for(
         return np.empty((rows, width), np.float32)
     with TemporaryFile() as f:  # the mapping keeps the file alive after it is closed
         return np.memmap(f, np.float32, mode="w+", shape=(rows, width))
+
+# %% ../../nbs/training/01_text_encoder.ipynb #f492b2ca
+def mean_pool(
+    hidden: torch.Tensor,  # (batch, tokens, width)
+    pool: torch.Tensor,  # (batch, tokens), true where a token counts
+) -> torch.Tensor:  # (batch, width)
+    "Mean over the tokens that count; padding and context weigh nothing."
+    w = pool.to(hidden.dtype).unsqueeze(-1)
+    return (hidden * w).sum(1) / w.sum(1).clamp(min=1)
 
 # %% ../../nbs/training/01_text_encoder.ipynb #2fd33f0a
 def weights_state(
@@ -386,7 +415,7 @@ class TextEncoder:
         keep: bool = True,  # in the cache; False for a fine-tuned encoder that is used once
         progress: bool = False,  # show a bar
     ) -> np.ndarray | Frames:  # (n, width), (n, 1, width), or frames
-        "What `Encoder` promises, of text."
+        "What `Encoder` promises, of text; raises InputError for a layer, tokens or dialogues."
         if layer is not None or reads not in ("vector", "layers", "frames"):
             asked = reads if layer is None else f"layer {layer}"
             raise InputError(f"the text encoder {self.name!r} gives no {asked}",
@@ -394,7 +423,12 @@ class TextEncoder:
         texts = texts_of(corpus, context)
         if reads == "frames":
             return self.frames(texts, progress)
-        x = self.encode(texts, progress) if keep else _pool_uncached(self, texts)
+        if keep:
+            x = self.encode(texts, progress)
+        else:  # past the cache
+            x = np.zeros((len(texts), self.width), np.float32)
+            for i, value in compute(self, texts, "mean"):
+                x[i] = value[0]
         return x[:, None] if reads == "layers" else x
 
     def tokens(self, texts: Sequence[str]) -> list[Tokens]:
@@ -419,40 +453,6 @@ class TextEncoder:
 
 # %% ../../nbs/training/01_text_encoder.ipynb #9438f4b1
 _VERSION = 1  # of what is computed: raise it when a value of the same key would differ
-_TOKENS = 4096  # tokens a forward pass, padding included: enough to fill two cores, little enough for any GPU
-
-
-def _key(
-    encoder: TextEncoder,  # who computes
-    text: str,  # what is read
-    kind: str,  # "mean" or "frames"
-) -> bytes:  # 32 bytes
-    "Hash of all that decides a feature."
-    parts = (str(_VERSION), encoder.fingerprint, kind, str(encoder.max_tokens), text)
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
-
-
-def _batches(
-    lengths: Sequence[int],  # tokens of each text
-) -> Iterator[list[int]]:  # rows of each batch, longest first
-    "Batches of similar length, filled up to a number of tokens."
-    rows: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda j: -lengths[j]):
-        if rows and (len(rows) + 1) * lengths[rows[0]] > _TOKENS:
-            yield rows
-            rows = []
-        rows.append(i)
-    if rows:
-        yield rows
-
-# %% ../../nbs/training/01_text_encoder.ipynb #f492b2ca
-def mean_pool(
-    hidden: torch.Tensor,  # (batch, tokens, width)
-    pool: torch.Tensor,  # (batch, tokens), true where a token counts
-) -> torch.Tensor:  # (batch, width)
-    "Mean over the tokens that count; padding and context weigh nothing."
-    w = pool.to(hidden.dtype).unsqueeze(-1)
-    return (hidden * w).sum(1) / w.sum(1).clamp(min=1)
 
 # %% ../../nbs/training/01_text_encoder.ipynb #9e178c2e
 def compute(
@@ -460,7 +460,7 @@ def compute(
     texts: Sequence[str],  # texts to read
     kind: str,  # "mean" or "frames"
 ) -> Iterator[tuple[int, np.ndarray]]:  # row and its value, (1, width) or (tokens, width), longest first
-    "Runs the model on batches of similar length; no cache in between."
+    "Runs the model on batches of similar length, past the cache; raises InputError where its weights were changed."
     if weights_state(encoder.model) != encoder.state:
         raise InputError(f"the weights of {encoder.name!r} were changed after it was loaded",
                          hint="save the model to a folder and load that, or use with_model")
@@ -475,17 +475,6 @@ def compute(
         for i, value, used in zip(rows, host, keep, strict=True):
             yield i, value if kind == "mean" else value[used]
 
-# %% ../../nbs/training/01_text_encoder.ipynb #9ef6324e
-def _pool_uncached(
-    encoder: TextEncoder,  # a fine-tuned model
-    texts: Sequence[str],  # what is read
-) -> np.ndarray:  # (n, width)
-    "Vectors past the cache."
-    out = np.zeros((len(texts), encoder.width), np.float32)
-    for i, value in compute(encoder, texts, "mean"):
-        out[i] = value[0]
-    return out
-
 # %% ../../nbs/training/01_text_encoder.ipynb #a9bcf0c4
 def _keys(
     encoder: TextEncoder,  # the model
@@ -493,10 +482,11 @@ def _keys(
     kind: str,  # "mean" or "frames"
     progress: bool,  # show a bar
 ) -> tuple[list[bytes], Compute]:  # key of each text, and what computes texts by their place
-    "Fills the cache with what it lacks, each text once."
+    "Hashes of all that decides a feature; the cache is filled with what it lacks, each text once."
     def work(places: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         return ((places[n], v) for n, v in compute(encoder, [texts[i] for i in places], kind))
 
-    keys = [_key(encoder, t, kind) for t in texts]
+    decides = (str(_VERSION), encoder.fingerprint, kind, str(encoder.max_tokens))
+    keys = [hashlib.sha256("\0".join((*decides, t)).encode("utf-8", "surrogatepass")).digest() for t in texts]
     encoder.cache.fill(keys, work, progress=progress)
     return keys, work
