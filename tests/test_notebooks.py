@@ -149,6 +149,7 @@ def test_exported_cells_are_small(path: Path) -> None:
 
 SHOWN = ("synthesis",)  # folders whose notebooks must be seen or heard
 TO_BE_SHOWN = [p for p in MODULES if p.parent.name in SHOWN]
+LITERATE = [p for p in MODULES if p.parent.name in (*SHOWN, "generation")]  # a few definitions, then an example; of text, no picture is asked
 MOST_IN_A_ROW = 4  # definitions before an example with something to see
 
 
@@ -164,7 +165,7 @@ def test_something_is_seen_or_heard(path: Path) -> None:
     ), f"{name(path)} shows no picture and no player"
 
 
-@pytest.mark.parametrize("path", TO_BE_SHOWN, ids=name)
+@pytest.mark.parametrize("path", LITERATE, ids=name)
 def test_few_definitions_stand_in_a_row(path: Path) -> None:
     waiting: list[str] = []
     for cell in code_cells(path):
@@ -175,7 +176,7 @@ def test_few_definitions_stand_in_a_row(path: Path) -> None:
         assert len(waiting) <= MOST_IN_A_ROW, f"nothing to see after {', '.join(waiting)}"
 
 
-@pytest.mark.parametrize("path", TO_BE_SHOWN, ids=name)
+@pytest.mark.parametrize("path", LITERATE, ids=name)
 def test_examples_are_short_and_assert_apart(path: Path) -> None:
     examples = [cell for cell in code_cells(path) if is_example(cell)]
     check = re.compile(r"^\s*(assert|test_eq|test_close|test_fail)\b", re.M)
