@@ -149,7 +149,7 @@ def test_exported_cells_are_small(path: Path) -> None:
 
 SHOWN = ("synthesis",)  # folders whose notebooks must be seen or heard
 TO_BE_SHOWN = [p for p in MODULES if p.parent.name in SHOWN]
-LITERATE = [p for p in MODULES if p.parent.name in (*SHOWN, "generation")]  # a few definitions, then an example; of text, no picture is asked
+LITERATE = [p for p in MODULES if p.parent.name in (*SHOWN, "generation")]  # examples of text need no picture
 MOST_IN_A_ROW = 4  # definitions before an example with something to see
 
 
