@@ -30,7 +30,8 @@ from zsemo_kit.corpora.own_data import read_path
 from zsemo_kit.corpora.readers import read
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.cards import load_card
-from zsemo_kit.generation.reply_lines import parse, read_label
+from zsemo_kit.generation.reply_lines import parse
+from zsemo_kit.generation.stated_labels import read_label
 from zsemo_kit.generation.reply_store import RecordedStore, Reply, ReplyStore
 from zsemo_kit.generation.silver import read_silver
 from zsemo_kit.synthesis.annotation import Annotator

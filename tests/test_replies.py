@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from zsemo_kit.generation.cards import load_card
 from zsemo_kit.generation.prompts import STRATEGIES
 from zsemo_kit.generation.reply_forms import split_thoughts, without_thoughts
-from zsemo_kit.generation.reply_lines import STATUSES, Line, _is_refusal, parse, read_label
+from zsemo_kit.generation.refusals import is_refusal
+from zsemo_kit.generation.reply_lines import STATUSES, Line, parse
+from zsemo_kit.generation.stated_labels import read_label
 from zsemo_kit.generation.reply_store import RecordedStore, Reply, classify_finish
 
 MELD, RAVDESS, EMODB = load_card("meld"), load_card("ravdess"), load_card("emodb")
@@ -335,12 +337,12 @@ LAMENTS = [
 
 @pytest.mark.parametrize("text", REFUSALS)
 def test_refusals(text: str) -> None:
-    assert _is_refusal(text) and {x.status for x in read(text, strategy="utterances", scenario="sadness")} == {"refused"}
+    assert is_refusal(text) and {x.status for x in read(text, strategy="utterances", scenario="sadness")} == {"refused"}
 
 
 @pytest.mark.parametrize("text", LAMENTS)
 def test_people_who_cannot_go_on_are_no_refusals(text: str) -> None:
-    assert not _is_refusal(text) and "refused" not in {x.status for x in read(text, strategy="utterances", scenario="sadness")}
+    assert not is_refusal(text) and "refused" not in {x.status for x in read(text, strategy="utterances", scenario="sadness")}
 
 
 # finish reasons

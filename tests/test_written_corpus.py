@@ -15,7 +15,8 @@ from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.labels import in_space
 from zsemo_kit.generation.cards import load_card
 from zsemo_kit.generation.prompts import CONVERSATIONS, SECOND_LABELS, STRATEGIES, Prompt
-from zsemo_kit.generation.reply_lines import STATUSES, Line, parse, read_label
+from zsemo_kit.generation.reply_lines import STATUSES, Line, parse
+from zsemo_kit.generation.stated_labels import read_label
 from zsemo_kit.generation.reply_store import RecordedStore, Reply
 from zsemo_kit.generation.written_corpus import (
     corpus_from, count_funnel, keep_agreed, open_recorded, read_lines, read_recorded_lines, read_second_labels,

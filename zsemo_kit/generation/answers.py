@@ -43,13 +43,13 @@ def _text_of(content: Any, reasoning: bool = False) -> str:
 _REASONING = ("reasoning", "reasoning_content", "thinking", "reasoning_details")
 
 
-def _thoughts(message: Mapping[str, Any]) -> int:
+def _count_reasoning(message: Mapping[str, Any]) -> int:
     "Characters of reasoning beside the text."
     fields = [len(str(message[name])) for name in _REASONING if message.get(name)]
     return max([*fields, len(_text_of(message.get("content"), reasoning=True))])
 
 # %% ../../nbs/generation/06_answers.ipynb #8cba5a9c
-def _pieces(text: str) -> tuple[list[Any], bool]:
+def _parse_stream(text: str) -> tuple[list[Any], bool]:
     "The JSON of each line of a stream, and whether the stream said that it ends."
     lines = [line.removeprefix("data:").strip() for line in text.splitlines() if line.startswith(("data:", "{"))]
     ended = "[DONE]" in lines
@@ -59,9 +59,9 @@ def _pieces(text: str) -> tuple[list[Any], bool]:
         return [], ended
 
 
-def _joined(text: str) -> dict[str, Any] | None:
+def _join_stream(text: str) -> dict[str, Any] | None:
     "A stream as one answer; None if the text is no stream, or was cut."
-    pieces, ended = _pieces(text)
+    pieces, ended = _parse_stream(text)
     content, thoughts, finish, usage = "", "", None, None
     for piece in pieces:
         if not isinstance(piece, Mapping) or piece.get("error"):
@@ -96,7 +96,7 @@ def make_refused(
     return Answer(no.said, "content_filter", 0, 0)
 
 
-def _count(value: Any) -> int | None:
+def _read_count(value: Any) -> int | None:
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -104,7 +104,7 @@ def _count(value: Any) -> int | None:
     return int(number) if not isinstance(value, bool) and 0 <= number < 1e12 else None  # a database holds no larger one
 
 # %% ../../nbs/generation/06_answers.ipynb #3574b49c
-def _unlike(data: Any, why: str = "not a chat completion") -> NoReplyError:
+def _odd_answer(data: Any, why: str = "not a chat completion") -> NoReplyError:
     shown = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, default=str)[:200]
     return NoReplyError("BadAnswerError", scrub(f"{why}: {' '.join(shown[:120].split())!r}"), status=200, body=data)
 
@@ -123,37 +123,37 @@ def read_answer(
 ) -> Answer:  # with a text, or a finish reason that explains why there is none
     "Text, finish reason and tokens of a chat completion."
     if isinstance(data, str):
-        data = _parsed(data)
+        data = _parse_text(data)
     if isinstance(data, list) and len(data) == 1:
         data = data[0]
     if not isinstance(data, Mapping):
-        raise _unlike(data)
+        raise _odd_answer(data)
     choices = data.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else {}
     if error := choice.get("error") or (not choice and data.get("error")):
         raise _error_in(data, error)
     message = choice.get("message") or choice.get("delta") or {"content": choice.get("text")}
     if not choice or not isinstance(message, Mapping):
-        no = _unlike(data, "the answer holds no choice")
+        no = _odd_answer(data, "the answer holds no choice")
         if "choices" in data and is_filtered(no):
             return make_refused(no)
-        raise no if "choices" in data else _unlike(data)
-    return _read(choice, message, data.get("usage"))
+        raise no if "choices" in data else _odd_answer(data)
+    return _read_choice(choice, message, data.get("usage"))
 
 
-def _parsed(text: str) -> Any:
+def _parse_text(text: str) -> Any:
     "JSON or a stream that came as text."
     plain = text.lstrip("\ufeff \t\r\n")
     try:
         return json.loads(plain)
     except (ValueError, RecursionError):
-        found = _joined(plain)
+        found = _join_stream(plain)
     if found is None:
-        raise _unlike(text, "a stream that was cut" if plain.startswith("data:") else "not a chat completion")
+        raise _odd_answer(text, "a stream that was cut" if plain.startswith("data:") else "not a chat completion")
     return found
 
 # %% ../../nbs/generation/06_answers.ipynb #44db070d
-def _read(choice: Mapping[str, Any], message: Mapping[str, Any], usage: Any) -> Answer:
+def _read_choice(choice: Mapping[str, Any], message: Mapping[str, Any], usage: Any) -> Answer:
     "The answer in a choice, if there is one."
     text, refusal = _text_of(message.get("content")), message.get("refusal")
     usage = usage if isinstance(usage, Mapping) else {}
@@ -161,8 +161,8 @@ def _read(choice: Mapping[str, Any], message: Mapping[str, Any], usage: Any) -> 
     if refusal and not text.strip():
         text, finish = str(refusal), "refusal"
     text, finish = (part.encode("utf-8", "replace").decode() for part in (text, finish))  # half a character cannot be stored
-    tokens_in, tokens_out = (_count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion"))
-    answer = Answer(text, finish, tokens_in, tokens_out, _thoughts(message))
+    tokens_in, tokens_out = (_read_count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion"))
+    answer = Answer(text, finish, tokens_in, tokens_out, _count_reasoning(message))
     end = classify_finish(finish)
     if end != "failed" and (text.strip() or end in ("refused", "truncated")):
         return answer

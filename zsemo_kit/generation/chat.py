@@ -272,7 +272,7 @@ class _Run:
                 self.chat.reused += 1
                 return reply
             if not store.writable:
-                raise _not_recorded(store, prompt)
+                raise _explain_missing(store, prompt)
             if self.broke:
                 return None
             if not store.claim(key):  # another worker or process is asking just this
@@ -286,7 +286,7 @@ class _Run:
         return None
 
 # %% ../../nbs/generation/07_chat.ipynb #9ea6be32
-def _not_recorded(store: Store, prompt: Prompt) -> InputError:
+def _explain_missing(store: Store, prompt: Prompt) -> InputError:
     if isinstance(store, ReplyStore):
         return InputError(f"the reply store {store.path} may only be read, and lacks a reply",
                           hint="copy it to a folder of yours")
@@ -313,7 +313,7 @@ async def _afford(run: _Run, characters: int) -> float | None:
 _PER_POOL = 8  # a pool of connections looks through all of them at each request, so it is kept small
 
 # %% ../../nbs/generation/07_chat.ipynb #dbf79108
-def _clients(chat: Chat, key: str, proxy: str | None) -> list[openai.AsyncOpenAI]:
+def _make_clients(chat: Chat, key: str, proxy: str | None) -> list[openai.AsyncOpenAI]:
     "Clients that share the work; one for https, where reading the certificates takes longer than it saves."
     base, query = split_query(chat.base_url)
     patience = openai.Timeout(chat.timeout, connect=min(chat.timeout, 10.0))
@@ -335,8 +335,8 @@ async def _connect_client(run: _Run) -> openai.AsyncOpenAI:
         async with run.start:
             if not run.clients:
                 run.key = api_key(run.chat.base_url)
-                run.proxy = await _way_to(run.chat.base_url, min(run.chat.timeout, 10.0))
-                run.clients = _clients(run.chat, run.key, run.proxy)
+                run.proxy = await _find_proxy(run.chat.base_url, min(run.chat.timeout, 10.0))
+                run.clients = _make_clients(run.chat, run.key, run.proxy)
     run.turn += 1
     return run.clients[run.turn % len(run.clients)]
 
@@ -345,7 +345,7 @@ _PORTS = {"http": 80, "https": 443}  # others are of SOCKS proxies
 
 # %% ../../nbs/generation/07_chat.ipynb #d2b56005
 async def _knock(url: str, timeout: float) -> str:
-    "Why nobody opens at an address; empty if somebody does."
+    "Why no connection to an address can be made; empty if one can."
     parts = urlsplit(url)
     port = parts.port or _PORTS.get(parts.scheme, 1080)
     try:
@@ -358,7 +358,7 @@ async def _knock(url: str, timeout: float) -> str:
     return ""
 
 # %% ../../nbs/generation/07_chat.ipynb #e4bd37a9
-async def _way_to(url: str, timeout: float) -> str | None:
+async def _find_proxy(url: str, timeout: float) -> str | None:
     "The proxy through which a server is reached; None for the direct way."
     proxy, host = proxy_of(url), urlsplit(url).hostname or ""
     why = await _knock(proxy or url, timeout)
@@ -376,7 +376,7 @@ class _StoppedError(Exception):
     "The run ends while a request waits for its turn."
 
 # %% ../../nbs/generation/07_chat.ipynb #3a7d8e83
-async def _rest(run: _Run, seconds: float) -> None:
+async def _sleep(run: _Run, seconds: float) -> None:
     if seconds > 0:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(run.halt.wait(), seconds)
@@ -385,9 +385,9 @@ async def _rest(run: _Run, seconds: float) -> None:
 # %% ../../nbs/generation/07_chat.ipynb #baeb0f4d
 async def _attempt(run: _Run, body: Mapping[str, Any], likely: float) -> Answer:
     "Send a request once, when its turn has come."
-    await _rest(run, run.chat.pace.turn(likely))
+    await _sleep(run, run.chat.pace.turn(likely))
     while pause := run.chat.pace.paused():
-        await _rest(run, pause)
+        await _sleep(run, pause)
     client = await _connect_client(run)
     try:
         return read_answer(await _post(client, body))
@@ -416,7 +416,7 @@ def _learn(run: _Run, form: Form, no: NoReplyError, body: Mapping[str, Any]) -> 
     return found is not None
 
 # %% ../../nbs/generation/07_chat.ipynb #b92e5e13
-def _long(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 # %% ../../nbs/generation/07_chat.ipynb #8e289ef4
@@ -438,12 +438,12 @@ def _wait_for(run: _Run, no: NoReplyError) -> bool:
     seconds = seconds or _POLL
     run.waiting = time.monotonic() if run.waiting is None else run.waiting
     if time.monotonic() - run.waiting + seconds > chat.patience:
-        what = f"{where} is still not ready after {_long(chat.patience)}" if loading else f"{where} asks to wait {_long(seconds)}"
-        raise InputError(what, found=no.said, hint="the same command goes on from here later")
+        what = f"is still not ready after {_format_time(chat.patience)}" if loading else f"asks to wait {_format_time(seconds)}"
+        raise InputError(f"{where} {what}", found=no.said, hint="the same command goes on from here later")
     if loading:
-        run._say(f"{where} is not ready yet ({no.said}); waiting up to {_long(chat.patience)} for it", once="loading")
+        run._say(f"{where} is not ready yet ({no.said}); waiting up to {_format_time(chat.patience)} for it", once="loading")
     elif seconds > chat.pace.paused() + _PAUSE:
-        run._say(f"{where} asks to wait {_long(seconds)} ({no.said}); all requests wait")
+        run._say(f"{where} asks to wait {_format_time(seconds)} ({no.said}); all requests wait")
     chat.pace.pause(seconds)
     return True
 
@@ -473,7 +473,7 @@ async def _send(run: _Run, prompt: Prompt, request: Mapping[str, Any], likely: f
         tries += 1
         if ends or not (empty or _is_passing(no)) or tries > (min(_AGAIN, chat.max_retries) if empty else chat.max_retries):
             raise no
-        await _rest(run, 0.0 if empty else no.after or min(8.0, 0.5 * 2 ** (tries - 1)))
+        await _sleep(run, 0.0 if empty else no.after or min(8.0, 0.5 * 2 ** (tries - 1)))
 
 # %% ../../nbs/generation/07_chat.ipynb #e7946a3c
 async def _ask(run: _Run, prompt: Prompt, request: dict[str, Any], key: str) -> Reply | None:
@@ -487,7 +487,7 @@ async def _ask(run: _Run, prompt: Prompt, request: dict[str, Any], key: str) -> 
     likely = used = characters / 3 + (chat.ledger.longest or _FIRST_GUESS)
     try:
         answer = await _send(run, prompt, request, likely)
-        tokens_in, tokens_out = _tokens(answer, characters)
+        tokens_in, tokens_out = _count_tokens(answer, characters)
         out, surplus, used = answer.tokens_out, (answer.tokens_in or 0) - characters / 3, tokens_in + tokens_out
         cost = chat.ledger.cost(tokens_in, tokens_out)
     except NoReplyError as e:
@@ -498,10 +498,10 @@ async def _ask(run: _Run, prompt: Prompt, request: dict[str, Any], key: str) -> 
         chat.ledger.settle(reserved, cost, out, surplus)
         chat.pace.settle(used - likely)
     if problem:
-        await _failed(run, problem, prompt, request, key)
+        await _record_failure(run, problem, prompt, request, key)
         return None
-    reply = _reply(run, answer, key, cost, time.perf_counter() - begun)
-    await _on_disk(chat.store.put(reply, prompt, request, without_password(chat.base_url)), chat.store)
+    reply = _make_reply(run, answer, key, cost, time.perf_counter() - begun)
+    await _wait_until_stored(chat.store.put(reply, prompt, request, without_password(chat.base_url)), chat.store)
     chat.sent, run.row, run.waiting = chat.sent + 1, 0, None
     return reply
 
@@ -509,7 +509,7 @@ async def _ask(run: _Run, prompt: Prompt, request: dict[str, Any], key: str) -> 
 _SECRET = 12  # shorter "keys", such as EMPTY or ollama, hide nothing and are words that a reply may hold
 
 # %% ../../nbs/generation/07_chat.ipynb #bc536934
-def _reply(run: _Run, answer: Answer, key: str, cost: float | None, seconds: float) -> Reply:
+def _make_reply(run: _Run, answer: Answer, key: str, cost: float | None, seconds: float) -> Reply:
     "What is stored; a server that echoes headers does not get the key into it."
     if answer.reasoning and not answer.text.strip():
         run._say("A reply holds reasoning alone: raise --max-tokens, or turn reasoning off (--request)", once="reasoning")
@@ -520,7 +520,7 @@ def _reply(run: _Run, answer: Answer, key: str, cost: float | None, seconds: flo
     return Reply(key, run.chat.model, text, answer.finish, *tokens, cost, round(seconds, 3), utc_now())
 
 # %% ../../nbs/generation/07_chat.ipynb #85a8a507
-def _tokens(answer: Answer, characters: int) -> tuple[float, float]:
+def _count_tokens(answer: Answer, characters: int) -> tuple[float, float]:
     "Tokens by the server's count, else three characters a token."
     return (
         characters / 3 if answer.tokens_in is None else answer.tokens_in,
@@ -528,10 +528,10 @@ def _tokens(answer: Answer, characters: int) -> tuple[float, float]:
     )
 
 # %% ../../nbs/generation/07_chat.ipynb #749651d9
-async def _failed(run: _Run, no: NoReplyError, prompt: Prompt, request: dict[str, Any], key: str) -> None:
+async def _record_failure(run: _Run, no: NoReplyError, prompt: Prompt, request: dict[str, Any], key: str) -> None:
     chat = run.chat
     chat.failed, chat.last_failure, run.row = chat.failed + 1, no.said, run.row + 1
-    await _on_disk(chat.store.fail(key, no.kind, no.said, prompt, request), chat.store)
+    await _wait_until_stored(chat.store.fail(key, no.kind, no.said, prompt, request), chat.store)
     ends = find_fatal(no, chat.base_url, chat.model, run.proxy)
     if not ends and run.row >= _IN_A_ROW:
         what = f"{without_password(chat.base_url)} failed {run.row} requests in a row"
@@ -540,7 +540,7 @@ async def _failed(run: _Run, no: NoReplyError, prompt: Prompt, request: dict[str
         run._give_up(ends)
 
 # %% ../../nbs/generation/07_chat.ipynb #9e58eb22
-async def _on_disk(done: "Future[None]", store: Store) -> None:
+async def _wait_until_stored(done: "Future[None]", store: Store) -> None:
     try:
         await asyncio.wrap_future(done)
     except sqlite3.Error as e:

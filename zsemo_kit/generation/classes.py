@@ -32,7 +32,7 @@ def find_labels_named(
     for word in words:
         if word not in known:
             expected = f"two or more of {', '.join(known)}; or {COMMON}; or nothing for all"
-            raise InputError(f"labels: {word!r} is no class of the space {space}", expected=expected, hint=_hint(word, known))
+            raise InputError(f"labels: {word!r} is no class of the space {space}", expected=expected, hint=_hint_for(word, known))
         if words.count(word) > 1:
             raise InputError(f"labels: {word!r} is named twice", hint="name each class once")
     if len(words) < 2:
@@ -41,7 +41,7 @@ def find_labels_named(
     return tuple(label for label in known if label in words)
 
 
-def _hint(
+def _hint_for(
     word: str,  # no class of the space
     known: Sequence[str],  # classes of the space
 ) -> str:  # what to do; empty where nothing is near

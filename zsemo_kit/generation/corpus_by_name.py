@@ -47,7 +47,7 @@ def open_corpus(
         return concat([open_corpus(n, space, strategy=strategy, second_reading=second_reading) for n in several], name)
     strategies = strategies_of(strategy)
     whole = open_recorded(given.card, strategies, "keep") if given.of_card else read(name)
-    made = in_space(_chosen(_with_history(whole), strategies, second_reading), space)
+    made = in_space(_choose_lines(_add_history(whole), strategies, second_reading), space)
     if not len(made):
         raise InputError(f"{name} has no utterance with a label of the space {space}", expected=", ".join(space_labels(space)),
                          found=f"{len(whole)} utterances in all", hint="check its labels, or take another space")
@@ -64,7 +64,7 @@ def names_of(
     return [part.text for part in given.singles]
 
 
-def _with_history(corpus: Corpus) -> Corpus:
+def _add_history(corpus: Corpus) -> Corpus:
     # single lines of one reply share an emotion and nothing else: one is not the context of the next
     made = remember(corpus)
     if "strategy" not in made.table:
@@ -72,7 +72,7 @@ def _with_history(corpus: Corpus) -> Corpus:
     return replace(made, table=made.table.assign(history=made.table["history"].where(~made.table["strategy"].isin(LINES), "")))
 
 
-def _chosen(corpus: Corpus, strategies: Sequence[str], second_reading: str) -> Corpus:
+def _choose_lines(corpus: Corpus, strategies: Sequence[str], second_reading: str) -> Corpus:
     # a corpus that `zsemo generate` saved carries the same columns as a recorded one, a real corpus does not
     if "strategy" in corpus.table:
         corpus = corpus.where({"strategy": list(strategies)})

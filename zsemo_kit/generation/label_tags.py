@@ -51,8 +51,8 @@ _ABROAD = {  # German, Polish, French, Spanish, Italian, Portuguese, Dutch, Russ
     "positive": "positiv positif positivo positiva pozytywny pozytywne позитивный 积极 正面 ポジティブ 긍정",
     "negative": "negativ négatif negativo negativa negatywny negatywne негативный 消极 负面 ネガティブ 부정",
 }
-_MEANT = {word: emotion for emotion, words in _ABROAD.items() for word in words.split()}
-EMOTION_WORDS = frozenset(_OTHERS.split()) | {w for forms in _FORMS.values() for w in forms} | set(_MEANT)  # labels or not
+_TRANSLATIONS = {word: emotion for emotion, words in _ABROAD.items() for word in words.split()}
+EMOTION_WORDS = frozenset(_OTHERS.split()) | {w for forms in _FORMS.values() for w in forms} | set(_TRANSLATIONS)  # labels or not
 
 # %% ../../nbs/generation/08_label_tags.ipynb #c320b229
 def list_spellings(
@@ -87,11 +87,11 @@ def _bare(content: str) -> str:
     return re.sub(rf"^[\W_]+|(?:_|[^{LETTERS}])+$", "", bare)
 
 # %% ../../nbs/generation/08_label_tags.ipynb #c95ff328
-def _named(bare: str, words: Mapping[str, str]) -> str | None:
+def _find_label(bare: str, words: Mapping[str, str]) -> str | None:
     "The label of one bare word or phrase."
     core = _FRAME.sub("", bare)
     plain = [bare, core, re.sub(r"ily$", "y", core), re.sub(r"(?<=..)ly$", "", core)]
-    meant = _MEANT.get(core, "")
+    meant = _TRANSLATIONS.get(core, "")
     return next((words[w] for w in (*plain, *_FORMS.get(meant, (meant,))) if w in words), None)
 
 # %% ../../nbs/generation/08_label_tags.ipynb #a036ce6f
@@ -105,10 +105,10 @@ def read_tag(
 ) -> str | None:  # a label, TWO, or None
     "The label that a tag names."
     bare = _bare(content[:200])
-    if known := _named(bare, words):
+    if known := _find_label(bare, words):
         return known
     parts = [p.strip() for p in _BETWEEN.split(bare) if p.strip()]
-    named = [_named(p, words) or (p if p in EMOTION_WORDS else "") for p in parts]
+    named = [_find_label(p, words) or (p if p in EMOTION_WORDS else "") for p in parts]
     found = {n for n in named if n}
     if len(found) > 1 and found & set(words.values()):
         return TWO_LABELS

@@ -191,10 +191,10 @@ def build_prompts(
     if seed:
         random.Random(seed).shuffle(order)  # noqa: S311 (an order, not a secret)
     texts = {scenario: tuple(build_messages(card, strategy, scenario)) for scenario in order}
-    return _rounds(card.id, strategy, texts, n)
+    return _repeat_rounds(card.id, strategy, texts, n)
 
 
-def _rounds(card: str, strategy: str, texts: dict[str, tuple[Message, ...]], n: int) -> Iterator[Prompt]:
+def _repeat_rounds(card: str, strategy: str, texts: dict[str, tuple[Message, ...]], n: int) -> Iterator[Prompt]:
     counts: Counter[str] = Counter()
     for scenario in islice(cycle(texts), n):
         yield Prompt(card, strategy, scenario, counts[scenario], texts[scenario])

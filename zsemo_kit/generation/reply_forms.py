@@ -33,7 +33,7 @@ _CHANNEL = re.compile(  # all channels but the last of a harmony reply, with or 
     r"|\A(?=\s*(?:assistant\s*)?(?:analysis|commentary)).*assistant\s*final\s*:?"
     r"|\A\s*analysis(?=[A-Z]).*(?P<bare>)\Z", re.S)
 _HEADED = r"[ \t]{{0,3}}(?:#{{1,6}}[ \t]{{1,3}}|\*\*)\**{}[ \t]?:?\**:?[ \t]{{0,9}}$"  # a heading on a line of its own
-_TOLD = re.compile(
+_HEADED_THOUGHTS = re.compile(
     r"\A\s*\**(?:here is my thought process|here are my reasoning steps)\b.*?"
     r"(?:\bhere is my response:?\**|\[BEGIN FINAL RESPONSE\])"
     r"|<details(?: type=[\"']reasoning[\"'][^>\n]{0,100}>|[^>\n]{0,100}>\s{0,9}<summary>(?:(?!</summary>)[^\n]){0,30}?"
@@ -70,7 +70,7 @@ def _begins_line(text: str, at: int) -> bool:
     return not text[max(text.rfind("\n", 0, at) + 1, at - 9) : at].strip()
 
 # %% ../../nbs/generation/09_reply_forms.ipynb #b1c85260
-def _thoughts(text: str) -> tuple[list[_Span], bool]:
+def _find_tagged(text: str) -> tuple[list[_Span], bool]:
     """Where thoughts stand between tags, and whether the last one never ends.
 
     All before a lone closing tag is a thought; so is all behind a tag that opens a line and is never closed.
@@ -87,14 +87,11 @@ def _thoughts(text: str) -> tuple[list[_Span], bool]:
     return ([*spans, (begin, len(text))] if begin is not None and endless else spans), endless
 
 
-def _told(text: str) -> tuple[list[_Span], bool]:
-    found = list(_TOLD.finditer(text))
-    return [m.span() for m in found], bool(found) and found[-1]["open"] is not None
+def _find_spans(pattern: re.Pattern[str], text: str) -> tuple[list[_Span], bool]:
+    "Where a pattern matches, and whether the last match goes on to the end because nothing closes it."
+    found = list(pattern.finditer(text))
+    return [m.span() for m in found], bool(found) and "" in found[-1].groupdict().values()
 
-
-def _channels(text: str) -> tuple[list[_Span], bool]:
-    found = list(_CHANNEL.finditer(text))
-    return [m.span() for m in found], bool(found) and "" in (found[-1]["open"], found[-1]["bare"])
 
 # %% ../../nbs/generation/09_reply_forms.ipynb #7abdc1a2
 def split_thoughts(
@@ -103,8 +100,8 @@ def split_thoughts(
     "What a reply says, apart from what was thought on the way and from marks of the model's template."
     text, cut = re.sub(r"\r\n?", "\n", text), None
     text = _blank(text, [m.span() for m in _FOREIGN.finditer(text)])
-    for find in (_told, _channels, _thoughts):
-        spans, endless = find(text)
+    for pattern in (_HEADED_THOUGHTS, _CHANNEL, _TAGS):
+        spans, endless = _find_tagged(text) if pattern is _TAGS else _find_spans(pattern, text)
         cut = text.count("\n", 0, spans[-1][0]) if endless else cut
         text = _blank(text, spans)
     return _TOKENS.sub("", text), cut
@@ -160,8 +157,8 @@ def _neighbour(text: str, at: int, step: int) -> str:
             return text[at + step * far]
     return ""
 
-# %% ../../nbs/generation/09_reply_forms.ipynb #32a76bce
-def _extent(text: str, start: int) -> tuple[int, bool]:
+
+def _find_extent(text: str, start: int) -> tuple[int, bool]:
     "Where a broken JSON value ends, and whether its last entry is cut. A mark ends a string only where a string may end."
     depth, quote, inside = 0, "", ""
     for mark in _MARKS.finditer(text, start):
@@ -180,15 +177,15 @@ def _extent(text: str, start: int) -> tuple[int, bool]:
     return len(text), bool(quote) or inside == "{"
 
 # %% ../../nbs/generation/09_reply_forms.ipynb #167f6cba
-def _mended(text: str) -> Any:
+def _repair_json(text: str) -> Any:
     "The value of broken JSON, as far as it can be made out."
     try:
         return json_repair.loads(text, skip_json_loads=True)
     except (ValueError, RecursionError):
         return None
 
-# %% ../../nbs/generation/09_reply_forms.ipynb #117836b1
-def _values(text: str) -> Iterator[tuple[_Span, Any, bool]]:
+
+def _find_values(text: str) -> Iterator[tuple[_Span, Any, bool]]:
     "Every JSON value in a text: where it stands, the value, whether its last entry is cut."
     decoder, at = json.JSONDecoder(strict=False), 0
     while start := _STARTS.search(text, at):
@@ -199,9 +196,9 @@ def _values(text: str) -> Iterator[tuple[_Span, Any, bool]]:
             value, at = decoder.raw_decode(text, start.start())
             cut = False
         except (ValueError, RecursionError):
-            at, cut = _extent(text, start.start())
+            at, cut = _find_extent(text, start.start())
             short = at - start.start() <= _LONGEST
-            value = _mended(text[start.start() : at]) if short else None
+            value = _repair_json(text[start.start() : at]) if short else None
             cut = cut or value is None
         yield (start.start(), at), value, cut
 
@@ -210,57 +207,57 @@ _Entry = tuple[str, str | None, str | None]  # text, speaker, label
 _Words = Mapping[str, str]  # from `list_spellings`
 
 
-def _plainly(value: Any) -> str:
+def _as_words(value: Any) -> str:
     "A field's value in words: of a list each, of an emotion with its score the emotion."
     if isinstance(value, list):
-        return ", ".join(_plainly(v) for v in value[:9])
+        return ", ".join(_as_words(v) for v in value[:9])
     if isinstance(value, dict):
         named = next((v for k, v in value.items() if name_field(str(k)) or str(k).casefold() in ("primary", "type")), None)
         return named if isinstance(named, str) else ", ".join(map(str, list(value)[:9]))
     return "" if value is None or isinstance(value, bool) else str(value)
 
 
-def _names_one(value: Any) -> bool:
+def _is_person(value: Any) -> bool:
     return isinstance(value, dict) and any(name_field(str(k)) == "speaker" and isinstance(v, str) for k, v in value.items())
 
 
-def _field(value: Mapping[str, Any], kind: str) -> str | None:
+def _find_field(value: Mapping[str, Any], kind: str) -> str | None:
     "The field of a kind; of several the one that holds words."
     own = [v for k, v in value.items() if name_field(str(k)) == kind]
     if kind != "label":  # a list or map of speakers names nobody
-        own = [v for v in own if isinstance(v, str) or (kind == "speaker" and (_names_one(v) or isinstance(v, int)))]
-    held = [_plainly(v) for v in own]
+        own = [v for v in own if isinstance(v, str) or (kind == "speaker" and (_is_person(v) or isinstance(v, int)))]
+    held = [_as_words(v) for v in own]
     return next((v for v in held if re.search(r"[^\W\d]", v)), held[0] if held else None)
 
 # %% ../../nbs/generation/09_reply_forms.ipynb #16a3b488
-def _emotion(name: str, words: _Words) -> bool:
+def _is_emotion_word(name: str, words: _Words) -> bool:
     return is_emotion(name) or is_emotion(name, words)
 
 
-def _groups(value: Any, words: _Words) -> bool:
+def _holds_lines(value: Any, words: _Words) -> bool:
     "Whether the value of a field such as `emotions` holds lines and no labels."
     if isinstance(value, list):
         inner = [v for v in value if isinstance(v, dict)]
-        return any(_field(v, "text") or any(isinstance(p, list | dict) for p in v.values()) for v in inner)
+        return any(_find_field(v, "text") or any(isinstance(p, list | dict) for p in v.values()) for v in inner)
     held = value.items() if isinstance(value, dict) else ()
-    return any(isinstance(v, list | dict) or (isinstance(v, str) and _emotion(str(k), words)) for k, v in held)
+    return any(isinstance(v, list | dict) or (isinstance(v, str) and _is_emotion_word(str(k), words)) for k, v in held)
 
 # %% ../../nbs/generation/09_reply_forms.ipynb #3eaa2816
 _Column = dict[str, str]  # cell by the number of its row
 
 
-def _column(value: Any) -> _Column:
+def _read_column(value: Any) -> _Column:
     "The cells of a list, or of a map by number; none where there is more in it than cells."
     cells = {str(i): v for i, v in enumerate(value)} if isinstance(value, list) else value
     if not isinstance(cells, dict) or not all(str(k).isdigit() and not isinstance(v, dict | list) for k, v in cells.items()):
         return {}
-    return {str(k): _plainly(v) for k, v in cells.items()}
+    return {str(k): _as_words(v) for k, v in cells.items()}
 
 
-def _columns(value: dict[Any, Any]) -> dict[str, _Column]:
+def _find_columns(value: dict[Any, Any]) -> dict[str, _Column]:
     "The columns of a JSON object that holds one list a field: of texts and of speakers or labels; else none."
     named = {str(k): name_field(str(k)) or name_field(re.sub(r"s$", "", str(k))) for k in value}
-    made = {named[str(k)]: cells for k, v in value.items() if named[str(k)] and (cells := _column(v))}
+    made = {named[str(k)]: cells for k, v in value.items() if named[str(k)] and (cells := _read_column(v))}
     texts, speakers, labels = (made.get(kind, {}) for kind in ("text", "speaker", "label"))
     if not speakers and len(labels) == 1:  # the one label of all that is below it
         return {}
@@ -280,34 +277,34 @@ def _column_rows(columns: Mapping[str, _Column]) -> Iterator[_Entry]:
 _COUNTER = re.compile(r"^\W*(?:(?:turn|line|utterance|sentence|exchange|zeile|satz)?[\s_#-]{0,3}\d{1,4}|[a-z]+s)\W*$", re.I)
 
 
-def _object(value: dict[Any, Any], words: _Words, speaker: str | None, label: str | None) -> Iterator[_Entry]:
+def _object_entries(value: dict[Any, Any], words: _Words, speaker: str | None, label: str | None) -> Iterator[_Entry]:
     "The entries of a JSON object, in the name of whom and of what it stands in."
-    if columns := _columns(value):
+    if columns := _find_columns(value):
         yield from _column_rows(columns)
         return
-    text, own, tag = (_field(value, kind) for kind in ("text", "speaker", "label"))
+    text, own, tag = (_find_field(value, kind) for kind in ("text", "speaker", "label"))
     inner = {str(k): v for k, v in value.items() if v and isinstance(v, list | dict)
-             and (name_field(str(k)) in ("", "text") or _groups(v, words))}
+             and (name_field(str(k)) in ("", "text") or _holds_lines(v, words))}
     tag = label if tag is None or any(name_field(k) == "label" for k in inner) else tag
     own = speaker if own is None else own
     said = {str(k): v for k, v in value.items() if isinstance(v, str) and not name_field(str(k))}
     if text is not None:
         yield text, own, tag
     for name, part in inner.items():
-        if _emotion(name, words):
+        if _is_emotion_word(name, words):
             yield from _entries(part, words, own, name)
         else:
             free = not name_field(name) and not _COUNTER.match(name)
-            who = free and isinstance(part, dict) and _field(part, "text") is not None
+            who = free and isinstance(part, dict) and _find_field(part, "text") is not None
             yield from _entries(part, words, name if who and own is None else own, tag)
     if text is None and not inner:
-        yield from _map(said, words, own, tag) if said else [("", own, tag)] if own or tag else []
+        yield from _map_entries(said, words, own, tag) if said else [("", own, tag)] if own or tag else []
 
 
-def _map(said: Mapping[str, str], words: _Words, speaker: str | None, label: str | None) -> Iterator[_Entry]:
+def _map_entries(said: Mapping[str, str], words: _Words, speaker: str | None, label: str | None) -> Iterator[_Entry]:
     "Lines by what their keys are: emotions, numbers or speakers."
     for name, text in said.items():
-        if _emotion(name, words):
+        if _is_emotion_word(name, words):
             yield text, speaker, name
         else:
             yield text, speaker if speaker or _COUNTER.match(name) or len(name.split()) > 3 else name, label
@@ -317,29 +314,29 @@ def _entries(value: Any, words: _Words, speaker: str | None = None, label: str |
     "Text, speaker and label of everything in a JSON value that is or should be a line."
     if isinstance(value, str):
         yield value, speaker, label
-    elif isinstance(value, list) and (rows := _table(value, words)):
+    elif isinstance(value, list) and (rows := _table_rows(value, words)):
         yield from (entry for _, entry in rows)
     elif isinstance(value, list):
         for part in value:
             yield from _entries(part, words, speaker, label)
     elif isinstance(value, dict):
-        yield from _object(value, words, speaker, label)
+        yield from _object_entries(value, words, speaker, label)
 
 # %% ../../nbs/generation/09_reply_forms.ipynb #e1c1071b
-def _table(rows: Sequence[Any], words: _Words) -> list[tuple[int, _Entry]]:
+def _table_rows(rows: Sequence[Any], words: _Words) -> list[tuple[int, _Entry]]:
     "Number and entry of each row; none where this is no table."
     even = all(isinstance(r, list) and 1 < len(r) == len(rows[0]) < 9 for r in rows)
     if not rows or not even or not all(isinstance(cell, str) for row in rows for cell in row):
         return []
     head = {name_field(cell): i for i, cell in reversed(list(enumerate(rows[0])))}
     columns = {k: i for k, i in head.items() if k}
-    headed = bool(columns.keys() & {"text", "label"}) and not any(_emotion(cell, words) for cell in rows[0])
+    headed = bool(columns.keys() & {"text", "label"}) and not any(_is_emotion_word(cell, words) for cell in rows[0])
     body = list(enumerate(rows))[headed:]
     columns = columns if headed else {}
     if not body:
         return []
     free = [i for i in range(len(rows[0])) if i not in columns.values() and any(re.search(r"[^\W\d]", r[i]) for _, r in body)]
-    tags = [i for i in free if all(_emotion(row[i], words) or read_tag(row[i], words) for _, row in body)]
+    tags = [i for i in free if all(_is_emotion_word(row[i], words) or read_tag(row[i], words) for _, row in body)]
     columns = {"label": tags[-1], **columns} if tags else columns
     free = sorted((i for i in free if i not in columns.values()), key=lambda i: -sum(len(r[i]) for _, r in body))
     columns = {**dict(zip([k for k in ("text", "speaker") if k not in columns], free, strict=False)), **columns}
@@ -349,18 +346,14 @@ def _table(rows: Sequence[Any], words: _Words) -> list[tuple[int, _Entry]]:
     return [(n, (c.get("text", ""), c.get("speaker") or None, c.get("label"))) for n, c in cells]
 
 # %% ../../nbs/generation/09_reply_forms.ipynb #416f6fc7
-def _said(text: str) -> list[str]:
-    "The lines of a string without speaker and label: there may be a whole dialogue in it."
-    return [line for line in text.split("\n") if line.strip()]
-
-
 def _json_pieces(reply: str, words: _Words) -> list[Piece]:
     "The pieces of a reply that holds JSON, and of what stands around it; none if it holds none."
     found: list[Piece] = []
     spans: list[_Span] = []
-    for span, value, cut in _values(reply):
+    for span, value, cut in _find_values(reply):
         made = [Piece(0, said, speaker, label) for text, speaker, label in _entries(value, words)
-                for said in (_said(text) if (speaker, label) == (None, None) else [text])]
+                # a string without speaker and label may hold a whole dialogue
+                for said in (filter(str.strip, text.split("\n")) if (speaker, label) == (None, None) else [text])]
         if cut:
             made = [*made[:-1], replace(made[-1] if made else Piece(0, ""), cut=True)]
         found, spans = found + made, [*spans, span] if made else spans
@@ -386,7 +379,7 @@ def _attributes(name: str, fields: str) -> dict[str, str]:
              for key, a, b in _ATTRIBUTE.findall(fields)]
     return {kind: value for kind, value in reversed(found) if kind}
 
-# %% ../../nbs/generation/09_reply_forms.ipynb #62b5feb4
+
 @dataclass
 class _Record:
     "One turn in XML, as far as it was read."
@@ -453,7 +446,7 @@ def split_lines(
             yield number, line.strip()
 
 # %% ../../nbs/generation/09_reply_forms.ipynb #5bbf15ae
-def _cells(line: str) -> list[str]:
+def _split_cells(line: str) -> list[str]:
     "A row's cells between bars or tabs; one cell for any other line."
     if "\t" in line:
         return [cell.strip() for cell in line.split("\t")]
@@ -463,7 +456,7 @@ def _cells(line: str) -> list[str]:
     return [re.sub(r"<br\s?/?>", " ", cell).replace("\\|", "|").strip() for cell in re.split(r"(?<!\\)\|", inner)]
 
 # %% ../../nbs/generation/09_reply_forms.ipynb #914d60fb
-def _comma_rows(lines: Sequence[tuple[int, str]]) -> list[list[str]]:
+def _read_comma_rows(lines: Sequence[tuple[int, str]]) -> list[list[str]]:
     "The rows of a table with commas or semicolons, known by its heading; none where there is none."
     for mark in ",;":
         head = lines[0][1].split(mark) if lines else []
@@ -475,12 +468,12 @@ def _comma_rows(lines: Sequence[tuple[int, str]]) -> list[list[str]]:
 def _line_pieces(text: str, words: _Words) -> list[Piece]:
     "The pieces of a reply in lines, or in the rows of a table."
     lines, found = list(split_lines(text)), list[Piece]()
-    if rows := _comma_rows(lines):
-        return [Piece(lines[i][0], *entry) for i, entry in _table(rows, words)] or [Piece(*line) for line in lines]
-    for _, group in groupby(lines, key=lambda line: len(_cells(line[1]))):
+    if rows := _read_comma_rows(lines):
+        return [Piece(lines[i][0], *entry) for i, entry in _table_rows(rows, words)] or [Piece(*line) for line in lines]
+    for _, group in groupby(lines, key=lambda line: len(_split_cells(line[1]))):
         some = list(group)
-        cells = [_cells(line) for _, line in some]
-        rows_of = _table(cells, words) if len(cells[0]) > 1 else []
+        cells = [_split_cells(line) for _, line in some]
+        rows_of = _table_rows(cells, words) if len(cells[0]) > 1 else []
         found += [Piece(some[i][0], *entry) for i, entry in rows_of] or [Piece(*line) for line in some]
     return found
 
@@ -501,6 +494,6 @@ def find_labels(
     names: Sequence[str] = ("answer", "result", "prediction", "classification", "class", "output"),  # also of a label
 ) -> list[str]:  # values, in order
     "What an answer in JSON states as its label."
-    values = [value for _, value, cut in _values(text) if isinstance(value, dict) and not cut]
-    return [_plainly(v) for value in values for k, v in value.items()
+    values = [value for _, value, cut in _find_values(text) if isinstance(value, dict) and not cut]
+    return [_as_words(v) for value in values for k, v in value.items()
             if name_field(str(k)) == "label" or str(k).casefold() in names]

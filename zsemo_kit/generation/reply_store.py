@@ -119,18 +119,17 @@ CREATE TABLE IF NOT EXISTS failures (
 _VERSION = 1  # of the schema, in SQLite's user_version
 
 # %% ../../nbs/generation/05_reply_store.ipynb #0e7ad8d0
-def _is_sqlite(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(15) == b"SQLite format 3"
-
-
-def _only_read(path: Path) -> bool:
+def _is_read_only(path: Path) -> bool:
     "Whether a store is there that may be read but not written: another user's, or one on a medium for reading."
     return path.is_file() and bool(path.stat().st_size) and not all(os.access(p, os.W_OK) for p in (path, path.parent))
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
-    "Beside a log of somebody who writes, else as a file that does not change: SQLite then needs no files of its own there."
+    """A connection that only reads.
+
+    Where nobody writes (no log lies beside the file) it is opened as one that does not change: SQLite then makes no files there.
+
+    Raises: `sqlite3.Error` if the file can be opened in neither way."""
     for how in ("mode=ro", "mode=ro&immutable=1") if path.with_name(path.name + "-wal").exists() else ("mode=ro&immutable=1",):
         db = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None, check_same_thread=False)
         try:
@@ -143,8 +142,13 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    if path.is_file() and path.stat().st_size and not _is_sqlite(path):
-        raise sqlite3.DatabaseError("file is not a database")  # SQLite itself takes a tiny file for an empty one
+    """A connection that writes.
+
+    Raises: `sqlite3.DatabaseError` for a file of something else; SQLite itself takes a tiny one for an empty database."""
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            if file.read(15) != b"SQLite format 3":
+                raise sqlite3.DatabaseError("file is not a database")
     db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")  # a commit returns when the disk has it
@@ -261,6 +265,11 @@ _FAIL = """INSERT INTO failures VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET kind = excluded.kind, error = excluded.error, runs = runs + 1,
 created = excluded.created"""
 
+
+def _place_of(prompt: Prompt) -> tuple[str, str, str, int]:
+    "The columns that say which prompt a row answers: card, strategy, scenario, sample."
+    return prompt.card, prompt.strategy, prompt.scenario, prompt.sample
+
 # %% ../../nbs/generation/05_reply_store.ipynb #93aced97
 class ReplyStore:
     "Every reply that a server has given, on disk; safe for several threads and processes; read only where it must be."
@@ -272,7 +281,7 @@ class ReplyStore:
     ) -> None:
         self.path = Path(path)
         try:
-            self.writable = not _only_read(self.path)
+            self.writable = not _is_read_only(self.path)
             if self.writable:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = _connect(self.path) if self.writable else _connect_to_read(self.path)
@@ -325,7 +334,7 @@ class ReplyStore:
     ) -> "Future[None]":  # done when the disk has it
         "Store a reply; the first one of a key stays."
         values = (reply.key, reply.model, reply.text, reply.finish, reply.tokens_in, reply.tokens_out, reply.cost,
-                  reply.seconds, reply.created or utc_now(), server, *_where(prompt), sort_json(request))
+                  reply.seconds, reply.created or utc_now(), server, *_place_of(prompt), sort_json(request))
         blank = (f"DELETE FROM replies WHERE key = ? AND {_BLANK}", (reply.key,))  # noqa: S608
         return self._write(blank, (_PUT, values), ("DELETE FROM failures WHERE key = ?", (reply.key,)))
 
@@ -338,7 +347,7 @@ class ReplyStore:
         request: Mapping[str, Any],  # the request's body
     ) -> "Future[None]":  # done when the disk has it
         "Record that a request got no reply."
-        return self._write((_FAIL, (key, kind, error, utc_now(), *_where(prompt), sort_json(request))))
+        return self._write((_FAIL, (key, kind, error, utc_now(), *_place_of(prompt), sort_json(request))))
 
     def failures(self) -> list[Failure]:  # oldest first
         "The requests that have no reply yet."
@@ -385,10 +394,6 @@ class ReplyStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-# %% ../../nbs/generation/05_reply_store.ipynb #8e9ba6ba
-def _where(prompt: Prompt) -> tuple[str, str, str, int]:
-    return prompt.card, prompt.strategy, prompt.scenario, prompt.sample
 
 # %% ../../nbs/generation/05_reply_store.ipynb #a49f432e
 class Store(Protocol):

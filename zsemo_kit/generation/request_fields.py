@@ -19,7 +19,7 @@ from .servers import NoReplyError
 # %% ../../nbs/generation/03_request_fields.ipynb #e8e84cb6
 _OURS = {"model": "--model", "messages": "the card", "stream": "", "n": "--n"}  # fields that are not to be set so
 
-# %% ../../nbs/generation/03_request_fields.ipynb #efac4b6f
+
 def _value(text: str) -> Any:
     "JSON, else the text itself."
     def no_constant(name: str) -> None:
@@ -93,8 +93,8 @@ def _spelling(name: str) -> str:
     return rf"['\"`]{words}['\"`]|(?:parameter|argument|field|property|option|input|name)s?\W{{1,3}}{words}\b|\b{words}\s*[:=]"
 
 # %% ../../nbs/generation/03_request_fields.ipynb #eff09559
-def _structured(no: NoReplyError) -> list[str]:
-    "Names that an error puts into places made for them."
+def _placed_names(no: NoReplyError) -> list[str]:
+    "Names of fields in the places that an error has for them (`loc`, `param`)."
     found, todo = [], [no.body]
     for _ in range(50):  # no body is larger that means this
         if not todo:
@@ -116,7 +116,7 @@ def find_refused_field(
     "The field of a request that a server does not take; None if it means something else."
     inner = {name: key for key, v in body.items() if isinstance(v, Mapping) and key != "response_format" for name in v}
     fields = {**{str(name): key for name, key in inner.items()}, **{key: key for key in body if key not in _KEPT}}
-    placed = [fields[name] for name in _structured(no) if name in fields]
+    placed = [fields[name] for name in _placed_names(no) if name in fields]
     starts = {m.start(): key for name, key in fields.items() if (m := re.search(_spelling(name), no.words))}
     named = placed[0] if placed else starts[min(starts)] if starts else None
     if named != "response_format" and _VALUE.search(no.words) and not _UNKNOWN.search(no.words):
@@ -131,7 +131,7 @@ _NO_SYSTEM = re.compile(
     r"|(should|must) be '?(one of )?\W*user\b|(start|begin) with (a |an )?'?user|角色信息不正确"
 )
 
-# %% ../../nbs/generation/03_request_fields.ipynb #440e4996
+
 def refuses_system(
     no: NoReplyError,  # what came in place of a reply
     body: Mapping[str, Any],  # what was sent

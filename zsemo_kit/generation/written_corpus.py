@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FOLDED', 'SECOND_READINGS', 'read_lines', 'count_funnel', 'corpus_of', 'corpus_from', 'read_second_labels',
-           'keep_agreed', 'read_recorded_lines', 'open_recorded', 'generate_lines', 'read_again', 'generate']
+           'keep_agreed', 'read_recorded_lines', 'open_recorded', 'generate_lines', 'show_losses', 'read_again',
+           'generate']
 
 # %% ../../nbs/generation/11_written_corpus.ipynb #d1f182f3
 import csv
@@ -29,8 +30,9 @@ from .chat import Chat
 from zsemo_kit.generation.prompts import (
     CONVERSATIONS, LINES, NO_SCENARIO, SECOND_LABELS, Prompt, ask_for_json, build_prompts, second_prompt,
 )
-from .reply_lines import STATUSES, parse, read_label
+from .reply_lines import STATUSES, parse
 from .reply_store import RecordedStore, Reply, classify_finish
+from .stated_labels import read_label
 
 # %% ../../nbs/generation/11_written_corpus.ipynb #484fa7d6
 _LINE_COLUMNS = [
@@ -44,11 +46,11 @@ def read_lines(
     card: Card,  # the card that they were made from
 ) -> pd.DataFrame:  # one line a row, with its status
     "Parse replies; every line is there, kept or not."
-    rows = [row for prompt, reply in pairs for row in _rows(prompt, reply, card)]
+    rows = [row for prompt, reply in pairs for row in _parse_rows(prompt, reply, card)]
     return pd.DataFrame(rows, columns=_LINE_COLUMNS)
 
 # %% ../../nbs/generation/11_written_corpus.ipynb #47221ff0
-def _rows(prompt: Prompt, reply: Reply, card: Card) -> list[tuple[Any, ...]]:
+def _parse_rows(prompt: Prompt, reply: Reply, card: Card) -> list[tuple[Any, ...]]:
     where = (prompt.card, prompt.strategy, prompt.scenario, prompt.sample)
     return [
         (*where, x.line, x.speaker, x.gender, x.text, x.label, x.status, reply.model, reply.finish, reply.key)
@@ -67,13 +69,6 @@ def count_funnel(
     counts.columns.name = None
     return counts.assign(kept_share=(counts["kept"] / counts["lines"].where(counts["lines"] > 0)).round(3))
 
-# %% ../../nbs/generation/11_written_corpus.ipynb #a0c23c16
-def _lost(lines: pd.DataFrame) -> str:
-    "How many lines have which status, and one of them."
-    counts = str(lines["status"].value_counts().to_dict())
-    said = next((text for text in lines["text"] if text.strip()), "")
-    return f"{counts}, such as {said[:80]!r}" if said else counts
-
 # %% ../../nbs/generation/11_written_corpus.ipynb #a0c23c17
 _THREE = "SELECT text FROM replies LIMIT 3"
 
@@ -83,11 +78,15 @@ def corpus_of(
     card: Card,  # the card that they were made from
     store: Path | str = "",  # file of the raw replies, for who must look at them
 ) -> Corpus:  # `<card>_synthetic`, kept lines only
-    "The corpus that a model wrote, with where each line came from in extra columns."
+    """The corpus that a model wrote, with where each line came from in extra columns.
+
+    Raises: `InputError` if no line could be kept, with what the lines are instead."""
     kept = lines[lines["status"] == "kept"].reset_index(drop=True)
     if kept.empty:
         look = "look at the raw replies" + (f": sqlite3 {store} '{_THREE}'" if store else "")
-        raise InputError(f"no line of the card {card.id} could be kept", found=_lost(lines), hint=look)
+        found, said = str(lines["status"].value_counts().to_dict()), next((text for text in lines["text"] if text.strip()), "")
+        found += f", such as {said[:80]!r}" if said else ""
+        raise InputError(f"no line of the card {card.id} could be kept", found=found, hint=look)
     table = _sentence_rows(kept, card) if card.form == "sentences" else _line_rows(kept, card)
     return Corpus(f"{card.id}_synthetic", table.drop(columns=["label", "finish"]))
 
@@ -150,7 +149,7 @@ def keep_agreed(
     return replace(corpus, table=table.assign(emotion=emotion)[keep])
 
 # %% ../../nbs/generation/11_written_corpus.ipynb #d5bc2754
-def _with_second(corpus: Corpus, labels: Iterable[str]) -> Corpus:
+def _add_second(corpus: Corpus, labels: Iterable[str]) -> Corpus:
     return replace(corpus, table=corpus.table.assign(emotion_second=list(labels)))
 
 
@@ -184,7 +183,7 @@ def open_recorded(
         return corpus
     place = ["card", "strategy", "scenario", "sample", "line"]
     second, where = read_second_labels(), corpus.table[place].itertuples(index=False, name=None)
-    corpus = _with_second(corpus, [second.get(key, "") for key in where])
+    corpus = _add_second(corpus, [second.get(key, "") for key in where])
     return keep_agreed(corpus) if second_reading == "agreed" else corpus
 
 # %% ../../nbs/generation/11_written_corpus.ipynb #316bcde5
@@ -201,15 +200,15 @@ def generate_lines(
     "Ask for n replies and parse them; every line is there, kept or not."
     card = load_card(card) if isinstance(card, str) else card
     made, order = build_prompts(card, strategy, n, seed), dict[tuple[str, int], int]()
-    asked = _numbered((ask_for_json(p, card) for p in made) if json else made, order)
+    asked = _number_prompts((ask_for_json(p, card) for p in made) if json else made, order)
     rows: list[tuple[Any, ...]] = []
     kept = 0
     with tqdm(total=n, unit="reply", disable=not progress) as bar:
         for prompt, reply in chat.stream(asked):
-            new = _rows(prompt, reply, card)
+            new = _parse_rows(prompt, reply, card)
             rows += new
             kept += sum(row[_STATUS] == "kept" for row in new)
-            _show(bar, chat, kept, len(rows) - kept)
+            show_losses(bar, chat, kept, len(rows) - kept)
     rows.sort(key=lambda row: (order[row[2], row[3]], row[4]))
     return pd.DataFrame(rows, columns=_LINE_COLUMNS)
 
@@ -217,13 +216,19 @@ def generate_lines(
 _STATUS = _LINE_COLUMNS.index("status")
 
 
-def _numbered(made: Iterable[Prompt], order: dict[tuple[str, int], int]) -> Iterator[Prompt]:
+def _number_prompts(made: Iterable[Prompt], order: dict[tuple[str, int], int]) -> Iterator[Prompt]:
     for prompt in made:
         order[prompt.scenario, prompt.sample] = len(order)
         yield prompt
 
 
-def _show(bar: "tqdm[Any]", chat: Chat, kept: int, dropped: int) -> None:
+def show_losses(
+    bar: "tqdm[Any]",  # moves on by one
+    chat: Chat,  # what it has cost, and what it did not get
+    kept: int,  # so far
+    dropped: int,  # so far
+) -> None:
+    "Say beside a progress bar what was kept, dropped, paid and not answered."
     shown: dict[str, Any] = {"kept": kept, "dropped": dropped}
     shown |= {"cost": f"{chat.ledger.spent:.4f}"} if chat.ledger.price else {}
     shown |= {"failed": chat.failed} if chat.failed else {}
@@ -250,9 +255,9 @@ def read_again(
             good = classify_finish(reply.finish) == "whole"
             label = read_label(reply.text, SECOND_LABELS) if good else None
             heard[asked[prompt.messages[0]["content"]]] = label or ""
-            _show(bar, chat, sum(map(bool, heard.values())), sum(not v for v in heard.values()))
+            show_losses(bar, chat, sum(map(bool, heard.values())), sum(not v for v in heard.values()))
     spoken = table["text"].where(table["strategy"].isin(CONVERSATIONS), "")
-    return _with_second(corpus, spoken.map(lambda text: heard.get(text, "")))
+    return _add_second(corpus, spoken.map(lambda text: heard.get(text, "")))
 
 # %% ../../nbs/generation/11_written_corpus.ipynb #57acd3af
 def generate(

@@ -27,11 +27,13 @@ from ..corpora.table import EMOTIONS, Corpus
 from ..corpora.text import plain
 from ..generation.chat import Chat
 from ..generation.prompts import NO_SCENARIO, Prompt
+from ..generation.label_tags import list_spellings
+from ..generation.refusals import is_refusal
 from ..generation.reply_forms import without_thoughts
-from ..generation.reply_lines import _is_refusal, _unquoted, list_spellings
+from ..generation.reply_lines import strip_quotes
 from ..generation.reply_store import Reply, classify_finish
-from ..generation.silver import SILVER_PARTS, _wanted
-from ..generation.written_corpus import _show
+from ..generation.silver import SILVER_PARTS, select_parts
+from ..generation.written_corpus import show_losses
 from .acoustics import QUANTILES, WORDS, Thresholds, _as_thresholds, measure_corpus, to_words, write_sentence
 
 # %% ../../nbs/synthesis/14_annotation.ipynb #feffc04d
@@ -319,7 +321,7 @@ _FIRST = re.compile(r"[\s*_`#]*([A-Za-z]+)[\s*_`]*(?::|\.?\s*\Z)")
 
 def _claims(text: str) -> Iterator[tuple[str, str]]:
     "Every claim, one after another; an empty value is none."
-    text = _unquoted(without_thoughts(text).strip())
+    text = strip_quotes(without_thoughts(text).strip())
     quotes = [next(g for g in m.groups() if g is not None) for m in _QUOTED.finditer(text)]
     bare = _QUOTED.sub(" ", text)
     first = _FIRST.match(bare)
@@ -436,7 +438,7 @@ def _judged(
 ) -> str:  # one of `EXPLANATION_STATUSES`
     "Whether a reply can be used."
     end = classify_finish(reply.finish)
-    if end == "refused" or _is_refusal(reply.text):
+    if end == "refused" or is_refusal(reply.text):
         return "refused"
     if end != "whole":
         return "truncated"
@@ -461,7 +463,7 @@ def _answered(
             status = _judged(reply, asked[sent]["emotion"], asked[sent])
             found[sent] = status, " ".join(without_thoughts(reply.text).split())
             kept += status == "kept"
-            _show(bar, chat, kept, len(found) - kept)
+            show_losses(bar, chat, kept, len(found) - kept)
     return found
 
 # %% ../../nbs/synthesis/14_annotation.ipynb #7838f421
@@ -497,7 +499,7 @@ def add_explanations(
     rows = [{str(k): v for k, v in row.items()} for row in annotated.table.to_dict("records")]
     evident = [any(_word(row, c) for c in ("heard_gender", *ATTRIBUTES)) or bool(_quotable(_word(row, "text"))) for row in rows]
     first = ["template" if not chat else "not_asked" if not sent else "" if known else "no_evidence"
-             for known, sent in zip(evident, _wanted(annotated, parts), strict=True)]
+             for known, sent in zip(evident, select_parts(annotated, parts), strict=True)]
     asks = [build_explanation_prompt(row["emotion"], row).messages[-1]["content"] for row in rows]
     asked = {ask: row for ask, row, status in zip(asks, rows, first, strict=True) if not status}
     found = _answered(asked, chat, progress) if chat else {}
