@@ -23,6 +23,7 @@ from zsemo_kit.training import loop, recipes
 from zsemo_kit.training.checkpoints import Checkpoint
 from zsemo_kit.training.classifier import Model, fit
 from zsemo_kit.training.conversation import ContextRecipe, Conversation, fit_conversation
+from zsemo_kit.training.features import open_encoder
 from zsemo_kit.training.heads import HeadRecipe
 from zsemo_kit.training.loop import Data, LoopRecipe, TrainingJob, optimise
 from zsemo_kit.training.recipes import configure, find_recipe, recipe_names, register, settings_of
@@ -299,6 +300,38 @@ def test_cached_features_are_still_found(toy: Toy, tmp_path: Path) -> None:
         "network frames": key(toy.network, "2", "frames"),
         "network frames of a layer": key(toy.network, "2", "frames", layer=1),
     } == KEYS
+
+
+def test_an_encoder_of_another_package_is_opened_by_name(tmp_path: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    "In a study, and by a saved model that stands on it; one that cannot be opened, or reads something else, is one line."
+    (tmp_path / "their_encoders.py").write_text(
+        "from pathlib import Path\n"
+        "import numpy as np\n"
+        "import torch\n"
+        "from zsemo_kit.core.cache import FeatureCache\n\n\n"
+        "class Lengths:\n"
+        "    name, modality, layers, width, fingerprint = 'lengths', 'text', 1, 2, 'lengths-1'\n\n"
+        "    def __init__(self, cache=None, device='auto'):\n"
+        "        self.cache, self.device = FeatureCache(Path(cache)), torch.device('cpu')\n\n"
+        "    def features(self, corpus, reads, **settings):\n"
+        "        x = np.array([[len(t), t.count('a')] for t in corpus.table['text']], np.float32)\n"
+        "        return x[:, None] if reads == 'layers' else x\n\n"
+        "    def within(self, max_tokens):\n"
+        "        return self\n")
+    info = tmp_path / "their_encoders-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their_encoders\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[zsemo_kit.encoders]\nlengths = their_encoders:Lengths\ngone = encoders_that_are_gone:Gone\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    encoder = open_encoder({"modality": "text", "encoder": "lengths"}, tmp_path)
+    model = fit(toy.train, toy.dev, LABELS, encoder, configure(scale="standard"), progress=False)
+    again = Model.load(model.save(tmp_path / "model"), cache=tmp_path)
+    assert again.encoder.fingerprint == "lengths-1" and np.array_equal(again.predict(toy.dev), model.predict(toy.dev))
+    with pytest.raises(InputError, match="the encoder 'lengths' reads text; expected speech"):
+        open_encoder({"modality": "speech", "encoder": "lengths"}, tmp_path)
+    with pytest.raises(InputError, match="the encoder 'gone' cannot be opened; expected a function or class"):
+        open_encoder({"modality": "text", "encoder": "gone"}, tmp_path)
 
 
 # on disk

@@ -19,9 +19,9 @@ from ..generation.corpus_by_name import open_corpus
 from ..synthesis.speech_by_name import Speech, open_speech
 from .system import Prepared, System, measure_time
 from ..training.classifier import Model, fit
+from ..training.features import open_encoder
 from ..training.recipes import UtteranceRecipe, configure, settings_of
 from ..training.speech_encoder import SpeechEncoder
-from ..training.text_encoder import TextEncoder
 
 # %% ../../nbs/systems/01_zero_shot.ipynb #093d95dd
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class ZeroShotText(ZeroShot):
 
     def train(self, data: Prepared) -> Model:
         with measure_time(data.seconds, "load"):
-            encoder = TextEncoder.load(self.encoder)
+            encoder = open_encoder({"modality": "text", "encoder": self.encoder})
         with measure_time(data.seconds, "train"):
             return fit(data.parts.train, data.parts.dev, data.labels, encoder, self.recipe, resume=True, progress=False)
 
@@ -143,11 +143,11 @@ class ZeroShotSpeech(ZeroShot):
         return (open_speech(self.source, self.space, self.speech, target=self.target),
                 open_speech(self.target, self.space, other, target=self.target))
 
-    def encode(self, data: Prepared) -> SpeechEncoder:
-        "The frozen encoder after it has read every part, without labels; its `problems` are what could not be read."
+    def encode(self, data: Prepared) -> Any:
+        "The frozen encoder, one of the kit after it has read every part without labels: its `problems` could not be read."
         with measure_time(data.seconds, "encode"):
-            encoder = SpeechEncoder.load(self.features, own_terms=self.own_terms)
-            for part in (data.parts.train, data.parts.dev, data.parts.test):
+            encoder = open_encoder({"modality": "speech", "encoder": self.features, "own_terms": self.own_terms})
+            for part in (data.parts.train, data.parts.dev, data.parts.test) if isinstance(encoder, SpeechEncoder) else ():
                 encoder.frames(part) if self.classifier == "attentive" else encoder.means(part)
         return encoder
 
