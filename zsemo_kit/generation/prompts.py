@@ -144,7 +144,9 @@ def scenarios_of(
     card: Card,  # any card
     strategy: str,  # one of the card's strategies
 ) -> list[str]:  # ids of situations, emotions, or "-"
-    "What the prompts of a strategy run through."
+    """What the prompts of a strategy run through.
+
+    Raises: `InputError` for a strategy that the card cannot serve."""
     if strategy not in strategies(card):
         raise InputError(
             f"card {card.id} cannot serve the strategy {strategy!r}", expected=f"one of {', '.join(strategies(card))}"
@@ -184,7 +186,9 @@ def build_prompts(
     n: int,  # how many prompts
     seed: int = 0,  # 0: the card's order; else the order within a round is shuffled
 ) -> Iterator[Prompt]:  # n prompts, made one by one
-    "Prompts for a card, as even over its scenarios as `n` allows."
+    """Prompts for a card, as even over its scenarios as `n` allows.
+
+    Raises: `InputError` for a number below 1."""
     order = scenarios_of(card, strategy)
     if type(n) is not int or n < 1:
         raise InputError("bad number of prompts", expected="a whole number of at least 1", found=repr(n))

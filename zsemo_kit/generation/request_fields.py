@@ -33,7 +33,9 @@ def _value(text: str) -> Any:
 def parse_request_fields(
     pairs: Iterable[str],  # such as min_p=0.1 and chat_template_kwargs.enable_thinking=false
 ) -> dict[str, Any]:  # fields of a request
-    "Fields of a request from KEY=VALUE."
+    """Fields of a request from KEY=VALUE.
+
+    Raises: `InputError` for what is not KEY=VALUE, and a field that is given twice."""
     made: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")

@@ -49,7 +49,9 @@ _ODD_KEYS = {
 def api_key(
     url: str,  # of the server
 ) -> str:  # a stand-in where the server needs none
-    "The key of OPENAI_API_KEY, if it can be one."
+    """The key of OPENAI_API_KEY, if it can be one.
+
+    Raises: `InputError` for no key, or one that holds what no key has."""
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not key and not is_local(urlsplit(url).hostname or ""):
         hint = "export OPENAI_API_KEY=..., or name a local server with --base-url http://localhost:11434/v1"
@@ -67,7 +69,9 @@ _BESIDE = " \t\r\n\"'`\u2018\u2019\u201c\u201d\u201e«»<>"  # what is copied al
 def check_url(
     url: str,  # as the user wrote it
 ) -> str:  # base URL; a query such as ?api-version=... is kept
-    "The base URL of a server; what was copied along with it, and the path of the endpoint, is taken off."
+    """The base URL of a server; what was copied along with it, and the path of the endpoint, is taken off.
+
+    Raises: `InputError` for what is no address."""
     plain = url.strip(_BESIDE)
     try:
         parts = urlsplit(plain)

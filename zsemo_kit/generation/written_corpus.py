@@ -162,7 +162,9 @@ def read_recorded_lines(
     card: str,  # id of a card with recorded replies
     strategies: Sequence[str] = CONVERSATIONS,  # which of them
 ) -> pd.DataFrame:  # one line a row, with its status
-    "Every line of the recorded replies."
+    """Every line of the recorded replies.
+
+    Raises: `InputError` for strategies of which no replies are recorded."""
     store = RecordedStore(card)
     wanted = [s for s in strategies if s in store.counts()]
     if not wanted:
@@ -271,7 +273,9 @@ def generate(
     json: bool = False,  # ask for JSON; for a Chat with response_format="json"
     progress: bool = True,  # show a progress bar
 ) -> Corpus:  # `<card>_synthetic`
-    "Ask a model for a corpus. What was answered is on disk, so the same call goes on where it was stopped."
+    """Ask a model for a corpus. What was answered is on disk, so the same call goes on where it was stopped.
+
+    Raises: `InputError` for a server that gave no reply at all."""
     _check_second(second_reading)
     card = load_card(card) if isinstance(card, str) else card
     lines = generate_lines(card, strategy, n, chat, seed=seed, json=json, progress=progress)

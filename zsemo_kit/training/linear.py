@@ -7,6 +7,7 @@ __all__ = ['ExactRecipe', 'LogisticRecipe', 'SVMRecipe']
 
 # %% ../../nbs/training/10_linear.ipynb #68e59113
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -50,7 +51,7 @@ _SCALES = {"text": "unit", "speech": "standard"}  # what scale "auto" stands for
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExactRecipe(UtteranceRecipe):
+class ExactRecipe(UtteranceRecipe, ABC):
     "What is solved for each strength; the best on dev is kept."
 
     scale: Literal["auto", "unit", "standard", "none"] = "auto"  # unit length (for text), or variance of a feature (for speech)
@@ -71,9 +72,9 @@ class ExactRecipe(UtteranceRecipe):
         "The head whose weights the solution gives."
         return LinearHead(width, classes, unit=self.scale == "unit")
 
+    @abstractmethod
     def estimator(self) -> Any:
         "scikit-learn's, which takes C."
-        raise NotImplementedError
 
     def solve(self, network: nn.Module, job: TrainingJob, checkpoint: Any = None) -> tuple[nn.Module, pd.DataFrame]:
         "A model for each strength, the best on dev kept. A soft label is two rows that share its weight."

@@ -59,7 +59,9 @@ class Merits:
         name: str,  # of STAGES
         training: str = "hierarchical",  # or joint, for fusion
     ) -> Model | Conversation:  # fitted
-        "A fitted stage; the same call gives the same one."
+        """A fitted stage; the same call gives the same one.
+
+        Raises: `InputError` for an unknown stage or training, and a stage of speech without speech."""
         if (name, training) not in _WAYS:
             raise InputError(f"no stage {name!r} with {training!r} training",
                              expected=f"{', '.join(STAGES)}; {' or '.join(TRAININGS)}, joint for fusion only")
