@@ -140,7 +140,7 @@ def test_public_names_have_a_docstring_and_full_types(where: str, node: ast.Func
         assert node.returns is not None, f"{where}: an untyped return"
 
 
-SILENT = ("training", "generation")  # folders whose docstrings do not yet all say what is raised
+SILENT = ("generation",)  # folders whose docstrings do not yet all say what is raised
 
 
 @pytest.mark.parametrize(("where", "node"), PUBLIC, ids=[w for w, _ in PUBLIC])
@@ -173,9 +173,10 @@ def test_exported_cells_are_small(path: Path) -> None:
     assert sizes[len(sizes) // 2] <= 25, f"median exported cell has {sizes[len(sizes) // 2]} lines"
 
 
-SHOWN = ("synthesis", "systems")  # folders whose notebooks must be seen or heard
-TO_BE_SHOWN = [p for p in MODULES if p.parent.name in SHOWN]
-IN_STEPS = [p for p in MODULES if p.parent.name in (*SHOWN, "core", "nbs", "cli")]  # folders in which an example follows soon
+SHOWN = ("synthesis", "systems", "training")  # folders whose notebooks must be seen or heard
+TO_DO = {"17_speechllm", "18_curriculum", "19_explain"}  # of training: the speech LLM, whose notebooks come with its own folder
+TO_BE_SHOWN = [p for p in MODULES if p.parent.name in SHOWN and p.stem not in TO_DO]
+IN_STEPS = [*TO_BE_SHOWN, *(p for p in MODULES if p.parent.name in ("core", "nbs", "cli"))]  # an example follows soon
 MOST_IN_A_ROW = 4  # definitions before an example with something to see
 
 
