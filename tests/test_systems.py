@@ -96,6 +96,8 @@ def test_folds_are_over_speakers_and_need_one_corpus() -> None:
             return talk("one", 8), talk("one", 8)
 
     data = Folded(source="one", target="one", folds=4).prepare()
+    with pytest.raises(InputError, match="unknown classifier; expected speechllm or logistic; found 'mlp'"):
+        SEmoLLM(classifier="mlp")
     assert len(data.rounds) == 4 and data.sizes["test"].sum() == 64 and set(data.sizes["role"]) == {"ceiling"}
     assert sum(data.sizes["speakers_of_test"]) == 8
     with pytest.raises(InputError, match="cannot be tested on itself"):

@@ -21,6 +21,7 @@ from zsemo_kit.analysis.faithfulness import (
     ORIGINAL, compare_edits, compare_inputs, measure_calibration, measure_parse_rate, score_attributes,
 )
 from ..analysis.faithfulness_figures import plot_attributes, plot_counterfactuals, plot_reliability, plot_reliance
+from ..core.errors import InputError
 from ..corpora.parts import Parts, speaker_parts
 from ..corpora.readers import read
 from ..corpora.splits import official_splits
@@ -82,6 +83,9 @@ def _draw(result: AnsweredResult) -> list[Figure]:
     return drawn
 
 # %% ../../nbs/systems/03_answering.ipynb #31213ce3
+_CLASSIFIERS = {"speechllm": True, "logistic": False}  # name: whether it answers in words
+
+
 @dataclass(frozen=True)
 class AnsweringSystem(System):
     "A frozen speech encoder, a connector and a language model, taught phase by phase; SEmoLLM and EmoSLLM say which."
@@ -110,6 +114,10 @@ class AnsweringSystem(System):
     precision: str = "no"  # no, bf16 or fp16
     takes: int = 2  # how often a corpus of sentences is said, by other voices each time
 
+    def __post_init__(self) -> None:
+        if self.classifier not in _CLASSIFIERS:
+            raise InputError("unknown classifier", expected=" or ".join(_CLASSIFIERS), found=repr(self.classifier))
+
     @property
     def modality(self) -> str:
         return "speech and text" if "transcript" in self.reads else "speech"
@@ -123,6 +131,11 @@ class AnsweringSystem(System):
     def edited(self) -> int:
         "Test utterances of each round that are edited and heard again."
         return 0
+
+    @property
+    def answers_in_words(self) -> bool:
+        "Whether a language model is taught; if not, a linear classifier of acoustics, on the same parts."
+        return _CLASSIFIERS[self.classifier]
 
     @property
     def config(self) -> SpeechLLMConfig:
@@ -160,7 +173,7 @@ class AnsweringSystem(System):
     def train(self, data: Prepared) -> list[Model | SpeechLLM]:
         "One model a round."
         with measure_time(data.seconds, "train"):
-            if self.classifier == "logistic":
+            if not self.answers_in_words:
                 recipe: Any = configure(normalisation="source", scale="standard", seed=self.seed)
                 encoder = SpeechEncoder.load("egemaps", own_terms="trim")
                 return [fit(r.train, r.dev, data.labels, encoder, recipe, progress=False) for r in data.rounds]
@@ -172,7 +185,7 @@ class AnsweringSystem(System):
         "Guesses over all rounds, and answers under every condition that fits; what was not taught is never guessed."
         answers, evidence = dict[str, pd.DataFrame](), dict[str, pd.DataFrame]()
         with measure_time(data.seconds, "test"):
-            if self.classifier == "logistic":
+            if not self.answers_in_words:
                 guessed = pd.concat([predictions(m, r.test) for m, r in zip(model, data.rounds, strict=True)], ignore_index=True)
             else:
                 made = [run_ablations(m, r.test, edits=self.edited, seed=self.seed)

@@ -148,7 +148,7 @@ class ZeroShotSpeech(ZeroShot):
         with measure_time(data.seconds, "encode"):
             encoder = open_encoder({"modality": "speech", "encoder": self.features, "own_terms": self.own_terms})
             for part in (data.parts.train, data.parts.dev, data.parts.test) if isinstance(encoder, SpeechEncoder) else ():
-                encoder.frames(part) if self.classifier == "attentive" else encoder.means(part)
+                encoder.frames(part) if self.recipe.reads == "frames" else encoder.means(part)
         return encoder
 
     def train(self, data: Prepared) -> Model:

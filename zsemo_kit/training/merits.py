@@ -19,7 +19,6 @@ from ..corpora.text import texts_of
 from .checkpoints import StagePart, Stages, stage_name
 from .classifier import Model, fit
 from .conversation import Conversation, JointRecipe, fit_conversation
-from .heads import FinetuneRecipe
 from .recipes import Recipe
 from .speech_encoder import SpeechEncoder
 from .text_encoder import TextEncoder
@@ -36,7 +35,7 @@ _PARTS = {"text_2": "context", "audio_2": "context", "fusion": "fusion"}  # stag
 def below_of(
     name: str,  # of STAGES
 ) -> list[str]:  # the stages that it stands on, lowest first
-    "The way up to a stage."
+    "All that has to be trained before a stage."
     return [n for lower in STAGES.get(name, ()) for n in (*below_of(lower), lower)]
 
 # %% ../../nbs/training/14_merits.ipynb #8b8f4039
@@ -82,8 +81,8 @@ class Merits:
 
     def _tuned(self, part: str, train: Corpus, dev: Corpus, labels: tuple[str, ...], encoder: TextEncoder) -> Model:
         config = self.how[part]
-        train, dev = _with_words(train), _with_words(dev)
-        content = *_content(train, config), *_content(dev, config)
+        train, dev = (c.where(c.table["text"].str.strip() != "") for c in (train, dev))  # turns that say something
+        content = [part for c in (train, dev) for part in ("\n".join(texts_of(c, config.context)), " ".join(c.table.emotion))]
         name = stage_name(part, config, " ".join(labels), encoder.fingerprint, *content)
 
         def make() -> Model:
@@ -136,28 +135,13 @@ class _Lean:
     def save(self, folder: Path | str) -> Path:
         return self.stage.save(folder, below=False)
 
-# %% ../../nbs/training/14_merits.ipynb #966818db
-def _content(
-    corpus: Corpus,  # of text
-    config: FinetuneRecipe,  # how much context is read
-) -> list[str]:  # words and labels
-    "What a text stage learns from."
-    return ["\n".join(texts_of(corpus, config.context)), " ".join(corpus.table.emotion)]
-
-# %% ../../nbs/training/14_merits.ipynb #9383e7fe
-def _with_words(
-    corpus: Corpus,  # of text, with gaps
-) -> Corpus:  # rows that say something
-    "A turn without words teaches a text stage nothing."
-    return corpus.where(corpus.table["text"].str.strip() != "")
-
 # %% ../../nbs/training/14_merits.ipynb #10885542
 def _heard(
     corpus: Corpus,  # with or without speech
     speech: SpeechEncoder,  # reads it
     progress: bool,  # show a bar
 ) -> Corpus:  # rows that can be read
-    "A turn without speech teaches a speech stage nothing."
+    "Turns whose speech can be read; raises InputError where there is none."
     known = np.isfinite(speech.means(corpus, progress)).all((1, 2))
     if not known.any():
         raise InputError(f"{corpus.name} has no speech that can be read", hint="take a corpus with audio, or a text stage")
