@@ -23,7 +23,9 @@ from .written_corpus import SECOND_READINGS, keep_agreed, open_recorded
 def strategies_of(
     strategy: str,  # names joined by +; "conversations" stands for labels+description+scenario
 ) -> tuple[str, ...]:  # strategies, each once
-    "Read a study's `strategy` parameter."
+    """Read a study's `strategy` parameter.
+
+    Raises: `InputError` for a word that is no strategy."""
     known = (*CONVERSATIONS, *LINES)
     names = [s for word in strategy.split("+") for s in (CONVERSATIONS if word == "conversations" else (word,))]
     for name in names:
@@ -39,7 +41,9 @@ def open_corpus(
     strategy: str = "conversations+utterances",  # synthetic corpora: which of the replies
     second_reading: str = "agreed",  # synthetic conversations: none | keep | agreed
 ) -> Corpus:  # labelled utterances of the space
-    "Open a corpus by name in a label space; each row remembers what was said before it, dropped rows included."
+    """Open a corpus by name in a label space; each row remembers what was said before it, dropped rows included.
+
+    Raises: `InputError` for an unknown corpus or second reading, and where no utterance has a label of the space."""
     if second_reading not in SECOND_READINGS:
         raise InputError(f"unknown second_reading {second_reading!r}", expected=", ".join(SECOND_READINGS))
     given, several = CorpusName.parse(name), names_of(name)

@@ -49,7 +49,9 @@ _ODD_KEYS = {
 def api_key(
     url: str,  # of the server
 ) -> str:  # a stand-in where the server needs none
-    "The key of OPENAI_API_KEY, if it can be one."
+    """The key of OPENAI_API_KEY, if it can be one.
+
+    Raises: `InputError` where a server that is not local gets no key, and for a key with something around it."""
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not key and not is_local(urlsplit(url).hostname or ""):
         hint = "export OPENAI_API_KEY=..., or name a local server with --base-url http://localhost:11434/v1"
@@ -67,7 +69,9 @@ _BESIDE = " \t\r\n\"'`\u2018\u2019\u201c\u201d\u201e«»<>"  # what is copied al
 def check_url(
     url: str,  # as the user wrote it
 ) -> str:  # base URL; a query such as ?api-version=... is kept
-    "The base URL of a server; what was copied along with it, and the path of the endpoint, is taken off."
+    """The base URL of a server; what was copied along with it, and the path of the endpoint, is taken off.
+
+    Raises: `InputError` for what is no http address."""
     plain = url.strip(_BESIDE)
     try:
         parts = urlsplit(plain)
@@ -83,7 +87,7 @@ def check_url(
 def split_query(
     url: str,  # from `check_url`
 ) -> tuple[str, dict[str, str]]:  # address without query; the query
-    "What the client must be told apart: it would put the endpoint's path behind the query."
+    "An address and its query apart, as the client wants them: it would put the endpoint's path behind the query."
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")), dict(parse_qsl(parts.query, keep_blank_values=True))
 

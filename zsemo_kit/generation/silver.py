@@ -319,7 +319,9 @@ def silver_corpus(
     corpus: Corpus,  # from `label_silver` or `read_silver`
     target: str = "",  # corpus that will score: its test rows must not be labelled
 ) -> Corpus:  # rows with a silver label, in the task's space; human labels in emotion_human and sentiment_human
-    "The corpus that silver labels make."
+    """The corpus that silver labels make.
+
+    Raises: `InputError` without a silver label to train on, and for labels of the target's test part."""
     table = _check_silver_table(corpus)
     has, test = table["silver"] != "", table["split"] == "test"
     of_target = pd.Series(corpus.name == target, index=table.index) | (table.get("corpus", "") == target)
@@ -339,7 +341,9 @@ def open_silver(
     space: str,  # label space
     target: str = "",  # corpus that will score what is trained on this
 ) -> Corpus:  # rows with a label by an LLM, in the space; none is of the target's test part
-    "Open silver labels by name; each row remembers what was said before it."
+    """Open silver labels by name; each row remembers what was said before it.
+
+    Raises: `InputError` for labels by people, of another space, or of the target's test part."""
     given, several = CorpusName.parse(name), names_of(name)
     if several != [given.text]:
         return concat([open_silver(n, space, target) for n in several], name)
@@ -407,7 +411,9 @@ def measure_agreement(
     silver: Sequence[str],  # likewise
     labels: Sequence[str],  # labels in order; a row with any other is left out
 ) -> Agreement:  # share, kappa, confusion, recall and precision
-    "Hold silver labels against human ones; recall is the share of a human label that silver finds."
+    """Hold silver labels against human ones; recall is the share of a human label that silver finds.
+
+    Raises: `InputError` for sides of unequal length, and where no row has both labels."""
     if len(human) != len(silver):
         raise InputError("human and silver labels differ in number", expected=str(len(human)), found=str(len(silver)))
     pairs = [(h, s) for h, s in zip(human, silver, strict=True) if h in labels and s in labels]
