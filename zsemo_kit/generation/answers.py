@@ -121,7 +121,9 @@ def _error_in(data: Mapping[str, Any], error: Any) -> NoReplyError:
 def read_answer(
     data: Any,  # JSON or text, as it came
 ) -> Answer:  # with a text, or a finish reason that explains why there is none
-    "Text, finish reason and tokens of a chat completion."
+    """Text, finish reason and tokens of a chat completion.
+
+    Raises: `NoReplyError` for an error, a cut stream or no chat completion; `EmptyReplyError` for an unexplained empty text."""
     if isinstance(data, str):
         data = _parse_text(data)
     if isinstance(data, list) and len(data) == 1:

@@ -25,7 +25,9 @@ def find_labels_named(
     labels: str | Sequence[str],  # classes with commas between, or a list of them; case does not matter
     space: str,  # label space that has them
 ) -> tuple[str, ...]:  # the same, in the order of the space
-    "Some classes of a label space by name; fewer than two, one twice, or one that the space has not is refused."
+    """Some classes of a label space by name; fewer than two, one twice, or one that the space has not is refused.
+
+    Raises: `InputError` for fewer than two classes, one that is named twice, and one that the space does not have."""
     known = space_labels(space)
     words = [str(w).strip().lower() for w in (labels.split(",") if isinstance(labels, str) else labels)]
     words = [w for w in words if w]
@@ -79,7 +81,9 @@ def choose_labels(
     target: Corpus,  # scores it
     name: str = "",  # the target as the study names it; by default its own name
 ) -> tuple[tuple[str, ...], str]:  # classes in the order of the space, and where they are from: space, study, documents, target
-    "Read a study's `labels` parameter; a class that the source cannot teach is refused."
+    """Read a study's `labels` parameter; a class that the source cannot teach is refused.
+
+    Raises: `InputError` for a class of which the source has no utterance, and for fewer than two in common."""
     if isinstance(labels, str) and not labels.strip():
         return space_labels(space), "space"
     seen = source.table[source.table["split"] == "train"]
@@ -103,7 +107,9 @@ def keep_labels(
     corpus: Corpus,  # in some label space
     labels: Sequence[str],  # classes of the study
 ) -> Corpus:  # the utterances that have one of them
-    "The part of a corpus that a study is about; nothing left is refused."
+    """The part of a corpus that a study is about; nothing left is refused.
+
+    Raises: `InputError` if no utterance has one of the classes."""
     part = corpus.where({"emotion": list(labels)})
     if not len(part):
         raise InputError(f"{corpus.name} has no utterance of {', '.join(labels)}",

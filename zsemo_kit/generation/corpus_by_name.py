@@ -25,7 +25,7 @@ def strategies_of(
 ) -> tuple[str, ...]:  # strategies, each once
     """Read a study's `strategy` parameter.
 
-    Raises: `InputError` for an unknown strategy."""
+    Raises: `InputError` for a word that is no strategy."""
     known = (*CONVERSATIONS, *LINES)
     names = [s for word in strategy.split("+") for s in (CONVERSATIONS if word == "conversations" else (word,))]
     for name in names:
@@ -43,7 +43,7 @@ def open_corpus(
 ) -> Corpus:  # labelled utterances of the space
     """Open a corpus by name in a label space; each row remembers what was said before it, dropped rows included.
 
-    Raises: `InputError` for an unknown name or second reading, and a corpus without a label of the space."""
+    Raises: `InputError` for an unknown corpus or second reading, and where no utterance has a label of the space."""
     if second_reading not in SECOND_READINGS:
         raise InputError(f"unknown second_reading {second_reading!r}", expected=", ".join(SECOND_READINGS))
     given, several = CorpusName.parse(name), names_of(name)

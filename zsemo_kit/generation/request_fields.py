@@ -35,7 +35,7 @@ def parse_request_fields(
 ) -> dict[str, Any]:  # fields of a request
     """Fields of a request from KEY=VALUE.
 
-    Raises: `InputError` for what is not KEY=VALUE, and a field that is given twice."""
+    Raises: `InputError` for a pair without a key, a key given twice, and what `check_fields` refuses."""
     made: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -57,7 +57,9 @@ def check_fields(
     fields: Mapping[str, Any],  # further fields of a request
     taken: Iterable[str] = (),  # fields that have an option of their own, and were given
 ) -> dict[str, Any]:  # the same
-    "Refuse what a further field may not be."
+    """The further fields of a request, checked.
+
+    Raises: `InputError` for a field that is set elsewhere, is given twice, or that JSON cannot hold."""
     for name in fields:
         if name in _OURS:
             raise InputError(f"the field {name!r} cannot be set", hint=_OURS[name] and f"it comes from {_OURS[name]}")

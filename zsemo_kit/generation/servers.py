@@ -51,7 +51,7 @@ def api_key(
 ) -> str:  # a stand-in where the server needs none
     """The key of OPENAI_API_KEY, if it can be one.
 
-    Raises: `InputError` for no key, or one that holds what no key has."""
+    Raises: `InputError` where a server that is not local gets no key, and for a key with something around it."""
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not key and not is_local(urlsplit(url).hostname or ""):
         hint = "export OPENAI_API_KEY=..., or name a local server with --base-url http://localhost:11434/v1"
@@ -71,7 +71,7 @@ def check_url(
 ) -> str:  # base URL; a query such as ?api-version=... is kept
     """The base URL of a server; what was copied along with it, and the path of the endpoint, is taken off.
 
-    Raises: `InputError` for what is no address."""
+    Raises: `InputError` for what is no http address."""
     plain = url.strip(_BESIDE)
     try:
         parts = urlsplit(plain)
@@ -87,7 +87,7 @@ def check_url(
 def split_query(
     url: str,  # from `check_url`
 ) -> tuple[str, dict[str, str]]:  # address without query; the query
-    "What the client must be told apart: it would put the endpoint's path behind the query."
+    "An address and its query apart, as the client wants them: it would put the endpoint's path behind the query."
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")), dict(parse_qsl(parts.query, keep_blank_values=True))
 

@@ -321,7 +321,7 @@ def silver_corpus(
 ) -> Corpus:  # rows with a silver label, in the task's space; human labels in emotion_human and sentiment_human
     """The corpus that silver labels make.
 
-    Raises: `InputError` for labels of the target's test part, and a corpus without silver labels."""
+    Raises: `InputError` without a silver label to train on, and for labels of the target's test part."""
     table = _check_silver_table(corpus)
     has, test = table["silver"] != "", table["split"] == "test"
     of_target = pd.Series(corpus.name == target, index=table.index) | (table.get("corpus", "") == target)
@@ -343,7 +343,7 @@ def open_silver(
 ) -> Corpus:  # rows with a label by an LLM, in the space; none is of the target's test part
     """Open silver labels by name; each row remembers what was said before it.
 
-    Raises: `InputError` for labels by people, and labels of the target's test part."""
+    Raises: `InputError` for labels by people, of another space, or of the target's test part."""
     given, several = CorpusName.parse(name), names_of(name)
     if several != [given.text]:
         return concat([open_silver(n, space, target) for n in several], name)
@@ -413,7 +413,7 @@ def measure_agreement(
 ) -> Agreement:  # share, kappa, confusion, recall and precision
     """Hold silver labels against human ones; recall is the share of a human label that silver finds.
 
-    Raises: `InputError` for labels of other rows, and no row with both."""
+    Raises: `InputError` for sides of unequal length, and where no row has both labels."""
     if len(human) != len(silver):
         raise InputError("human and silver labels differ in number", expected=str(len(human)), found=str(len(silver)))
     pairs = [(h, s) for h, s in zip(human, silver, strict=True) if h in labels and s in labels]

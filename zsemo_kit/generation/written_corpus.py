@@ -164,7 +164,7 @@ def read_recorded_lines(
 ) -> pd.DataFrame:  # one line a row, with its status
     """Every line of the recorded replies.
 
-    Raises: `InputError` for strategies of which no replies are recorded."""
+    Raises: `InputError` for a card without recorded replies, or without any of these strategies."""
     store = RecordedStore(card)
     wanted = [s for s in strategies if s in store.counts()]
     if not wanted:
@@ -178,7 +178,9 @@ def open_recorded(
     strategies: Sequence[str] = CONVERSATIONS,  # which of them; those that the card has none of are passed over
     second_reading: str = "keep",  # none; keep: in the column `emotion_second`; agreed: only where both readers agree
 ) -> Corpus:  # `<card>_synthetic`
-    "The corpus that the recorded replies give."
+    """The corpus that the recorded replies give.
+
+    Raises: `InputError` for an unknown second reading, and what `read_recorded_lines` and `corpus_of` raise."""
     _check_second(second_reading)
     corpus = corpus_of(read_recorded_lines(card_name, strategies), load_card(card_name))
     if second_reading == "none":
