@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsemo_kit.analysis.audit import (
-    Audit, _interval, compare_lines, compare_ngrams, compare_to_baseline, count_shares, count_yield, find_longest_runs,
+    Audit, _find_line_interval, compare_lines, compare_ngrams, compare_to_baseline, count_shares, count_yield, find_longest_runs,
     find_neighbours, measure_distance, measure_diversity, measure_overlap, read_shares, run_audit,
 )
 from zsemo_kit.core.errors import InputError
@@ -88,14 +88,14 @@ def test_planted_copies_are_found_and_named() -> None:
 
 
 def test_a_measure_that_nothing_meets_has_an_upper_bound() -> None:
-    low, high = _interval(np.zeros(100), np.arange(100) // 10, 50, 0)  # ten dialogues, none with a hit
+    low, high = _find_line_interval(np.zeros(100), np.arange(100) // 10, 50, 0)  # ten dialogues, none with a hit
     assert low == 0 and high == pytest.approx(1 - 0.025 ** (1 / 10))
-    assert all(map(math.isnan, _interval(np.full(3, np.nan), np.arange(3), 50, 0)))
+    assert all(map(math.isnan, _find_line_interval(np.full(3, np.nan), np.arange(3), 50, 0)))
 
 
 def test_the_interval_respects_dialogues() -> None:
     values = np.repeat(np.random.default_rng(0).random(40), 25)  # lines of one dialogue are alike
-    wide, narrow = (np.diff(_interval(values, c, 400, 0))[0] for c in (np.arange(1000) // 25, np.arange(1000)))
+    wide, narrow = (np.diff(_find_line_interval(values, c, 400, 0))[0] for c in (np.arange(1000) // 25, np.arange(1000)))
     assert wide > 3 * narrow
 
 

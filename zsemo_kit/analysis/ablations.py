@@ -71,8 +71,7 @@ def run_ablations(
     """Answers under every condition that fits the model, and to edited voices; and what was measured.
 
     Evidence is what was measured: of the test part under "full", of each edit under its name; under "shuffled features" it is
-    what the prompt said. The same utterances are edited whatever
-    the seed. "original" are the answers to these as they are.
+    what the prompt said. The same utterances are edited whatever the seed; "original" are the answers to these as they are.
 
     Raises: `InputError` for a model without thresholds to hold its claims against."""
     if model.annotator is None:

@@ -29,7 +29,7 @@ from ..generation.cards import Card
 Encode = Callable[[list[str]], np.ndarray]  # n texts to n vectors, shape (n, d)
 
 # %% ../../nbs/analysis/08_audit.ipynb #3701ca7f
-def _said(
+def _normalise_lines(
     corpus: Corpus,  # utterances, some perhaps without text
 ) -> pd.DataFrame:  # columns utterance, dialogue (number), text, plain (normalised words), words; rows that have words
     "The lines of a corpus that say anything, in normalised writing."
@@ -41,7 +41,7 @@ def _said(
     return table[table["words"] > 0].reset_index(drop=True)
 
 # %% ../../nbs/analysis/08_audit.ipynb #c88958d7
-def _grams(
+def _count_ngrams(
     texts: Sequence[str],  # normalised lines, shape (a,)
     reference: Sequence[str],  # normalised lines, shape (b,)
     n: int,  # words per n-gram
@@ -61,20 +61,20 @@ def compare_ngrams(
     sizes: Sequence[int] = (3, 4, 5, 6),  # words per n-gram
 ) -> pd.DataFrame:  # source, against, n, ngrams, share, distinct_share, lines (of n words or more), line_share
     "Share of n-grams, by occurrence and distinct, and of lines with at least one, that the reference has."
-    theirs, rows = _said(reference)["plain"].tolist(), []
+    theirs, rows = _normalise_lines(reference)["plain"].tolist(), []
     for name, corpus in sources.items():
-        said = _said(corpus)
+        said = _normalise_lines(corpus)
         for n in sizes:
-            counts, hit = _grams(said["plain"].tolist(), theirs, n)
+            counts, hit = _count_ngrams(said["plain"].tolist(), theirs, n)
             found, lines = counts[:, np.flatnonzero(hit)], int((said["words"] >= n).sum())
             any_hit = int((found.sum(1) > 0).sum())
-            rows.append((name, reference.name, n, int(counts.sum()), _ratio(found.sum(), counts.sum()),
-                         _ratio(hit.sum(), len(hit)), lines, _ratio(any_hit, lines)))
+            rows.append((name, reference.name, n, int(counts.sum()), _divide(found.sum(), counts.sum()),
+                         _divide(hit.sum(), len(hit)), lines, _divide(any_hit, lines)))
     columns = ["source", "against", "n", "ngrams", "share", "distinct_share", "lines", "line_share"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _ratio(part: float, whole: float) -> float:
+def _divide(part: float, whole: float) -> float:
     return float(part) / float(whole) if whole else float("nan")
 
 # %% ../../nbs/analysis/08_audit.ipynb #c17f77a0
@@ -86,7 +86,7 @@ def find_longest_runs(
     ours, theirs = ([normal_text(text) for text in side] for side in (texts, reference))
     runs, alive, n = np.zeros(len(ours), int), np.arange(len(ours)), 1
     while len(alive):  # a line with a common run of n words has one of n - 1 words
-        counts, hit = _grams([ours[i] for i in alive], theirs, n)
+        counts, hit = _count_ngrams([ours[i] for i in alive], theirs, n)
         alive = alive[np.asarray(counts[:, np.flatnonzero(hit)].sum(1)).ravel() > 0]
         runs[alive], n = n, n + 1
     return runs
@@ -106,7 +106,7 @@ def find_neighbours(
     return pd.DataFrame({"match": match, "cosine": cosine.astype(float)})
 
 # %% ../../nbs/analysis/08_audit.ipynb #79a61e18
-def _once(
+def _remember(
     encode: Encode,  # makes vectors
 ) -> Encode:  # the same vectors; a text that was asked for before is not encoded again
     "An encoder that remembers, for as long as one audit lasts."
@@ -130,7 +130,7 @@ def compare_lines(
     threshold: float = 0.9,  # least cosine of characters that is near-identical
 ) -> pd.DataFrame:  # utterance, dialogue, words, text, run, near, near_id; with encode neighbour, neighbour_id
     "What each line has in common with the reference; `near` is the cosine by characters where it is at the threshold."
-    ours, theirs = _said(source), _said(reference)
+    ours, theirs = _normalise_lines(source), _normalise_lines(reference)
     near = near_texts(ours["text"].tolist(), theirs["text"].tolist(), threshold, LONG_WORDS).set_index("text")
     ids = theirs["utterance"]
     lines = ours[["utterance", "dialogue", "words", "text"]].assign(
@@ -143,7 +143,7 @@ def compare_lines(
     return lines.assign(neighbour=found["cosine"], neighbour_id=found["match"].map(ids))
 
 # %% ../../nbs/analysis/08_audit.ipynb #2741f2a0
-def _measures(
+def _measure_lines(
     lines: pd.DataFrame,  # what `compare_lines` returns
 ) -> pd.DataFrame:  # one column a measure, NaN where a line is too short for it
     "The figure that each line adds to each measure."
@@ -162,7 +162,7 @@ def _measures(
     return pd.DataFrame(made)
 
 # %% ../../nbs/analysis/08_audit.ipynb #361223a5
-def _interval(
+def _find_line_interval(
     values: np.ndarray,  # one figure a line, NaN where there is none, shape (n,)
     clusters: np.ndarray,  # dialogue of each line, from 0, shape (n,)
     n_boot: int,  # resamples
@@ -196,24 +196,24 @@ def measure_overlap(
     characters at least .9; longest_run: words; run_share: of the line; run_of_6: lines of six words or more with a
     common run of six; neighbour: cosine of the nearest line by embedding; neighbour_close: share with one of .8.
     """
-    return _overlap({name: compare_lines(source, reference, encode) for name, source in sources.items()},
+    return _tabulate_overlap({name: compare_lines(source, reference, encode) for name, source in sources.items()},
                     reference.name, n_boot, seed)
 
 
-def _overlap(lines: Mapping[str, pd.DataFrame], against: str, n_boot: int, seed: int) -> pd.DataFrame:
+def _tabulate_overlap(lines: Mapping[str, pd.DataFrame], against: str, n_boot: int, seed: int) -> pd.DataFrame:
     rows = [
-        (name, against, measure, values.mean(), *_interval(values.to_numpy(), table["dialogue"].to_numpy(), n_boot, seed),
-         int(values.notna().sum()))
-        for name, table in lines.items() for measure, values in _measures(table).items()
+        (name, against, measure, values.mean(),
+         *_find_line_interval(values.to_numpy(), table["dialogue"].to_numpy(), n_boot, seed), int(values.notna().sum()))
+        for name, table in lines.items() for measure, values in _measure_lines(table).items()
     ]
     return pd.DataFrame(rows, columns=["source", "against", "measure", "value", "low", "high", "lines"])
 
 # %% ../../nbs/analysis/08_audit.ipynb #e7f5c05b
-def _ranks(
+def _list_ngrams(
     corpus: Corpus,  # lines in dialogues
 ) -> tuple[list[str], dict[int, pd.DataFrame]]:  # words in order; n to a table of n-grams: code, dialogue, start
     "Every word of a corpus in order, and its n-grams of one to three words, none across two lines."
-    said = _said(corpus)
+    said = _normalise_lines(corpus)
     words = [word for plain in said["plain"] for word in plain.split()]
     line = np.repeat(np.arange(len(said)), said["words"])
     ones = pd.factorize(np.array(words, object))[0].astype(np.int64)
@@ -227,7 +227,7 @@ def _ranks(
     return words, grams
 
 # %% ../../nbs/analysis/08_audit.ipynb #05a8015c
-def _draws(
+def _draw_ngrams(
     grams: pd.DataFrame,  # a table of n-grams with their dialogues
     size: int,  # how many n-grams to draw
     n_draws: int,  # how often
@@ -250,7 +250,7 @@ def measure_diversity(
     """distinct-1, -2, -3 and compression ratio of each source at the same length.
 
     Raises: `InputError` for a draw that is larger than the smallest source."""
-    made = {name: _ranks(corpus) for name, corpus in sources.items()}
+    made = {name: _list_ngrams(corpus) for name, corpus in sources.items()}
     rows = []
     for measure, n in (("distinct_1", 1), ("distinct_2", 2), ("distinct_3", 3), ("compression", 1)):
         have = min(len(grams[n]) for _, grams in made.values())
@@ -258,14 +258,15 @@ def measure_diversity(
         if draw > have:
             raise InputError(f"a draw of {draw} n-grams of {n} words", expected=f"at most {have}, what the smallest has")
         for name, (words, grams) in made.items():
-            values = [_diversity(measure, words, grams[n].iloc[rows_]) for rows_ in _draws(grams[n], draw, n_draws, seed)]
+            values = [_score_diversity(measure, words, grams[n].iloc[rows_])
+                      for rows_ in _draw_ngrams(grams[n], draw, n_draws, seed)]
             rows.append((name, measure, draw, np.mean(values), *np.quantile(values, [0.025, 0.975])))
     return pd.DataFrame(rows, columns=["source", "measure", "size", "value", "low", "high"])
 
 
-def _diversity(measure: str, words: Sequence[str], drawn: pd.DataFrame) -> float:
+def _score_diversity(measure: str, words: Sequence[str], drawn: pd.DataFrame) -> float:
     if measure != "compression":
-        return _ratio(drawn["code"].nunique(), len(drawn))
+        return _divide(drawn["code"].nunique(), len(drawn))
     text = " ".join(words[i] for i in drawn["start"]).encode()
     return len(text) / len(zlib.compress(text, 9))
 
@@ -322,14 +323,14 @@ def count_yield(
     "Replies asked and answered, then lines written, kept, in the label space and agreed by a second reading."
     lines, kept = sum(statuses.values()), statuses.get("kept", 0)
     dropped = ", ".join(f"{name} {count}" for name, count in sorted(statuses.items()) if count and name != "kept")
-    rows = [("asked", "replies", asked, np.nan, ""), ("answered", "replies", answered, _ratio(answered, asked), ""),
-            ("lines", "lines", lines, np.nan, ""), ("kept", "lines", kept, _ratio(kept, lines), dropped)]
-    for stage, count in _uses(corpus, space).items() if corpus is not None else ():
-        rows.append((stage, "lines", count, _ratio(count, rows[-1][2]), ""))
+    rows = [("asked", "replies", asked, np.nan, ""), ("answered", "replies", answered, _divide(answered, asked), ""),
+            ("lines", "lines", lines, np.nan, ""), ("kept", "lines", kept, _divide(kept, lines), dropped)]
+    for stage, count in _count_uses(corpus, space).items() if corpus is not None else ():
+        rows.append((stage, "lines", count, _divide(count, rows[-1][2]), ""))
     return pd.DataFrame(rows, columns=["stage", "unit", "count", "of_previous", "lost"])
 
 
-def _uses(corpus: Corpus, space: str) -> dict[str, int]:
+def _count_uses(corpus: Corpus, space: str) -> dict[str, int]:
     table = folding(corpus.name, space) if corpus.space != space else {e: e for e in corpus.table["emotion"]}
     first = corpus.table["emotion"].map(table).fillna("")
     used = {"in the space": int((first != "").sum())}
@@ -359,12 +360,12 @@ class Audit:
         return {title: getattr(self, field) for field, title in titles.items() if len(getattr(self, field))}
 
     def _repr_html_(self) -> str:
-        parts = [f"<h4>{title}</h4>{_shown(table).to_html(index=False, float_format='{:.3g}'.format)}"
+        parts = [f"<h4>{title}</h4>{_pivot_measures(table).to_html(index=False, float_format='{:.3g}'.format)}"
                  for title, table in self.tables().items()]
         return f"<h3>Audit of {self.name}</h3>{''.join(parts)}"
 
 
-def _shown(table: pd.DataFrame) -> pd.DataFrame:
+def _pivot_measures(table: pd.DataFrame) -> pd.DataFrame:
     if "measure" not in table:
         return table
     numbers = table[["value", "low", "high"]].itertuples(index=False)
@@ -375,7 +376,7 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
     return wide.reindex(table[keys].drop_duplicates().set_index(keys).index)[order].reset_index()
 
 # %% ../../nbs/analysis/08_audit.ipynb #26866934
-def _baseline(
+def _hold_out(
     target: Corpus,  # a real corpus
     seed: int,  # draws the held-out dialogues where there is no test part
 ) -> tuple[Corpus, Corpus]:  # the reference, the held-out part; named for the tables
@@ -390,7 +391,7 @@ def _baseline(
                  for what, part in (("without test", rest), ("test", held)))
 
 # %% ../../nbs/analysis/08_audit.ipynb #0b7d72c7
-def _against(
+def _read_target(
     target: Corpus,  # a real corpus
     synthetic: Corpus,  # the corpus in question
     others: Mapping[str, Corpus],  # further baselines
@@ -399,11 +400,12 @@ def _against(
     seed: int,  # draws them
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # overlap, ngrams, closest
     "All that reads the target's text."
-    reference, held = _baseline(target, seed)
-    encode = encode and _once(encode)
+    reference, held = _hold_out(target, seed)
+    encode = encode and _remember(encode)
     sources = {synthetic.name: synthetic, **others, held.name: held}
     whole = {synthetic.name: compare_lines(synthetic, target, encode)}
-    tables = [measure_overlap(sources, reference, encode, n_boot=n_boot, seed=seed), _overlap(whole, target.name, n_boot, seed)]
+    tables = [measure_overlap(sources, reference, encode, n_boot=n_boot, seed=seed),
+              _tabulate_overlap(whole, target.name, n_boot, seed)]
     grams = [compare_ngrams(sources, reference), compare_ngrams({synthetic.name: synthetic}, target)]
     closest = whole[synthetic.name].sort_values(["near", "run"], ascending=False, kind="stable").head(10)
     return (pd.concat(tables, ignore_index=True), pd.concat(grams, ignore_index=True),
@@ -427,7 +429,7 @@ def run_audit(
     empty, others = pd.DataFrame(), dict(baselines or {})
     if synthetic.name in others:
         raise InputError(f"a baseline has the name {synthetic.name!r}", expected="another name", hint="rename it")
-    read = (empty, empty, empty) if target is None else _against(target, synthetic, others, encode, n_boot, seed)
+    read = (empty, empty, empty) if target is None else _read_target(target, synthetic, others, encode, n_boot, seed)
     beside = others if target is None else {**others, target.name: target}
     varied = measure_diversity({synthetic.name: synthetic, **beside}, seed=seed)
     shares = count_shares(synthetic, documented)

@@ -59,7 +59,7 @@ def measure_recorded(
 _LICENCE = "apache-2.0"  # of the package, and of the replies that come with it
 
 
-def _licence(corpus: Corpus, given: str) -> str:
+def _choose_licence(corpus: Corpus, given: str) -> str:
     if given:
         if not given.replace("-", "").replace(".", "").isalnum() or given != given.lower():
             raise InputError(f"bad licence {given!r}", expected="the hub's name of it, such as cc-by-4.0, mit, apache-2.0, other")
@@ -70,14 +70,14 @@ def _licence(corpus: Corpus, given: str) -> str:
     return _LICENCE
 
 # %% ../../nbs/analysis/14_datacard.ipynb #6155f014
-def _facts(card: Card) -> str:
+def _describe_card(card: Card) -> str:
     head = f"**{card.title}** (card `{card.id}`). Access to the real corpus: {card.access or 'not stated'}."
     facts = [f"- {fact.text} [{fact.source}]" for fact in card.facts]
     sources = [f"- [{key}] {reference}" for key, reference in card.sources.items()]
     return "\n".join([head, "", "What the prompts say of it:", "", *facts, "", "Sources:", "", *sources])
 
 
-def _writers(corpus: Corpus) -> str:
+def _count_writers(corpus: Corpus) -> str:
     table = corpus.table
     rows = table.groupby(["card", "strategy", "model"], sort=False).agg(
         replies=("reply_id", "nunique"), lines=("utterance", "size"))
@@ -97,7 +97,7 @@ def list_prompts(
             for c, s, where in asked.itertuples(index=False, name=None)]
 
 
-def _prompts(asked: Sequence[Mapping[str, Any]]) -> str:
+def _quote_prompts(asked: Sequence[Mapping[str, Any]]) -> str:
     "One prompt of each card and strategy in full."
     told, seen = [], set[tuple[str, str]]()
     for prompt in asked:
@@ -111,16 +111,7 @@ def _prompts(asked: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join([*told, f"All {len(asked)} prompts, word for word, are in `prompts.jsonl`."])
 
 # %% ../../nbs/analysis/14_datacard.ipynb #cc12d8b4
-def _seconds(corpus: Corpus) -> np.ndarray:
-    "Length of every utterance."
-    lengths = []
-    for i in range(len(corpus)):
-        with open_part(audio_path(corpus, i)) as part:
-            lengths.append(part.seconds)
-    return np.array(lengths)
-
-
-def _speech(corpus: Corpus) -> str:
+def _describe_speech(corpus: Corpus) -> str:
     "How the lines were spoken, as far as the corpus tells."
     table = corpus.table
     how = [c for c in ("engine", "injection", "profile", "strength", "conditions", "speech_seed") if c in table]
@@ -128,7 +119,10 @@ def _speech(corpus: Corpus) -> str:
         return "The corpus has audio, and does not say how it was made."
     rows = table.groupby(how, sort=False, dropna=False).agg(utterances=("utterance", "size"), voices=("voice", "nunique"))
     terms = [t for t in dict.fromkeys(table["voice_licence"].fillna("")) if t] if "voice_licence" in table else []
-    lengths = pd.Series(_seconds(corpus), table.index)
+    lengths = pd.Series(0.0, table.index)
+    for i in range(len(corpus)):
+        with open_part(audio_path(corpus, i)) as part:
+            lengths.iloc[i] = part.seconds
     each = lengths.groupby(table["emotion"], sort=False).agg(["size", "mean", "sum"]).reset_index()
     each.columns = pd.Index(["label", "utterances", "mean seconds", "seconds"])
     said = ["No human voice was recorded. Engine, injection of emotion and recording conditions:",
@@ -136,7 +130,7 @@ def _speech(corpus: Corpus) -> str:
     return "\n\n".join([*said, *(f"The engine's licence line: {t}" for t in terms)])
 
 # %% ../../nbs/analysis/14_datacard.ipynb #e7f731f7
-def _shares(corpus: Corpus, known: Mapping[str, Card]) -> str:
+def _format_shares(corpus: Corpus, known: Mapping[str, Card]) -> str:
     parts = []
     for name, card in known.items():
         shares = count_shares(corpus.where({"card": name}), read_shares(card, corpus.space))
@@ -145,13 +139,13 @@ def _shares(corpus: Corpus, known: Mapping[str, Card]) -> str:
     return "\n\n".join([*parts, told] if any(c.shares for c in known.values()) else parts)
 
 
-def _diversity(corpus: Corpus) -> str:
+def _format_diversity(corpus: Corpus) -> str:
     found = measure_diversity({corpus.name: corpus}).drop(columns="source")
     return (f"{format_markdown(found.round(3))}\n\ndistinct-n: share of n-grams that differ; compression: how many times smaller "
             "zlib makes the text; means over 100 draws of whole dialogues, with the middle 95 % of the draws.")
 
 # %% ../../nbs/analysis/14_datacard.ipynb #f4ed2d02
-def _overlap(corpus: Corpus, known: Mapping[str, Card]) -> str:
+def _format_overlap(corpus: Corpus, known: Mapping[str, Card]) -> str:
     "What the lines have in common with the corpora that the cards describe, where those are found."
     parts = []
     for name, card in known.items():
@@ -170,7 +164,7 @@ def _overlap(corpus: Corpus, known: Mapping[str, Card]) -> str:
                         "the reference. See `zsemo_kit.analysis.audit` for the measures."])
 
 
-def _second(corpus: Corpus) -> str:
+def _compare_second_labels(corpus: Corpus) -> str:
     table = corpus.table
     read_again = table[table["emotion_second"].fillna("") != ""] if "emotion_second" in table else table.iloc[:0]
     if not len(read_again):
@@ -179,7 +173,7 @@ def _second(corpus: Corpus) -> str:
             f"{(read_again['emotion'] == read_again['emotion_second']).mean():.1%} of these the label here is the reader's too.")
 
 # %% ../../nbs/analysis/14_datacard.ipynb #b73b6120
-def _limits(corpus: Corpus, lost: int) -> str:
+def _list_limits(corpus: Corpus, lost: int) -> str:
     table = corpus.table
     told = ["A language model wrote every line. Emotion is what it was asked to write, or what two readings agreed on: nobody "
             "felt it.",
@@ -205,7 +199,7 @@ def _limits(corpus: Corpus, lost: int) -> str:
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def _front(corpus: Corpus, known: Mapping[str, Card], licence: str, title: str) -> str:
+def _write_front_matter(corpus: Corpus, known: Mapping[str, Card], licence: str, title: str) -> str:
     "The YAML that the hub reads."
     from huggingface_hub import DatasetCardData
     heard = bool(corpus.table["audio"].ne("").any())
@@ -257,24 +251,25 @@ def write_data_card(
 ) -> str:  # Markdown with YAML front matter
     "The data card of a synthetic corpus; the same corpus gives the same card, overlap apart, which needs the real one."
     require_synthetic(corpus)
-    known, terms = find_cards(corpus, own), _licence(corpus, licence)
+    known, terms = find_cards(corpus, own), _choose_licence(corpus, licence)
     heard, title = bool(corpus.table["audio"].ne("").any()), corpus.name.replace("_", " ")
     splits = corpus.table.assign(split=split_names(corpus)).groupby("split", sort=False).agg(
         utterances=("utterance", "size"), dialogues=("dialogue", "nunique"), speakers=("speaker", "nunique")).reset_index()
     parts = {
         "Use": _USE[form].format(folder=folder),
-        "Provenance": "\n\n".join(_facts(card) for card in known.values()),
-        "Who wrote it": _writers(corpus), "Prompts": _prompts(list_prompts(corpus, known)),
-        "Speech": _speech(corpus) if heard else "Text only.", "Splits": format_markdown(splits),
-        "Labels": f"Label space `{corpus.space}`.\n\n{_shares(corpus, known)}\n\n{_second(corpus)}",
-        "Audit: diversity": _diversity(corpus), "Audit: overlap": _overlap(corpus, known), "Known limits": _limits(corpus, lost),
+        "Provenance": "\n\n".join(_describe_card(card) for card in known.values()),
+        "Who wrote it": _count_writers(corpus), "Prompts": _quote_prompts(list_prompts(corpus, known)),
+        "Speech": _describe_speech(corpus) if heard else "Text only.", "Splits": format_markdown(splits),
+        "Labels": f"Label space `{corpus.space}`.\n\n{_format_shares(corpus, known)}\n\n{_compare_second_labels(corpus)}",
+        "Audit: diversity": _format_diversity(corpus), "Audit: overlap": _format_overlap(corpus, known),
+        "Known limits": _list_limits(corpus, lost),
         "Licence": f"`{terms}`. It covers this synthetic corpus only, not the corpora that the cards describe.",
         "How it was made": "\n".join([*(f"    {c}" for c in commands), "", f"zsemo_kit {__version__}."]),
     }
     lead = (f"{len(corpus):,} utterances of {'synthetic speech' if heard else 'synthetic text'} with an emotion each. No "
             "recording of a real corpus is in it, and no sentence was copied from one by the kit.")
     body = "\n\n".join(f"## {head}\n\n{text.strip(chr(10))}" for head, text in parts.items())
-    return f"---\n{_front(corpus, known, terms, title).strip()}\n---\n\n# {title}\n\n{lead}\n\n{body}\n"
+    return f"---\n{_write_front_matter(corpus, known, terms, title).strip()}\n---\n\n# {title}\n\n{lead}\n\n{body}\n"
 
 # %% ../../nbs/analysis/14_datacard.ipynb #26c29a96
 def export_datasets(
@@ -291,11 +286,11 @@ def export_datasets(
     require_synthetic(corpus)
     refuse_export(Path(folder), "datasets", force)
     good, bad = usable(corpus, progress)
-    texts = _texts(good, own, "datasets", Path(folder), licence, commands, len(bad))
+    texts = _write_texts(good, own, "datasets", Path(folder), licence, commands, len(bad))
     return write_datasets(good, folder, texts, problems=bad, force=force, progress=progress)
 
 
-def _texts(
+def _write_texts(
     corpus: Corpus, own: Sequence[Card], form: str, folder: Path, licence: str, commands: Sequence[str], lost: int,
 ) -> dict[str, str]:
     card = write_data_card(corpus, own, form=form, folder=folder.name, licence=licence, commands=commands, lost=lost)
@@ -331,7 +326,7 @@ def export_audformat(
         texts = {"README.md": _REAL.format(name=corpus.name) + _USE["audformat"].format(folder=Path(folder).name) + "\n"}
         return write_audformat(good, folder, texts, real=True, problems=bad, force=force, progress=progress)
     good, bad = usable(corpus, progress)
-    texts = _texts(good, own, "audformat", Path(folder), licence, commands, len(bad))
-    about = {"license": _licence(good, licence), "description": f"Synthetic emotional speech or text, zsemo_kit {__version__}; "
-             "see README.md", "source": ", ".join(f"{c}_synthetic" for c in find_cards(good, own))}
+    texts = _write_texts(good, own, "audformat", Path(folder), licence, commands, len(bad))
+    about = {"license": _choose_licence(good, licence), "source": ", ".join(f"{c}_synthetic" for c in find_cards(good, own)),
+             "description": f"Synthetic emotional speech or text, zsemo_kit {__version__}; see README.md"}
     return write_audformat(good, folder, texts, about=about, problems=bad, force=force, progress=progress)

@@ -27,37 +27,31 @@ HELD = ("gender", *ATTRIBUTES)  # attributes that are held against a measurement
 PUBLISHED = {"gender": 0.979, "pitch": 0.734, "speed": 0.774, "volume": 0.926}  # SEmoLLM with LoRA, on IEMOCAP
 PUBLISHED_WER = 0.046  # of the transcripts in the same answers
 
-# %% ../../nbs/analysis/11_faithfulness.ipynb #6d5d6d49
+
 Answers = pd.DataFrame | Sequence[pd.DataFrame]  # one run, or one run a seed
 
 
-def _parsed(
-    frame: pd.DataFrame,  # answers of one run
-) -> pd.DataFrame:  # the same; the guess of an answer that did not parse is ""
-    if not {"parsed", "guess"} <= set(frame):
-        return frame
-    return frame.assign(guess=frame["guess"].where(frame["parsed"].eq(True), ""))
-
-
-def _runs(
+def _list_runs(
     answers: Answers,  # columns utterance, speaker, truth, guess; if known parsed
 ) -> list[pd.DataFrame]:  # one frame a seed
-    "What does not parse counts as wrong, whatever the guess holds."
-    return align_runs([_parsed(f) for f in ([answers] if isinstance(answers, pd.DataFrame) else answers)])
+    "What does not parse counts as wrong: its guess becomes empty."
+    frames = [answers] if isinstance(answers, pd.DataFrame) else answers
+    return align_runs([f.assign(guess=f["guess"].where(f["parsed"].eq(True), "")) if {"parsed", "guess"} <= set(f) else f
+                       for f in frames])  # fmt: skip
 
 
-def _pooled(
+def _pool_runs(
     answers: Answers,  # one run, or one a seed
     *more: str,  # columns that are needed beside utterance, truth and guess
 ) -> pd.DataFrame:  # rows of all seeds; `run` numbers them
-    rows = pd.concat([f.assign(run=i) for i, f in enumerate(_runs(answers))], ignore_index=True)
+    rows = pd.concat([f.assign(run=i) for i, f in enumerate(_list_runs(answers))], ignore_index=True)
     lacking = [c for c in more if c not in rows]
     if lacking:
         raise InputError(f"the answers lack {', '.join(lacking)}", found=", ".join(map(str, rows.columns)))
     return rows
 
 # %% ../../nbs/analysis/11_faithfulness.ipynb #f3963811
-def _ratio(
+def _measure_ratio(
     hits: np.ndarray | pd.Series,  # numerator of each row, shape (n,)
     of: np.ndarray | pd.Series,  # denominator of each row, shape (n,); rows of 0 do not take part
     who: np.ndarray,  # number of the cluster of each row, shape (n,)
@@ -79,18 +73,18 @@ def read_claims(
     answers: Answers,  # columns utterance, speaker, truth, guess, answer
 ) -> pd.DataFrame:  # run, utterance, speaker, truth, guess, emotion, gender, pitch, speed, volume, text; "" where not claimed
     "What each answer claims, in the words of the annotation."
-    rows = _pooled(answers, "answer", "speaker")
+    rows = _pool_runs(answers, "answer", "speaker")
     ids = [c for c in ("run", "utterance", "speaker", "dialogue", "truth", "guess") if c in rows]
     found = [extract_claims(str(text)) for text in rows["answer"].fillna("")]
     return rows[ids].assign(**{name: [claims.get(name, "") for claims in found] for name in ("emotion", *HELD, "text")})
 
 # %% ../../nbs/analysis/11_faithfulness.ipynb #70d5ffd5
-def _levelled(
+def _fit_levels(
     words: pd.DataFrame,  # claims or measured words
     levels: int,  # 3 or 5
     measured: bool = False,  # measured words must fit; claims may say more
 ) -> pd.DataFrame:  # the same; with three levels a claim of "very high" is one of "high"
-    "Free prose exaggerates, instruments do not."
+    "With three levels *very high* counts as *high* in a claim, and is refused in a measurement."
     if levels not in LEVELS:
         raise InputError("levels of another kind", expected=" or ".join(map(str, LEVELS)), found=str(levels))
     there = [a for a in ATTRIBUTES if a in words]
@@ -101,20 +95,20 @@ def _levelled(
     return words if levels == 5 else words.assign(**{a: words[a].str.removeprefix("very ") for a in there})
 
 # %% ../../nbs/analysis/11_faithfulness.ipynb #1745d3e2
-def _keys(
+def _find_keys(
     evidence: pd.DataFrame,  # annotated corpus table
 ) -> list[str]:  # what tells its rows apart
     "Thresholds learnt on another draw of training rows may give an utterance other words: then `run` says whose they are."
     return ["run", "utterance"] if "run" in evidence else ["utterance"]
 
 
-def _evidence(
+def _match_evidence(
     rows: pd.DataFrame,  # with columns run and utterance
     evidence: pd.DataFrame,  # annotated corpus table: utterance, heard_gender, pitch, speed, volume, text
     levels: int,  # 3 or 5
 ) -> pd.DataFrame:  # gender, pitch, speed, volume, text as measured, one row a row; "" where not known
     "Rows that no measurement belongs to stay in and are left out of each attribute's n."
-    keys = _keys(evidence)
+    keys = _find_keys(evidence)
     if "utterance" not in evidence or evidence[keys].duplicated().any():
         raise InputError("evidence needs one row an utterance", expected="columns utterance, heard_gender, pitch, speed, volume")
     by = evidence.rename(columns={"gender": "_", "heard_gender": "gender"}).set_index(keys)
@@ -122,10 +116,10 @@ def _evidence(
     if not at.isin(by.index).any():
         raise InputError("no utterance of the answers has evidence", hint="annotate the corpus that was answered")
     known = by.reindex(index=at, columns=[*HELD, "text"]).astype(object).fillna("").astype(str)
-    return _levelled(known.reset_index(drop=True), levels, measured=True)
+    return _fit_levels(known.reset_index(drop=True), levels, measured=True)
 
 # %% ../../nbs/analysis/11_faithfulness.ipynb #8ec3ddaa
-def _most(
+def _measure_floor(
     words: pd.Series,  # measured words
     by: pd.Series | None = None,  # what may be known beforehand, one a row
 ) -> float:  # share of right claims of one who always says the most frequent word (of each group)
@@ -135,7 +129,7 @@ def _most(
     return float(groups.agg(lambda some: some.value_counts().iloc[0]).sum() / len(words))
 
 
-def _agreement(
+def _score_claims(
     claims: pd.DataFrame,  # as `read_claims` gives it
     attribute: str,  # one of HELD, or "text"
     measured: pd.Series,  # measured words, one a row of the claims; "" where not known
@@ -147,15 +141,15 @@ def _agreement(
     some, word = claims[known], measured[known]
     said = some[attribute].ne("")
     right = said & some[attribute].eq(word)
-    value, low, high = _ratio(right, said, number_clusters(some, "speaker"), n_boot, seed)
+    value, low, high = _measure_ratio(right, said, number_clusters(some, "speaker"), n_boot, seed)
     spoken, share = word[said], float(said.mean()) if known.any() else 0.0
     return {"n": int(known.sum()), "said": share, "accuracy": value, "low": low, "high": high,
             "right": float(right.mean()) if known.any() else float("nan"),
             "recall": uar(spoken.tolist(), some.loc[said, attribute].tolist()) if len(spoken) else float("nan"),
-            "floor": _most(spoken), "by_emotion": _most(spoken, some.loc[said, "guess"])}  # fmt: skip
+            "floor": _measure_floor(spoken), "by_emotion": _measure_floor(spoken, some.loc[said, "guess"])}  # fmt: skip
 
 # %% ../../nbs/analysis/11_faithfulness.ipynb #4d19e27a
-def _heard(
+def _measure_wer(
     claims: pd.DataFrame,  # as `read_claims` gives it
     texts: pd.Series,  # what was said, one a row of the claims
     n_boot: int,  # resamples
@@ -168,7 +162,7 @@ def _heard(
         return dict.fromkeys(("wer", "wer_low", "wer_high", "wer_floor"), float("nan"))
     wrong = ["substitutions", "deletions", "insertions"]
     own, always = (count_edits(said, heard) for heard in (some["text"].tolist(), [pd.Series(said).mode()[0]] * len(said)))
-    value, low, high = _ratio(own[wrong].sum(axis=1), own["words"], number_clusters(some, "speaker"), n_boot, seed)
+    value, low, high = _measure_ratio(own[wrong].sum(axis=1), own["words"], number_clusters(some, "speaker"), n_boot, seed)
     floor = float(always[wrong].to_numpy().sum() / always["words"].sum())
     return {"wer": value, "wer_low": low, "wer_high": high, "wer_floor": floor}
 
@@ -189,13 +183,13 @@ def score_attributes(
     picked with knowledge of the answer key. `published` is SEmoLLM's on IEMOCAP: context, not a bar. A contradictory claim
     is a wrong one. The transcript's accuracy asks for the same words; its `wer` is over the quoted transcripts.
     """
-    claims = _levelled(read_claims(answers), levels)
-    measured = _evidence(claims, evidence, levels)
-    rows = [{"attribute": a, **_agreement(claims, a, measured[a], n_boot, seed)} for a in HELD]
+    claims = _fit_levels(read_claims(answers), levels)
+    measured = _match_evidence(claims, evidence, levels)
+    rows = [{"attribute": a, **_score_claims(claims, a, measured[a], n_boot, seed)} for a in HELD]
     plain = claims.assign(text=claims["text"].map(normal_text))
-    transcript = _agreement(plain, "text", measured["text"].map(normal_text), n_boot, seed)
+    transcript = _score_claims(plain, "text", measured["text"].map(normal_text), n_boot, seed)
     transcript["recall"] = float("nan")  # sentences are no classes
-    rows.append({"attribute": "transcript", **transcript, **_heard(claims, measured["text"], n_boot, seed)})
+    rows.append({"attribute": "transcript", **transcript, **_measure_wer(claims, measured["text"], n_boot, seed)})
     table = pd.DataFrame(rows)
     table["published"] = table["attribute"].map(PUBLISHED)
     table["published_wer"] = table["attribute"].map({"transcript": PUBLISHED_WER})
@@ -210,12 +204,12 @@ def measure_parse_rate(
     seed: int = 0,  # draws them
 ) -> pd.DataFrame:  # group ("all"), n, parsed, low, high
     "Share of answers whose emotion could be read, by group; free decoding must report it, constrained decoding gives 1."
-    rows = _pooled(answers, "parsed", "speaker", *([by] if by else []))
+    rows = _pool_runs(answers, "parsed", "speaker", *([by] if by else []))
     groups = [("all", rows)] if not by else [(str(name), some) for name, some in rows.groupby(by, sort=True)]
     done = []
     for name, some in groups:
         parsed, people = some["parsed"].eq(True), number_clusters(some, "speaker")
-        done.append((name, len(some), *_ratio(parsed, np.ones(len(some)), people, n_boot, seed)))
+        done.append((name, len(some), *_measure_ratio(parsed, np.ones(len(some)), people, n_boot, seed)))
     return pd.DataFrame(done, columns=["group", "n", "parsed", "low", "high"])
 
 # %% ../../nbs/analysis/11_faithfulness.ipynb #84b956b4
@@ -239,7 +233,7 @@ class Calibration:
 HOW = ("equal mass", "equal width")  # ways to make bins
 
 
-def _edges(
+def _cut_bins(
     confidence: np.ndarray,  # in [0, 1], shape (n,)
     bins: int,  # at most so many
     how: str,  # one of HOW
@@ -251,7 +245,7 @@ def _edges(
     return edges if len(edges) > 1 else np.array([edges[0], edges[0]])
 
 
-def _luck(
+def _draw_luck(
     confidence: np.ndarray,  # in [0, 1], shape (n,)
     of: np.ndarray,  # bin of each, shape (n,)
     n_boot: int,  # made models
@@ -263,7 +257,7 @@ def _luck(
     return float(np.quantile([np.abs(gap @ member).sum() / len(of) for gap in gaps], 0.95))
 
 # %% ../../nbs/analysis/11_faithfulness.ipynb #568a521e
-def _probabilities(
+def _score_probabilities(
     rows: pd.DataFrame,  # answers with columns p_<label>
 ) -> tuple[float, float]:  # Brier score and negative log-likelihood; NaN without probabilities
     columns = [c for c in rows if str(c).startswith("p_")]
@@ -289,30 +283,31 @@ def measure_calibration(
     `luck` takes answers as independent: people who are hard throughout, and seeds that err together, reach beyond it.
 
     Raises: `InputError` for confidences that are missing, or not from 0 to 1."""
-    every = _pooled(answers, "confidence", "speaker")
+    every = _pool_runs(answers, "confidence", "speaker")
     rows = every[every["confidence"].notna()].reset_index(drop=True)
     sure = rows["confidence"].to_numpy(float)
     if rows.empty or (sure < 0).any() or (sure > 1).any():
         raise InputError("calibration needs confidences", expected="numbers of 0 to 1", found="none" if rows.empty else "others")
-    edges, right = _edges(sure, bins, how), rows["guess"].eq(rows["truth"]).to_numpy(float)
+    edges, right = _cut_bins(sure, bins, how), rows["guess"].eq(rows["truth"]).to_numpy(float)
     of = np.clip(np.searchsorted(edges, sure, side="right") - 1, 0, len(edges) - 2)
     who, made = number_clusters(rows, "speaker"), []
     for b in np.unique(of):
-        spread = _ratio(right[of == b], np.ones((of == b).sum()), who[of == b], n_boot, seed)
+        spread = _measure_ratio(right[of == b], np.ones((of == b).sum()), who[of == b], n_boot, seed)
         made.append((edges[b], edges[b + 1], int((of == b).sum()), sure[of == b].mean(), *spread))
     table = pd.DataFrame(made, columns=["low", "high", "n", "confidence", "accuracy", "accuracy_low", "accuracy_high"])
     ece = float((table["n"] * (table["accuracy"] - table["confidence"]).abs()).sum() / len(rows))
     return Calibration(len(rows), len(every) - len(rows), float(right.mean()), float(sure.mean()), ece,
-                       _luck(sure, of, n_boot, seed), *_probabilities(rows), how, table, every["run"].nunique())  # fmt: skip
+                       _draw_luck(sure, of, n_boot, seed), *_score_probabilities(rows), how, table,
+                       every["run"].nunique())  # fmt: skip
 
 # %% ../../nbs/analysis/11_faithfulness.ipynb #d9884339
-def _scale(
+def _number_levels(
     levels: int,  # 3 or 5
 ) -> dict[str, int]:  # word -> level, from low to high
     return {word: i for i, word in enumerate(LEVELS[levels][1])}
 
 
-def _moved(
+def _compare_claims(
     before: pd.DataFrame,  # claims, as `read_claims` gives them
     after: pd.DataFrame,  # claims after an edit
     attribute: str,  # what was edited: pitch, speed or volume
@@ -344,19 +339,19 @@ def find_shifts(
     `level` counts from 0 (lowest) and `step` is how many levels the claim moved, both NaN where no level is claimed;
     `others`: another attribute is claimed otherwise (`compared`: there was one to look at); `emotion`: another guess.
     """
-    was, now = (_levelled(read_claims(answers), levels) for answers in (before, after))
-    return _moved(was, now, attribute, _scale(levels))
+    was, now = (_fit_levels(read_claims(answers), levels) for answers in (before, after))
+    return _compare_claims(was, now, attribute, _number_levels(levels))
 
 # %% ../../nbs/analysis/11_faithfulness.ipynb #82eb23e7
-def _room(
+def _find_room(
     level: pd.Series,  # levels before, NaN where none is claimed
     edit: Edit,  # what was done
     scale: Mapping[str, int],  # word -> level
 ) -> pd.Series:  # whether a claim can move as expected
     return level.notna() & level.ne(max(scale.values()) if edit.direction > 0 else 0)
 
-# %% ../../nbs/analysis/11_faithfulness.ipynb #45620eee
-def _shares(
+
+def _share_moves(
     moves: pd.DataFrame,  # as `find_shifts` gives them, with column room
     edit: Edit,  # what was done
     n_boot: int,  # resamples
@@ -368,12 +363,12 @@ def _shares(
     line: dict[str, float] = {}
     of = dict.fromkeys(kinds, room) | {"others": moves["compared"], "emotion": pd.Series(True, moves.index)}
     for name, hit in (kinds | {"others": moves["others"], "emotion": moves["emotion"]}).items():
-        line[name], low, high = _ratio(hit & of[name], of[name], who, n_boot, seed)
+        line[name], low, high = _measure_ratio(hit & of[name], of[name], who, n_boot, seed)
         line |= {f"{name}_low": low, f"{name}_high": high} if name in ("towards", "others", "emotion") else {}
     return line
 
 # %% ../../nbs/analysis/11_faithfulness.ipynb #460fa9a7
-def _net(
+def _test_moves(
     moves: pd.DataFrame,  # under the edit, with column room
     still: pd.DataFrame,  # under the control, with column room
     edit: Edit,  # what was done
@@ -393,7 +388,7 @@ def _net(
     return compare_pair(made[0], made[1], "wa", "speaker", n_boot, seed)
 
 # %% ../../nbs/analysis/11_faithfulness.ipynb #52cc1f2c
-def _line(
+def _compare_edit(
     name: str,  # the edit's
     edit: Edit,  # what was done
     frames: Mapping[str, pd.DataFrame],  # claims before, "edited" and, if known, under the "control"
@@ -403,33 +398,33 @@ def _line(
 ) -> tuple[dict[str, object], Comparison | None]:  # a row, and its comparison with the control
     found = {}
     for side in (s for s in ("edited", "control") if s in frames):
-        moves = _moved(frames["before"], frames[side], edit.attribute, scale)
-        found[side] = moves.assign(room=_room(moves["level"], edit, scale))
+        moves = _compare_claims(frames["before"], frames[side], edit.attribute, scale)
+        found[side] = moves.assign(room=_find_room(moves["level"], edit, scale))
     moves = found["edited"]
     row: dict[str, object] = {"edit": name, "attribute": edit.attribute, "direction": edit.direction, "n": len(moves)}
-    row |= {"room": int(moves["room"].sum()), **_shares(moves, edit, n_boot, seed)}
+    row |= {"room": int(moves["room"].sum()), **_share_moves(moves, edit, n_boot, seed)}
     if "control" not in found:
         return row, None
     still = moves[["run", "utterance"]].merge(found["control"], on=["run", "utterance"])
-    row |= {f"control_{k}": v for k, v in _shares(still, edit, n_boot, seed).items()}
-    return row, _net(moves, still, edit, n_boot, seed)
+    row |= {f"control_{k}": v for k, v in _share_moves(still, edit, n_boot, seed).items()}
+    return row, _test_moves(moves, still, edit, n_boot, seed)
 
 # %% ../../nbs/analysis/11_faithfulness.ipynb #205ca433
-def _measured(
+def _share_measured(
     evidence: Mapping[str, pd.DataFrame],  # annotated tables: of the utterances as they are, and of each edit
     name: str,  # edit
     edit: Edit,  # what was done
     base: str,  # name of the utterances as they are
     levels: int,  # 3 or 5
 ) -> float:  # share of the measured words with room that move as expected; NaN where not measured
-    "What a witness would say who reads the instruments."
+    "How often the measured word itself moves: as far as a model that hears everything could follow."
     if name not in evidence or base not in evidence:
         return float("nan")
-    keys = _keys(evidence[name])
-    sides = [_levelled(evidence[n][[*keys, edit.attribute]], levels, measured=True) for n in (base, name)]
-    both, scale = sides[0].merge(sides[1], on=keys, suffixes=("", "_after")), _scale(levels)
+    keys = _find_keys(evidence[name])
+    sides = [_fit_levels(evidence[n][[*keys, edit.attribute]], levels, measured=True) for n in (base, name)]
+    both, scale = sides[0].merge(sides[1], on=keys, suffixes=("", "_after")), _number_levels(levels)
     was, now = (both[edit.attribute + end].map(scale) for end in ("", "_after"))
-    room = _room(was, edit, scale) & now.notna()
+    room = _find_room(was, edit, scale) & now.notna()
     return float(((now - was) * edit.direction > 0)[room].mean()) if room.any() else float("nan")
 
 # %% ../../nbs/analysis/11_faithfulness.ipynb #a2a950e6
@@ -437,7 +432,7 @@ ORIGINAL = "original"  # name of the utterances as they are
 _TESTED = {"diff": "net", "low": "net_low", "high": "net_high", "p_holm": "p_holm", "verdict": "verdict"}
 
 
-def _corrected(
+def _correct_tests(
     tests: Sequence[Comparison | None],  # one an edit; None where there was nothing to test
 ) -> pd.DataFrame:  # net, net_low, net_high, p_holm, verdict, one row an edit
     "Holm's correction over all edits; the verdict in words of its own."
@@ -471,18 +466,18 @@ def compare_edits(
     if base not in answers_by_edit or unknown or not names:
         raise InputError("no counterfactuals to compare", expected=f"{ORIGINAL!r} or {CONTROL!r}, and edits: {', '.join(edits)}",
                          found=", ".join(unknown or answers_by_edit) or "nothing")  # fmt: skip
-    claims, scale = {name: _levelled(read_claims(a), levels) for name, a in answers_by_edit.items()}, _scale(levels)
+    claims, scale = {name: _fit_levels(read_claims(a), levels) for name, a in answers_by_edit.items()}, _number_levels(levels)
     control = {"control": claims[CONTROL]} if base != CONTROL and CONTROL in claims else {}
-    lines = [_line(name, edits[name], {"before": claims[base], "edited": claims[name], **control}, scale, n_boot, seed)
+    lines = [_compare_edit(name, edits[name], {"before": claims[base], "edited": claims[name], **control}, scale, n_boot, seed)
              for name in names]  # fmt: skip
     table = pd.DataFrame([row for row, _ in lines])
-    table["measured"] = [_measured(evidence or {}, name, edits[name], base, levels) for name in names]
+    table["measured"] = [_share_measured(evidence or {}, name, edits[name], base, levels) for name in names]
     of = claims[base]
-    tested = _corrected([test for _, test in lines])
+    tested = _correct_tests([test for _, test in lines])
     return table.join(tested).assign(speakers=of["speaker"].nunique(), seeds=of["run"].nunique())
 
 # %% ../../nbs/analysis/11_faithfulness.ipynb #314dc9ec
-def _changed(
+def _share_changed(
     runs: Sequence[pd.DataFrame],  # answers under a condition, one frame a seed
     full: Sequence[pd.DataFrame],  # under the full one
     n_boot: int,  # resamples
@@ -491,7 +486,7 @@ def _changed(
     if len(runs) != len(full):
         raise InputError("conditions differ in their runs", expected=f"{len(full)}, one a seed", found=str(len(runs)))
     both = pd.concat([a.assign(other=b["guess"].ne(a["guess"])) for a, b in zip(runs, full, strict=True)], ignore_index=True)
-    return _ratio(both["other"], np.ones(len(both)), number_clusters(both, "speaker"), n_boot, seed)
+    return _measure_ratio(both["other"], np.ones(len(both)), number_clusters(both, "speaker"), n_boot, seed)
 
 # %% ../../nbs/analysis/11_faithfulness.ipynb #fa9c63b1
 def compare_inputs(
@@ -506,12 +501,13 @@ def compare_inputs(
     Compared in pairs over the same utterances, with Holm's correction over all conditions; `changed` is the share of
     guesses that differ from the full condition's, which may be large where UAR stays.
     """
-    runs, rows = {name: _runs(answers) for name, answers in answers_by_condition.items()}, []
+    runs, rows = {name: _list_runs(answers) for name, answers in answers_by_condition.items()}, []
     tests = compare_all(runs, full, "uar", "speaker", n_boot, seed).rename(columns={"system": "condition"})
     for name, frames in runs.items():
         s = average_seeds(frames, n_boot=n_boot, seed=seed, cluster="speaker")
         row = {"condition": name} | {k: s[k] for k in ("uar", "uar_low", "uar_high")}
-        row |= dict(zip(("changed", "changed_low", "changed_high"), _changed(frames, runs[full], n_boot, seed), strict=True))
+        changed = _share_changed(frames, runs[full], n_boot, seed)
+        row |= dict(zip(("changed", "changed_low", "changed_high"), changed, strict=True))
         parsed = [f["parsed"].eq(True).mean() if "parsed" in f else float("nan") for f in frames]
         rows.append(row | {"parsed": float(np.mean(parsed)), "n": s["n"], "speakers": s["clusters"]}
                     | {k: s[k] for k in ("seeds", "chance")})  # fmt: skip
@@ -529,14 +525,14 @@ def compare_beliefs(
     seed: int = 0,  # draws them
 ) -> pd.DataFrame:  # attribute, n, prompt, prompt_low, prompt_high, voice, voice_low, voice_high, neither
     "Of claims where prompt and voice disagree, the share that repeats the prompt and the share that agrees with the voice."
-    claims, rows = _levelled(read_claims(answers), levels), []
-    voice, prompt = (_evidence(claims, table, levels) for table in (heard, told))
+    claims, rows = _fit_levels(read_claims(answers), levels), []
+    voice, prompt = (_match_evidence(claims, table, levels) for table in (heard, told))
     who = number_clusters(claims, "speaker")
     for a in HELD:
         apart = voice[a].ne("") & prompt[a].ne("") & voice[a].ne(prompt[a]) & claims[a].ne("")
         row: dict[str, object] = {"attribute": a, "n": int(apart.sum())}
         for name, side in (("prompt", prompt), ("voice", voice)):
-            numbers = _ratio(apart & claims[a].eq(side[a]), apart, who, n_boot, seed)
+            numbers = _measure_ratio(apart & claims[a].eq(side[a]), apart, who, n_boot, seed)
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), numbers, strict=True))
         rows.append(row)
     table = pd.DataFrame(rows)

@@ -21,14 +21,14 @@ from matplotlib.ticker import FuncFormatter
 from .faithfulness import Calibration
 from .figures import apply_style, label_score, lay_out, lead_title, list_values, place_legend, require_columns
 from .score_figures import draw_levels
-from .speech_figures import _mark
+from .speech_figures import draw_interval
 from ..core.errors import InputError
 
 # %% ../../nbs/analysis/12_faithfulness_figures.ipynb #b977abae
 _BLUE, _ORANGE, _GREY, _PALE = "#0072B2", "#D55E00", "#777777", "#DDDDDD"
 
 
-def _key(
+def _make_key(
     colour: str,  # of the mark
     marker: str,  # its shape
     name: str,  # what it means
@@ -38,7 +38,7 @@ def _key(
     return Line2D([], [], color=colour, marker=marker, mfc=colour if full else "white", ms=size, mew=edge, ls="", label=name)
 
 # %% ../../nbs/analysis/12_faithfulness_figures.ipynb #7ebc5761
-def _sample(
+def _describe_sample(
     table: pd.DataFrame,  # with speakers and seeds, if known
 ) -> str:  # "24 speakers, 5 seeds; lines: 95 % interval, whole speakers resampled."
     said = []
@@ -49,7 +49,7 @@ def _sample(
     return "; ".join(filter(None, [", ".join(said), "lines: 95 % interval, whole speakers resampled."]))
 
 # %% ../../nbs/analysis/12_faithfulness_figures.ipynb #b22ccaa0
-def _rows(
+def _name_lines(
     axes: Axes,  # where each name is a line
     names: Sequence[str],  # from top to bottom
 ) -> None:
@@ -59,7 +59,7 @@ def _rows(
     sns.despine(ax=axes, left=True)
 
 
-def _percent(
+def _show_percent(
     axes: Axes,  # whose x axis holds shares
 ) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}".rstrip("%")))
@@ -69,7 +69,7 @@ _ALSO = {"floor": (_GREY, "|", "one word for everybody"), "by_emotion": (_GREY, 
          "published": (_ORANGE, "D", "published (SEmoLLM, IEMOCAP)")}  # fmt: skip
 
 
-def _attribute(
+def _draw_attribute(
     axes: Axes,  # where to draw
     y: float,  # line
     row: Mapping,  # accuracy, low, high, said and, if known, floor, by_emotion, published
@@ -80,14 +80,14 @@ def _attribute(
         if math.isfinite(value):
             thick: dict[str, Any] = {"ms": 14, "mew": 2.4} if marker == "|" else {"ms": 6, "mew": 1.4}
             axes.plot(value, y, marker, color=colour, mfc="white", zorder=2.5, **thick)
-    _mark(axes, y, [row["accuracy"], row["low"], row["high"]], (_BLUE, "o", True))
+    draw_interval(axes, y, [row["accuracy"], row["low"], row["high"]], (_BLUE, "o", True))
     number = f"{label_score(row['accuracy'])}  [{label_score(row['low'])}, {label_score(row['high'])}]"
     said = f"said by {row['said']:.0%} of {int(row['n']):,}"
     axes.text(1.02, y, number if row["said"] else "never claimed", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.text(1.31, y, said, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color="#555555")
 
 # %% ../../nbs/analysis/12_faithfulness_figures.ipynb #75857745
-def _transcript(
+def _draw_transcript(
     axes: Axes,  # where to draw
     row: Mapping,  # wer, wer_low, wer_high, wer_floor, published_wer
 ) -> None:
@@ -96,18 +96,18 @@ def _transcript(
         value = float(row.get(column, math.nan))
         if math.isfinite(value):
             axes.plot(value, 0, marker, color=colour, mfc="white", zorder=2.5, ms=14 if marker == "|" else 6, mew=2)
-    _mark(axes, 0, [row["wer"], row["wer_low"], row["wer_high"]], (_BLUE, "o", True))
+    draw_interval(axes, 0, [row["wer"], row["wer_low"], row["wer_high"]], (_BLUE, "o", True))
     number = f"{label_score(row['wer'])}  [{label_score(row['wer_low'])}, {label_score(row['wer_high'])}]"
     axes.text(1.02, 0, number, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     said = f"said by {row['said']:.0%} of {int(row['n']):,}"
     axes.text(1.31, 0, said, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color="#555555")
-    _rows(axes, ["transcript"])
+    _name_lines(axes, ["transcript"])
     axes.set_xlim(left=-0.025 * axes.get_xlim()[1])  # a dot at 0 is whole
     axes.set_xlabel("word error rate (%): lower is better; | the most frequent text for all")
-    _percent(axes)
+    _show_percent(axes)
 
 
-def _reached(
+def _name_heard(
     rows: pd.DataFrame,  # attributes
 ) -> str:  # a sentence
     "How many of the attributes beat what can be said without listening."
@@ -118,7 +118,7 @@ def _reached(
 
 # %% ../../nbs/analysis/12_faithfulness_figures.ipynb #5430076f
 def plot_attributes(
-    table: pd.DataFrame,  # as `faithfulness.attribute_accuracy` gives it
+    table: pd.DataFrame,  # as `faithfulness.score_attributes` gives it
     title: str = "",  # takeaway; by default which attributes beat both ways to guess
     note: str = "",  # small print
     model: str = "",  # whose claims they are, for the title
@@ -129,27 +129,27 @@ def plot_attributes(
     spoken = [r for r in table.to_dict("records") if r["attribute"] == "transcript" and math.isfinite(r.get("wer", math.nan))]
     require_columns(rows, [], "the attributes")
     with apply_style():
-        small = f"{note} Accuracy: share of the claims that agree with the measurement. {_sample(table)}"
+        small = f"{note} Accuracy: share of the claims that agree with the measurement. {_describe_sample(table)}"
         small += " Published figures are of another corpus and other thresholds: context, not a bar."
-        title, known = title or lead_title(model, _reached(rows)), rows["accuracy"].tolist()
+        title, known = title or lead_title(model, _name_heard(rows)), rows["accuracy"].tolist()
         fig = lay_out(9.6, 2.5 + 0.42 * len(rows) + 0.9 * len(spoken), title, small.strip(),
                       shows="What the explanations claim about the voice, against its measurement; grey marks are what can be "
                             "reached without listening.",
                       alt=f"Dots with intervals, one a line. {list_values(rows['attribute'].tolist(), known)}.")  # fmt: skip
         parts = fig.subplots(1 + len(spoken), 1, squeeze=False, height_ratios=[len(rows), *[1] * len(spoken)])[:, 0]
         for y, row in enumerate(rows.to_dict("records")):
-            _attribute(parts[0], y, row)
-        _rows(parts[0], rows["attribute"].tolist())
+            _draw_attribute(parts[0], y, row)
+        _name_lines(parts[0], rows["attribute"].tolist())
         parts[0].set(xlim=(0, 1.02), xlabel="accuracy of the claims (%)")
-        _percent(parts[0])
+        _show_percent(parts[0])
         for axes in parts[1:]:
-            _transcript(axes, spoken[0])
-        shown = [_key(*look, full=False) for name, look in _ALSO.items() if name in rows and rows[name].notna().any()]
-        place_legend(parts[0], [_key(_BLUE, "o", "model"), *shown], 4)
+            _draw_transcript(axes, spoken[0])
+        shown = [_make_key(*look, full=False) for name, look in _ALSO.items() if name in rows and rows[name].notna().any()]
+        place_legend(parts[0], [_make_key(_BLUE, "o", "model"), *shown], 4)
     return fig
 
 # %% ../../nbs/analysis/12_faithfulness_figures.ipynb #7c5454f0
-def _sure(
+def _judge_confidence(
     found: Calibration,  # of one model
 ) -> str:  # a sentence
     gap = found.confidence - found.accuracy
@@ -161,7 +161,7 @@ def _sure(
     return f"Too {'sure' if gap > 0 else 'modest'} by {label_score(abs(gap))} ({said})"
 
 # %% ../../nbs/analysis/12_faithfulness_figures.ipynb #ef40abb2
-def _reliability(
+def _draw_reliability(
     axes: Axes,  # a square from 0 to 1
     found: Calibration,  # of one model
 ) -> None:
@@ -195,7 +195,7 @@ def plot_reliability(
     counts = ", ".join(dict.fromkeys(f"{m.n:,} answers of {m.seeds} seed{'s' * (m.seeds > 1)}" for m in models.values()))
     small = f"{note} n = {counts}. Dots: bins of {', '.join(dict.fromkeys(m.how for m in models.values()))}, area by answers; "
     small += "thin lines: 95 % interval, whole speakers resampled; orange: the gap; luck: 95 % of calibrated models stay below."
-    takeaway = lead_title(model or next(iter(models)), _sure(next(iter(models.values()))))
+    takeaway = lead_title(model or next(iter(models)), _judge_confidence(next(iter(models.values()))))
     sides = {name: (label_score(m.confidence), label_score(m.accuracy)) for name, m in models.items()}
     gaps = [f"{name} confidence {sure}, right {right}".strip() for name, (sure, right) in sides.items()]
     with apply_style():
@@ -203,7 +203,7 @@ def plot_reliability(
                       shows="How often answers are right, over how sure the model is: on the dotted line it can be trusted.",
                       alt=f"Points against the diagonal. {'; '.join(gaps)}.")  # fmt: skip
         for axes, (name, one) in zip(fig.subplots(1, len(models), squeeze=False)[0], models.items(), strict=True):
-            _reliability(axes, one)
+            _draw_reliability(axes, one)
             axes.set_title(name, fontsize=9, loc="left")
         fig.axes[0].set_ylabel("accuracy, 0 to 1")
     return fig
@@ -213,9 +213,9 @@ _MOVES = {"towards": (_BLUE, "as expected"), "unchanged": (_PALE, "unchanged"), 
           "silent": ("#FFFFFF", "no claim any more")}  # fmt: skip
 
 
-def _claims(
+def _draw_moves(
     axes: Axes,  # where to draw
-    rows: pd.DataFrame,  # as `faithfulness.counterfactuals` gives them
+    rows: pd.DataFrame,  # as `faithfulness.compare_edits` gives them
 ) -> None:
     "Bars of what the claim did; the control and the instruments as marks on the same scale."
     for y, row in enumerate(rows.to_dict("records")):
@@ -230,12 +230,12 @@ def _claims(
                 size, edge, colour = (22, 3, "#661100") if marker == "|" else (6.5, 1.4, "black")
                 axes.plot(value, y, marker, mfc="white", zorder=4, ms=size, mew=edge, color=colour)
     axes.set(xlim=(-0.015, 1.015), xlabel="claim about what was edited\n(% of claims with room)")
-    _percent(axes)
+    _show_percent(axes)
 
 # %% ../../nbs/analysis/12_faithfulness_figures.ipynb #ceeacb23
-def _side(
+def _draw_side_effects(
     axes: Axes,  # where to draw
-    rows: pd.DataFrame,  # as `faithfulness.counterfactuals` gives them
+    rows: pd.DataFrame,  # as `faithfulness.compare_edits` gives them
     what: str,  # "others" or "emotion"
     label: str,  # of the axis
 ) -> None:
@@ -243,12 +243,12 @@ def _side(
     for y, row in enumerate(rows.to_dict("records")):
         for name, look, lift in (("control_" + what, ("black", "D", False), 0.14), (what, (_BLUE, "o", True), -0.14)):
             numbers = [row.get(name + end, math.nan) for end in ("", "_low", "_high")]
-            _mark(axes, y + lift, numbers, look)
+            draw_interval(axes, y + lift, numbers, look)
     axes.set(xlim=(-0.03, 1.03), xlabel=label)
-    _percent(axes)
+    _show_percent(axes)
 
 
-def _follows(
+def _name_followed(
     rows: pd.DataFrame,  # with column verdict
 ) -> str:  # a sentence
     some = rows.loc[rows["verdict"] == "follows", "edit"].tolist()
@@ -260,7 +260,7 @@ def _follows(
 
 # %% ../../nbs/analysis/12_faithfulness_figures.ipynb #2bb3bf22
 def plot_counterfactuals(
-    table: pd.DataFrame,  # as `faithfulness.counterfactuals` gives it
+    table: pd.DataFrame,  # as `faithfulness.compare_edits` gives it
     title: str = "",  # takeaway; by default the edits that move their claim beyond the control
     note: str = "",  # small print
     model: str = "",  # whose claims they are, for the title
@@ -270,27 +270,27 @@ def plot_counterfactuals(
     require_columns(table, columns, "the edits")
     names = [f"{row['edit']}  (n = {int(row['room']):,})" for row in table.to_dict("records")]
     with apply_style():
-        small = f"{note} n: claims with room to move as expected. {_sample(table)}"
+        small = f"{note} n: claims with room to move as expected. {_describe_sample(table)}"
         small += " At the right: is it more than under the control? Holm over all edits."
         told = list_values(table["edit"].tolist(), table["towards"].tolist())
-        fig = lay_out(11.2, 2.7 + 0.46 * len(table), title or lead_title(model, _follows(table)), small.strip(),
+        fig = lay_out(11.2, 2.7 + 0.46 * len(table), title or lead_title(model, _name_followed(table)), small.strip(),
                       shows="Each voice is edited, say made louder. Left: does the claim about it move as expected? Middle and "
                             "right: what else changes, beside a control that edits nothing.",
                       alt=f"Stacked bars and dots, one line an edit. Share of claims that move as expected: {told}.")  # fmt: skip
         panels = fig.subplots(1, 3, sharey=True, width_ratios=[2.1, 1, 1])
-        _claims(panels[0], table)
-        _side(panels[1], table, "others", "another claim changed\n(% of answers)")
-        _side(panels[2], table, "emotion", "another emotion\n(% of answers)")
+        _draw_moves(panels[0], table)
+        _draw_side_effects(panels[1], table, "others", "another claim changed\n(% of answers)")
+        _draw_side_effects(panels[2], table, "emotion", "another emotion\n(% of answers)")
         for axes in panels:
-            _rows(axes, names)
+            _name_lines(axes, names)
         panels[2].text(1.06, -0.5, "vs control:", transform=panels[2].get_yaxis_transform(), va="bottom", fontsize=8,
                        color="#555555")  # fmt: skip
         for y, verdict in enumerate(table["verdict"]):
             panels[2].text(1.06, y, verdict, transform=panels[2].get_yaxis_transform(), va="center", fontsize=8.5)
         keys: list[Line2D | Patch] = [Patch(fc=colour, ec="#888888", lw=0.6, label=name) for colour, name in _MOVES.values()]
-        keys += [_key(_BLUE, "o", "under the edit"), _key("black", "D", "under the control", full=False)]
+        keys += [_make_key(_BLUE, "o", "under the edit"), _make_key("black", "D", "under the control", full=False)]
         if "measured" in table and table["measured"].notna().any():
-            keys.append(_key("#661100", "|", "measured word moved"))
+            keys.append(_make_key("#661100", "|", "measured word moved"))
         place_legend(panels[0], keys, 4)
     return fig
 
@@ -299,23 +299,23 @@ _CONDITIONS = {"full": "all as it is", "muted": "sound muted", "no features": "n
                "no transcript": "no transcript in the prompt", "shuffled features": "features of another utterance"}  # fmt: skip
 
 
-def _condition(
+def _name_condition(
     name: str,  # of a condition
 ) -> str:  # as a reader knows it
     return _CONDITIONS.get(name, name)
 
 
-def _needed(
+def _name_missed(
     rows: pd.DataFrame,  # condition and verdict
 ) -> str:  # a sentence
     worse, full = rows[rows["verdict"] == "worse"], rows.loc[rows["verdict"] == "", "uar"]
-    falls = [f"{label_score(uar)} ({_condition(name)})" for name, uar in zip(worse["condition"], worse["uar"], strict=True)]
+    falls = [f"{label_score(uar)} ({_name_condition(name)})" for name, uar in zip(worse["condition"], worse["uar"], strict=True)]
     if not falls:
         return "No condition is worse than the full one beyond noise"
     return f"UAR falls {f'from {label_score(float(full.iloc[0]))} ' if len(full) == 1 else ''}to {', '.join(falls)}"
 
 
-def _difference(
+def _format_difference(
     row: Mapping,  # of a table of reliance
 ) -> str:  # "-.446  worse"
     value = float(row.get("diff", math.nan))
@@ -323,27 +323,27 @@ def _difference(
 
 # %% ../../nbs/analysis/12_faithfulness_figures.ipynb #1b7c645a
 def plot_reliance(
-    table: pd.DataFrame,  # as `faithfulness.reliance` gives it
+    table: pd.DataFrame,  # as `faithfulness.compare_inputs` gives it
     title: str = "",  # takeaway; by default the conditions that are worse than the full one
     note: str = "",  # small print
     model: str = "",  # whose claims they are, for the title
 ) -> Figure:  # the figure
     "UAR under each condition with chance and the full condition as lines; the share of guesses that changed beside it."
     require_columns(table, ["condition", "uar", "uar_low", "uar_high", "changed", "verdict"], "the conditions")
-    names, full = [_condition(str(name)) for name in table["condition"]], table.loc[table["verdict"] == "", "uar"]
+    names, full = [_name_condition(str(name)) for name in table["condition"]], table.loc[table["verdict"] == "", "uar"]
     with apply_style():
         counts = f"n = {int(table['n'].max()):,} test utterances, " if "n" in table else ""
-        small = f"{note} {counts}{_sample(table)} Hollow: the full condition."
+        small = f"{note} {counts}{_describe_sample(table)} Hollow: the full condition."
         small += " At the right: difference to it, paired, Holm over all conditions."
-        fig = lay_out(9.4, 2.3 + 0.42 * len(table), title or lead_title(model, _needed(table)), small.strip(),
+        fig = lay_out(9.4, 2.3 + 0.42 * len(table), title or lead_title(model, _name_missed(table)), small.strip(),
                       shows="What is left of UAR, and how many guesses change, when a part of the input is taken away.",
                       alt=f"Dots with intervals, one line a condition. UAR: {list_values(names, table['uar'])}.")  # fmt: skip
         left, right = fig.subplots(1, 2, sharey=True, width_ratios=[1.7, 1])
         for y, row in enumerate(table.to_dict("records")):
             for axes, what, marker in ((left, "uar", "o"), (right, "changed", "s")):
                 numbers = [row.get(what + end, math.nan) for end in ("", "_low", "_high")]
-                _mark(axes, y, numbers, (_BLUE, marker, bool(row["verdict"])))
-            right.text(1.04, y, _difference(row), transform=right.get_yaxis_transform(), va="center", fontsize=8.5)
+                draw_interval(axes, y, numbers, (_BLUE, marker, bool(row["verdict"])))
+            right.text(1.04, y, _format_difference(row), transform=right.get_yaxis_transform(), va="center", fontsize=8.5)
         chance = float(table["chance"].iloc[0]) if "chance" in table else None
         handles = draw_levels(left, ("chance", chance), None)
         if len(full) == 1:
@@ -351,8 +351,8 @@ def plot_reliance(
             handles.append(Line2D([], [], color=_BLUE, lw=1, ls="--", label=f"full condition {label_score(float(full.iloc[0]))}"))
         left.set_xlabel("UAR (unweighted average recall), 0 to 1")
         right.set(xlim=(-0.02, 1.02), xlabel="guesses that changed (%)")
-        _percent(right)
+        _show_percent(right)
         for axes in (left, right):
-            _rows(axes, names)
+            _name_lines(axes, names)
         place_legend(left, handles, 3)
     return fig

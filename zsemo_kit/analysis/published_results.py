@@ -57,7 +57,7 @@ def read_published(
     return Published(study, rows, tests, figures, facts)
 
 # %% ../../nbs/analysis/18_published_results.ipynb #9a5178cd
-def _column(rows: pd.DataFrame, name: str) -> str:
+def _find_column(rows: pd.DataFrame, name: str) -> str:
     "The column that is meant by a name in either spelling."
     known = {str(column).lower().replace(" ", "_"): str(column) for column in rows}
     if name.lower().replace(" ", "_") not in known:
@@ -65,10 +65,10 @@ def _column(rows: pd.DataFrame, name: str) -> str:
     return known[name.lower().replace(" ", "_")]
 
 
-def _choose(rows: pd.DataFrame, only: dict[str, str | Collection[str]]) -> pd.DataFrame:
+def _choose_rows(rows: pd.DataFrame, only: dict[str, str | Collection[str]]) -> pd.DataFrame:
     "The rows that have these values; one at least."
     for name, wanted in only.items():
-        column, values = _column(rows, name), [wanted] if isinstance(wanted, str) else list(wanted)
+        column, values = _find_column(rows, name), [wanted] if isinstance(wanted, str) else list(wanted)
         if missing := [value for value in values if value not in set(rows[column])]:
             raise InputError(f"no row with {name} {missing[0]!r}", expected=f"one of {', '.join(dict.fromkeys(rows[column]))}")
         rows = rows[rows[column].isin(values)]
@@ -89,8 +89,8 @@ def show_rows(
     """
     if found.rows.empty:
         return f"*Not published yet.* `zsemo run {found.study}` makes it."
-    rows = _choose(found.rows, only)
-    names = [_column(rows, name) for name in columns or map(str, rows)]
+    rows = _choose_rows(found.rows, only)
+    names = [_find_column(rows, name) for name in columns or map(str, rows)]
     return format_markdown(rows[names].rename(columns=_HEADS))
 
 # %% ../../nbs/analysis/18_published_results.ipynb #34c2f3b1
@@ -119,7 +119,7 @@ def show_tests(
     """
     if found.tests.empty:
         return f"*No tests are published.* `zsemo report {found.study}` makes them."
-    rows = _choose(found.tests, only)
+    rows = _choose_rows(found.tests, only)
     return format_markdown(rows[[column for column in rows if column != "p"]])
 
 # %% ../../nbs/analysis/18_published_results.ipynb #0a621deb
@@ -134,10 +134,10 @@ def find_value(
     """
     if found.rows.empty:
         raise InputError(f"the study {found.study!r} has not been published", hint=f"make it: zsemo run {found.study}")
-    rows = _choose(found.rows, only)
+    rows = _choose_rows(found.rows, only)
     if len(rows) != 1:
         raise InputError(f"{len(rows)} rows are meant", expected="one", found=", ".join(rows["row"]), hint="name more columns")
-    return str(rows[_column(rows, column)].iloc[0])
+    return str(rows[_find_column(rows, column)].iloc[0])
 
 
 def read_point(
@@ -164,7 +164,7 @@ def find_test(
     Raises `InputError` if the study has no such test, or several.
     """
     wanted = {"name": name, "baseline": baseline, **only}
-    rows = _choose(found.tests, wanted) if len(found.tests) else found.tests
+    rows = _choose_rows(found.tests, wanted) if len(found.tests) else found.tests
     if len(rows) != 1:
         raise InputError(f"{len(rows)} tests of {name!r} against {baseline!r}", expected="one",
                          hint=f"see zsemo report {found.study}")

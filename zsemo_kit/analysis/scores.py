@@ -30,7 +30,7 @@ def format_score(
     return "" if value is None or value != value else f"{value:.3f}".replace("0.", ".", 1)
 
 # %% ../../nbs/analysis/00_scores.ipynb #dce99f06
-def _strings(
+def _to_strings(
     truth: Sequence[str],  # reference emotions, shape (n,)
     guess: Sequence[str],  # predicted emotions, shape (n,)
 ) -> tuple[list[str], list[str]]:  # both as plain strings, of one length
@@ -52,7 +52,7 @@ def uar(
 
     UAR = 1/|C| * sum over c in C of  hits_c / n_c,  C = classes with n_c > 0; chance is 1/|C|.
     """
-    t, g = _strings(truth, guess)
+    t, g = _to_strings(truth, guess)
     return float(recall_score(t, g, labels=sorted(set(t)), average="macro", zero_division=0))
 
 # %% ../../nbs/analysis/00_scores.ipynb #7718a7c7
@@ -61,7 +61,7 @@ def wa(
     guess: Sequence[str],  # predicted emotions, shape (n,)
 ) -> float:  # share of right guesses, in [0, 1]
     "Weighted accuracy, that is plain accuracy: WA = (sum over c of hits_c) / n."
-    return float(accuracy_score(*_strings(truth, guess)))
+    return float(accuracy_score(*_to_strings(truth, guess)))
 
 # %% ../../nbs/analysis/00_scores.ipynb #fdf7c5a5
 def macro_f1(
@@ -72,7 +72,7 @@ def macro_f1(
 
     F1_c = 2 hits_c / (n_c + m_c), n_c references and m_c guesses of class c (van Rijsbergen, 1979).
     """
-    t, g = _strings(truth, guess)
+    t, g = _to_strings(truth, guess)
     return float(f1_score(t, g, labels=sorted(set(t)), average="macro", zero_division=0))
 
 # %% ../../nbs/analysis/00_scores.ipynb #d2211620
@@ -81,7 +81,7 @@ def weighted_f1(
     guess: Sequence[str],  # predicted emotions, shape (n,)
 ) -> float:  # F1 averaged with class sizes as weights, in [0, 1]
     "Weighted F1: sum over c of n_c/n * F1_c; the score that the MELD papers report (Poria et al., ACL 2019)."
-    t, g = _strings(truth, guess)
+    t, g = _to_strings(truth, guess)
     return float(f1_score(t, g, labels=sorted(set(t)), average="weighted", zero_division=0))
 
 # %% ../../nbs/analysis/00_scores.ipynb #67f979b4
@@ -91,7 +91,7 @@ def recalls(
     labels: Sequence[str] = (),  # order of the answer; by default alphabetical
 ) -> dict[str, float]:  # class -> recall, for the classes that occur in the truth
     "Recall of each class: hits_c / n_c."
-    t, g = _strings(truth, guess)
+    t, g = _to_strings(truth, guess)
     wanted = [str(c) for c in labels] if len(labels) else sorted(set(t))
     seen = [c for c in wanted if c in set(t)]
     if not seen:
@@ -108,16 +108,16 @@ def confusion(
 
     Raises `InputError` for a reference outside the labels.
     """
-    t, g = _strings(truth, guess)
+    t, g = _to_strings(truth, guess)
     labels = [str(label) for label in labels]
-    _known(t, labels)
+    _require_labels(t, labels)
     inside = [x if x in set(labels) else OUTSIDE for x in g]
     columns = [*labels, OUTSIDE] if OUTSIDE in inside else list(labels)
     counts = confusion_matrix(t, inside, labels=[*labels, OUTSIDE])[: len(labels), : len(columns)]
     return pd.DataFrame(counts, pd.Index(labels, name="truth"), pd.Index(columns, name="guess"))
 
 # %% ../../nbs/analysis/00_scores.ipynb #9c4d568e
-def _known(
+def _require_labels(
     truth: Sequence[str],  # reference emotions
     labels: Sequence[str],  # label space
 ) -> None:
@@ -152,7 +152,7 @@ def number_clusters(
     return np.unique(keys.astype(str), return_inverse=True)[1]
 
 # %% ../../nbs/analysis/00_scores.ipynb #3cf4a77a
-def _checked(
+def _check_predictions(
     frame: pd.DataFrame,  # predictions of one run
 ) -> pd.DataFrame:  # the same, by utterance
     "Refuse predictions that lack a column, are empty or hold an utterance twice."
@@ -175,7 +175,7 @@ def align_runs(
     """
     if not len(frames):
         raise InputError("no predictions to score", expected="at least one frame")
-    done = [_checked(frame) for frame in frames]
+    done = [_check_predictions(frame) for frame in frames]
     for other in done[1:]:
         for column in ("utterance", "truth"):
             mine, theirs = done[0][column].astype(str).tolist(), other[column].astype(str).tolist()
@@ -198,7 +198,7 @@ def count_confusions(
     "Confusion counts of each cluster in each run."
     frames, index = align_runs(frames), {str(label): k for k, label in enumerate(labels)}
     truth = frames[0]["truth"].astype(str)
-    _known(truth.tolist(), list(index))
+    _require_labels(truth.tolist(), list(index))
     of, k = number_clusters(frames[0], cluster), len(index)
     cell = (of * k + truth.map(index).to_numpy()) * (k + 1)
     guesses = [f["guess"].astype(str).map(index).fillna(k).to_numpy(int) for f in frames]
@@ -280,7 +280,7 @@ def scores(
     return {"uar": exact["uar"], "uar_low": low, "uar_high": high, **rest, "recall": recall}
 
 # %% ../../nbs/analysis/00_scores.ipynb #d18d11ed
-def _floors(
+def _score_constant(
     sizes: np.ndarray,  # references of each class, shape (K,)
 ) -> dict[str, float]:  # <metric>_floor
     "Scores of always guessing the most frequent class."
@@ -305,7 +305,7 @@ def average_seeds(
     labels = list(labels) or sorted(set(frames[0]["truth"].astype(str)))
     counts = count_confusions(frames, labels, cluster)
     exact, drawn = score_counts(counts.sum(1)), bootstrap(counts, n_boot, seed)
-    out: dict[str, Any] = _floors(counts[0].sum((0, 2)))
+    out: dict[str, Any] = _score_constant(counts[0].sum((0, 2)))
     for metric in METRICS:
         low, high = find_interval(drawn[metric].mean(1), counts.shape[1])
         spread = float(exact[metric].std(ddof=1)) if len(frames) > 1 else float("nan")

@@ -55,13 +55,13 @@ class Comparison:
         return f"<p>{said.replace(f': {verdict}', f': <b>{verdict}</b>')}</p>"
 
 # %% ../../nbs/analysis/01_significance.ipynb #8b9cc12d
-def _runs(
+def _list_runs(
     system: pd.DataFrame | Sequence[pd.DataFrame],  # one run, or one run a seed
 ) -> list[pd.DataFrame]:  # the runs
     return [system] if isinstance(system, pd.DataFrame) else list(system)
 
 # %% ../../nbs/analysis/01_significance.ipynb #2f616829
-def _two(
+def _count_both(
     a: Sequence[pd.DataFrame],  # runs of a, one a seed
     b: Sequence[pd.DataFrame],  # runs of b, one a seed
     cluster: str,  # "dialogue" or "speaker"
@@ -76,7 +76,7 @@ def _two(
     return np.stack([np.stack(list(islice(cycle(half), seeds))) for half in halves])
 
 # %% ../../nbs/analysis/01_significance.ipynb #72b96fb5
-def _swapped(
+def _draw_swaps(
     both: np.ndarray,  # shape (2, seeds, clusters, K, K + 1)
     metric: str,  # score
     n: int,  # number of swaps
@@ -108,13 +108,13 @@ def compare_pair(
     """
     if metric not in METRICS:
         raise InputError("unknown metric", expected=", ".join(METRICS), found=str(metric))
-    both = _two(_runs(a), _runs(b), cluster)
+    both = _count_both(_list_runs(a), _list_runs(b), cluster)
     _, seeds, c, k, width = both.shape
     diff = float(np.subtract(*score_counts(both.sum(2))[metric].mean(1)))
     drawn = bootstrap(both.reshape(2 * seeds, c, k, width), n, seed)[metric].reshape(n, 2, seeds).mean(2)
     low, high = find_interval(drawn[:, 0] - drawn[:, 1], c)
     # a hair of slack: equal differences must not differ by rounding; the 1 counts the observed arrangement itself
-    p = (1 + int((np.abs(_swapped(both, metric, n, seed)) >= abs(diff) - 1e-12).sum())) / (n + 1)
+    p = (1 + int((np.abs(_draw_swaps(both, metric, n, seed)) >= abs(diff) - 1e-12).sum())) / (n + 1)
     return Comparison(diff, low, high, p, metric, int(both[0, 0].sum()), c)
 
 # %% ../../nbs/analysis/01_significance.ipynb #45565b51
@@ -159,5 +159,5 @@ def compare_all(
     table = judge_comparisons(done)
     table.insert(0, "system", pd.Series(others, dtype=str))
     table.insert(1, "baseline", baseline)
-    table.insert(2, "seeds", pd.Series([len(_runs(systems[name])) for name in others], dtype=int))
+    table.insert(2, "seeds", pd.Series([len(_list_runs(systems[name])) for name in others], dtype=int))
     return table

@@ -33,7 +33,7 @@ MEASURE_UNITS: dict[str, str] = {  # measure to unit, in the order of tables and
 # %% ../../nbs/analysis/09_speech_audit.ipynb #a651f3a3
 def join_measures(
     corpus: Corpus,  # labelled utterances
-    measures: pd.DataFrame,  # column utterance and any of UNITS; pitch_mean in Hz
+    measures: pd.DataFrame,  # column utterance and any of MEASURE_UNITS; pitch_mean in Hz
 ) -> pd.DataFrame:  # utterance, dialogue, emotion, text, voice, said and the measures; labelled rows; NaN where not measured
     """Join utterances and measures by id; pitch_mean in semitones above 1 Hz.
 
@@ -52,10 +52,10 @@ def join_measures(
     numbers = numbers.where(np.isfinite(numbers)).reindex(rows["utterance"]).reset_index(drop=True)
     if "pitch_mean" in numbers:
         numbers["pitch_mean"] = 12 * np.log2(numbers["pitch_mean"].where(numbers["pitch_mean"] > 0))
-    return _named(rows).join(numbers)
+    return _name_voices(rows).join(numbers)
 
 
-def _named(rows: pd.DataFrame) -> pd.DataFrame:
+def _name_voices(rows: pd.DataFrame) -> pd.DataFrame:
     voice = rows["voice"].fillna("").astype(str) if "voice" in rows else pd.Series("", rows.index)
     words = pd.Series([normal_text(text) for text in rows["text"]], rows.index)
     made = rows[["utterance", "dialogue", "emotion", "text"]].assign(
@@ -63,7 +63,7 @@ def _named(rows: pd.DataFrame) -> pd.DataFrame:
     return made.reset_index(drop=True)
 
 # %% ../../nbs/analysis/09_speech_audit.ipynb #84f0206b
-def _sums(
+def _sum_units(
     ours: pd.DataFrame,  # rows of one emotion: value, cell, unit
     theirs: pd.DataFrame,  # rows of the reference
     paired: bool,  # keep only cells that both have
@@ -107,7 +107,7 @@ def hedges_g(
 _SHIFT = ["emotion", "measure", "unit", "kind", "n", "n_reference", "pairs", "difference", "g", "low", "high", "resampled"]
 
 
-def _effect(
+def _measure_effect(
     ours: pd.DataFrame,  # rows of one emotion: value, cell, voice, dialogue
     theirs: pd.DataFrame,  # rows of the reference
     n_boot: int,  # resamples
@@ -118,7 +118,7 @@ def _effect(
     paired = bool(len(ours)) and ours["cell"].isin(theirs["cell"]).mean() >= 0.5
     voices = pd.concat([ours["voice"], theirs["voice"]]).nunique() > 1
     unit = "voice" if voices else "cell" if paired else "dialogue"
-    sums = _sums(ours.assign(unit=ours[unit]), theirs.assign(unit=theirs[unit]), paired)
+    sums = _sum_units(ours.assign(unit=ours[unit]), theirs.assign(unit=theirs[unit]), paired)
     whole = sums.sum(0)
     difference, g = hedges_g(whole, paired)
     low = high = np.nan
@@ -143,28 +143,28 @@ def measure_prosody_shift(
 
     Raises: `InputError` for a corpus without neutral speech, or with nothing else."""
     rows = join_measures(corpus, measures)
-    rows["cell"] = _cells(rows) if plain is None else rows["utterance"]
+    rows["cell"] = _make_cells(rows) if plain is None else rows["utterance"]
     reference = rows[rows["emotion"] == "neutral"] if plain is None else join_measures(corpus, plain).assign(cell=rows["cell"])
-    emotions = [e for e in _order(rows["emotion"]) if plain is not None or e != "neutral"]
+    emotions = [e for e in _list_labels(rows["emotion"]) if plain is not None or e != "neutral"]
     if reference.empty or not emotions:
         raise InputError(f"corpus {corpus.name!r} has no prosody shift", expected="neutral utterances and another emotion",
-                         found=", ".join(_order(rows["emotion"])))
+                         found=", ".join(_list_labels(rows["emotion"])))
     made = []
     for emotion in emotions:
         for measure in (m for m in MEASURE_UNITS if m in rows and m in reference):
             ours = rows[rows["emotion"] == emotion]
             theirs = reference if plain is None else reference[reference["emotion"] == emotion]
             ours, theirs = (side.assign(value=side[measure]) for side in (ours, theirs))
-            made.append((emotion, measure, MEASURE_UNITS[measure], *_effect(ours, theirs, n_boot, seed)))
+            made.append((emotion, measure, MEASURE_UNITS[measure], *_measure_effect(ours, theirs, n_boot, seed)))
     return pd.DataFrame(made, columns=_SHIFT)
 
 
-def _cells(rows: pd.DataFrame) -> pd.Series:
+def _make_cells(rows: pd.DataFrame) -> pd.Series:
     known = (rows["said"] != "") & (rows["voice"] != "")
     return (rows["voice"] + "\t" + rows["said"]).where(known, rows["utterance"])
 
 
-def _order(emotions: pd.Series) -> list[str]:
+def _list_labels(emotions: pd.Series) -> list[str]:
     there = set(emotions)
     return [e for e in (*EMOTIONS, "negative", "positive") if e in there]
 
@@ -201,7 +201,7 @@ class _Nuisance:
         return bool(self.choices.size) or bool(np.isfinite(self.numbers).any())
 
 # %% ../../nbs/analysis/09_speech_audit.ipynb #3b25eb09
-def _nuisances(
+def _list_nuisances(
     rows: pd.DataFrame,  # what `join_measures` returns
 ) -> dict[str, _Nuisance]:  # one for each of NUISANCES
     "Lengths as logarithms; level as it is; a voice as a choice."
@@ -211,7 +211,7 @@ def _nuisances(
     duration = rows["duration"].where(rows["duration"] > 0).to_numpy() if "duration" in rows else np.full(n, np.nan)
     level = rows["intensity_mean"].to_numpy() if "intensity_mean" in rows else np.full(n, np.nan)
     none, text, long = np.zeros((n, 0)), np.log(np.stack([letters, words], 1)), np.log(duration)[:, None]
-    voices = _choices(rows["voice"])
+    voices = _encode_voices(rows["voice"])
     return {
         "text length": _Nuisance(text, none), "duration": _Nuisance(long, none), "pace": _Nuisance(long - text[:, :1], none),
         "level": _Nuisance(level[:, None], none), "voice": _Nuisance(none, voices),
@@ -219,14 +219,14 @@ def _nuisances(
     }  # fmt: skip
 
 
-def _choices(values: pd.Series) -> np.ndarray:
+def _encode_voices(values: pd.Series) -> np.ndarray:
     if not values.ne("").any():
         return np.zeros((len(values), 0))
     common = values.value_counts().index[:_VOICES]
     return pd.get_dummies(values.where(values.isin(common), "(rare)")).to_numpy(float)
 
 # %% ../../nbs/analysis/09_speech_audit.ipynb #008fef60
-def _views(
+def _make_features(
     seen: _Nuisance,  # what the probe may see
     train: np.ndarray,  # rows that it learns from
     seed: int,  # draws landmarks
@@ -286,7 +286,7 @@ def rearrange(
     return made
 
 # %% ../../nbs/analysis/09_speech_audit.ipynb #b6419580
-def _probed(
+def _run_probes(
     seen: _Nuisance,  # what the probe may see
     y: np.ndarray,  # labels in p arrangements, the first the true one, shape (n, p)
     k: int,  # number of labels
@@ -296,7 +296,7 @@ def _probed(
     "Guesses for rows that were not learned from, fold by fold, a hundred arrangements at a time."
     guesses = {probe: np.empty_like(y) for probe in ("linear", "kernel")}
     for train, test in folds:
-        for probe, x in _views(seen, train, seed).items():
+        for probe, x in _make_features(seen, train, seed).items():
             for start in range(0, y.shape[1], 100):
                 some = slice(start, start + 100)
                 guesses[probe][test, some] = _discriminate(x, y[:, some], k, train, test)
@@ -304,7 +304,7 @@ def _probed(
     return {probe: (guesses[probe][:, 0], hits[probe].mean(0)) for probe in guesses}
 
 # %% ../../nbs/analysis/09_speech_audit.ipynb #b70c82ad
-def _folds(
+def _make_folds(
     rows: pd.DataFrame,  # labelled rows: dialogue, said, utterance, emotion
     seed: int,  # shuffles groups
 ) -> list[tuple[np.ndarray, np.ndarray]]:  # up to five folds: rows to learn from and to guess
@@ -322,9 +322,9 @@ def _folds(
 CONFOUND_KINDS = ("none", "prosody", "real")  # how emotion got into the speech
 
 
-def _verdicts(
+def _judge_probes(
     table: pd.DataFrame,  # nuisance, probe, p_holm
-    injection: str,  # one of INJECTIONS
+    injection: str,  # one of CONFOUND_KINDS
 ) -> list[str]:  # one verdict a row
     "What each row means for a corpus that was made this way."
     above = table["p_holm"] < 0.05
@@ -341,7 +341,7 @@ def _verdicts(
     return words
 
 
-def _injection(corpus: Corpus) -> str:
+def _read_injection(corpus: Corpus) -> str:
     if "injection" not in corpus.table:
         return "real"
     return "none" if corpus.table["injection"].eq("none").all() else "prosody"
@@ -350,7 +350,7 @@ def _injection(corpus: Corpus) -> str:
 def probe_confounds(
     corpus: Corpus,  # labelled utterances
     measures: pd.DataFrame,  # their measures, see `join_measures`
-    injection: str = "",  # one of INJECTIONS; by default what the corpus' column `injection` says, "real" without it
+    injection: str = "",  # one of CONFOUND_KINDS; by default what the corpus' column `injection` says, "real" without it
     *,
     n_permutations: int = 500,  # rearrangements of the labels
     n_boot: int = 1000,  # resamples of dialogues for the interval
@@ -359,32 +359,32 @@ def probe_confounds(
     """How well each nuisance alone, and all together, predict the label; labels with under five utterances are left out.
 
     Raises: `InputError` for an unknown injection, or a corpus with fewer than two emotions of five utterances."""
-    injection = injection or _injection(corpus)
+    injection = injection or _read_injection(corpus)
     if injection not in CONFOUND_KINDS:
         raise InputError(f"unknown injection {injection!r}", expected=", ".join(CONFOUND_KINDS))
     rows = join_measures(corpus, measures)
     rows = rows[rows.groupby("emotion")["emotion"].transform("size") >= 5].reset_index(drop=True)
-    labels = _order(rows["emotion"])
+    labels = _list_labels(rows["emotion"])
     if len(labels) < 2:
         raise InputError(f"corpus {corpus.name!r} has no labels to confound", expected="two emotions, five utterances of each",
                          found=", ".join(labels) or "none")
     truth = rows["emotion"].map({label: i for i, label in enumerate(labels)}).to_numpy(int)
     blocks = rows["dialogue"].where(rows["dialogue"] != "", rows["utterance"]).to_numpy()
     y = np.concatenate([truth[:, None], rearrange(truth, blocks, n_permutations, seed)], 1)
-    folds, made = _folds(rows, seed), []
-    for nuisance, seen in _nuisances(rows).items():
-        results = _probed(seen, y, len(labels), folds, seed) if seen.known else {"linear": None, "kernel": None}
+    folds, made = _make_folds(rows, seed), []
+    for nuisance, seen in _list_nuisances(rows).items():
+        results = _run_probes(seen, y, len(labels), folds, seed) if seen.known else {"linear": None, "kernel": None}
         for probe, result in results.items():
-            made.append((nuisance, probe, *_row(rows, labels, result, n_boot, seed), len(rows), len(labels)))
+            made.append((nuisance, probe, *_summarise_probe(rows, labels, result, n_boot, seed), len(rows), len(labels)))
     columns = ["nuisance", "probe", "uar", "low", "high", "chance", "chance_low", "chance_high", "p", "n", "labels"]
     table = pd.DataFrame(made, columns=columns)
     known = table["p"].dropna()
     table.insert(9, "p_holm", pd.Series(correct_holm(known.tolist()), known.index, dtype=float).reindex(table.index))
-    table.insert(10, "verdict", _verdicts(table, injection))
+    table.insert(10, "verdict", _judge_probes(table, injection))
     return table
 
 # %% ../../nbs/analysis/09_speech_audit.ipynb #33b37634
-def _row(
+def _summarise_probe(
     rows: pd.DataFrame,  # utterances
     labels: Sequence[str],  # by number
     result: tuple[np.ndarray, np.ndarray] | None,  # guesses, and UAR of each arrangement, the true one first
@@ -424,11 +424,12 @@ def measure_intelligibility(
     counted = count_edits(rows["text"].tolist(), texts.reindex(rows["utterance"], fill_value="").tolist()).set_index(rows.index)
     wrong = counted[["substitutions", "deletions", "insertions"]].sum(axis=1)
     rows = rows.assign(errors=wrong, words=counted["words"], heard=heard)
-    made = [(e, *_wer(rows[(rows["emotion"] == e) | (e == "all")], n_boot, seed)) for e in [*_order(rows["emotion"]), "all"]]
+    made = [(e, *_pool_wer(rows[(rows["emotion"] == e) | (e == "all")], n_boot, seed))
+            for e in [*_list_labels(rows["emotion"]), "all"]]
     return pd.DataFrame(made, columns=["emotion", "utterances", "words", "wer", "low", "high", "unheard"])
 
 
-def _wer(rows: pd.DataFrame, n_boot: int, seed: int) -> tuple[int, int, float, float, float, int]:
+def _pool_wer(rows: pd.DataFrame, n_boot: int, seed: int) -> tuple[int, int, float, float, float, int]:
     some = rows[rows["heard"]]
     code = pd.factorize(some["dialogue"].where(some["dialogue"] != "", some["utterance"]))[0]
     errors, words = (np.bincount(code, some[c].astype(float)) for c in ("errors", "words"))
@@ -448,7 +449,7 @@ def summarise_speech(
     for name, (corpus, measures) in spoken.items():
         rows = join_measures(corpus, measures)
         for measure in (c for c in columns if c in rows):
-            for emotion in [*_order(rows["emotion"]), "all"]:
+            for emotion in [*_list_labels(rows["emotion"]), "all"]:
                 some = rows.loc[(rows["emotion"] == emotion) | (emotion == "all"), measure]
                 cuts = some.quantile([0.1, 0.25, 0.5, 0.75, 0.9])
                 made.append((name, emotion, measure, MEASURE_UNITS[measure], int(some.notna().sum()), int(some.isna().sum()),

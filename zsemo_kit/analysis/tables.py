@@ -345,7 +345,7 @@ def _draw_scores(
     flat = counts.transpose(1, 0, 2, 3).reshape(clusters, -1).astype(float)
     return np.asarray(score_counts((weights @ flat).reshape(-1, seeds, k, width))[metric].mean(1))
 
-
+# %% ../../nbs/analysis/03_tables.ipynb #123e75a3
 def _draw_sources(
     runs: Runs, keys: Sequence[str], cluster: str, n: int, seed: int, metric: str,
 ) -> pd.DataFrame:
@@ -367,7 +367,7 @@ def _draw_sources(
             "kind": classify_source(str(source), str(target)), "drawn": _draw_scores(counts, weights[target, units], metric)})
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/analysis/03_tables.ipynb #7ac3bb6e
 def _average_kinds(
     rows: pd.DataFrame,  # target, kind, drawn
 ) -> dict[str, np.ndarray]:  # kind -> its draws
