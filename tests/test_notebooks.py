@@ -175,7 +175,7 @@ def test_exported_cells_are_small(path: Path) -> None:
 
 SHOWN = ("synthesis", "systems")  # folders whose notebooks must be seen or heard
 TO_BE_SHOWN = [p for p in MODULES if p.parent.name in SHOWN]
-IN_STEPS = [p for p in MODULES if p.parent.name in (*SHOWN, "core", "cli")]  # folders in which an example follows soon
+IN_STEPS = [p for p in MODULES if p.parent.name in (*SHOWN, "core", "corpora", "cli")]  # folders in which an example follows soon
 MOST_IN_A_ROW = 4  # definitions before an example with something to see
 
 
