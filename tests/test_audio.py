@@ -285,8 +285,8 @@ def test_trimming_never_lengthens_and_is_done_once(samples: np.ndarray, top_db: 
 def test_level_is_what_was_asked_or_less_and_never_clips(samples: np.ndarray, dbfs: float) -> None:
     out = levelled(samples, dbfs)
     assert out.dtype == np.float32 and out.shape == samples.shape and np.isfinite(out).all()
-    energies = audio._energies(out)
-    active = energies[audio._active(energies, audio._PAUSE)]
+    energies = audio._measure_energies(out)
+    active = energies[audio._find_active(energies, audio._PAUSE)]
     changed = not np.array_equal(out, samples.astype(np.float32))
     assert np.abs(out).max(initial=0) <= (0.991 if changed else 1)
     if changed:

@@ -172,8 +172,8 @@ def test_exported_cells_are_small(path: Path) -> None:
 
 SHOWN = ("synthesis", "systems", "training")  # folders whose notebooks must be seen or heard
 TO_DO = {"17_speechllm", "18_curriculum", "19_explain"}  # of training: the speech LLM, whose notebooks come with its own folder
-TO_BE_SHOWN = [p for p in MODULES if p.parent.name in SHOWN and p.stem not in TO_DO]
-IN_STEPS = [*TO_BE_SHOWN, *(p for p in MODULES if p.parent.name in ("core", "corpora", "generation", "analysis", "nbs", "cli"))]
+IN_STEPS = [p for p in MODULES if p.stem not in TO_DO]
+TO_BE_SHOWN = [p for p in IN_STEPS if p.parent.name in SHOWN]
 MOST_IN_A_ROW = 4  # definitions before an example with something to see
 
 

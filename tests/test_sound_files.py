@@ -210,8 +210,8 @@ def test_a_decoded_file_may_be_open_twice(tmp_path: Path) -> None:
 @decoder
 def test_many_parts_decode_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_media(tmp_path / "a.m4a", np.tile(TONE, 4))
-    asked, decode = [], sound_files._decoded
-    monkeypatch.setattr(sound_files, "_decoded", lambda *a: asked.append(a) or decode(*a))
+    asked, decode = [], sound_files._decode_file
+    monkeypatch.setattr(sound_files, "_decode_file", lambda *a: asked.append(a) or decode(*a))
     assert [len(load_audio(path, i / 4, i / 4 + 0.2)) for i in range(12)] == [3200] * 12
     assert len(asked) == 1
 

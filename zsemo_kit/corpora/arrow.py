@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from ..core.errors import InputError
 
 # %% ../../nbs/corpora/05_arrow.ipynb #72044580
-def _classes(table: pa.Table) -> dict[str, list[str]]:
+def _read_classes(table: pa.Table) -> dict[str, list[str]]:
     "What datasets calls the classes of the columns that have any."
     try:
         features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
@@ -31,7 +31,7 @@ def _classes(table: pa.Table) -> dict[str, list[str]]:
 
 # %% ../../nbs/corpora/05_arrow.ipynb #4ef99047
 @cache
-def _unpacked() -> tempfile.TemporaryDirectory[str]:
+def _sound_folder() -> tempfile.TemporaryDirectory[str]:
     "A folder that goes with this process."
     return tempfile.TemporaryDirectory(prefix="zsemo-")
 
@@ -77,10 +77,10 @@ def arrow_records(
         columns = {n: table[n].to_pylist() for n in table.column_names if not n.startswith("__index_level_")}
     except (OSError, ValueError, NotImplementedError, pa.ArrowException) as e:
         raise InputError(f"cannot read {path}", expected="Parquet or Arrow", found=" ".join(str(e).split())[:200]) from e
-    classes, folder = _classes(table), None
+    classes, folder = _read_classes(table), None
     for name in columns:
         if pa.types.is_struct(table[name].type) and any(f.name == "bytes" for f in table[name].type):  # sound
-            folder = folder or Path(tempfile.mkdtemp(dir=_unpacked().name))
+            folder = folder or Path(tempfile.mkdtemp(dir=_sound_folder().name))
             columns[name] = _unpack_sounds(columns[name], folder)
         if names := classes.get(name):  # -1 is none
             columns[name] = [names[v] if isinstance(v, int) and 0 <= v < len(names) else "" if v in (-1, None) else v

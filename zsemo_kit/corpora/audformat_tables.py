@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     import audformat
 
 # %% ../../nbs/corpora/07_audformat_tables.ipynb #c2f5ad79
-def _explained(db: "audformat.Database", table: Any) -> pd.DataFrame:
+def _explain(db: "audformat.Database", table: Any) -> pd.DataFrame:
     "A table's columns by the kit's names, with what their schemes say of the values."
     rows = table.get()
     for column, kept in zip(list(rows), own_columns(list(rows), f"table of {db.name}"), strict=True):
         rows = rows.rename(columns={column: kept})
         scheme = table.columns[column].scheme
-        told = _told(db, scheme) if scheme is not None else pd.DataFrame()
+        told = _read_scheme(db, scheme) if scheme is not None else pd.DataFrame()
         told = told.set_axis(own_columns(list(told), f"scheme of {column}"), axis=1)
         values = rows[kept].astype(object)
         if "" in told and kept in ("emotion", "text"):
@@ -37,7 +37,7 @@ def _explained(db: "audformat.Database", table: Any) -> pd.DataFrame:
     return rows
 
 
-def _told(db: "audformat.Database", scheme: Any) -> pd.DataFrame:
+def _read_scheme(db: "audformat.Database", scheme: Any) -> pd.DataFrame:
     "What a scheme says of each label; plain words have the column of no name."
     if isinstance(scheme.labels, str):
         told = db[scheme.labels].get() if scheme.labels in db else pd.DataFrame()
@@ -49,49 +49,50 @@ def _told(db: "audformat.Database", scheme: Any) -> pd.DataFrame:
     return told.astype(object)
 
 # %% ../../nbs/corpora/07_audformat_tables.ipynb #1b4dd4e3
-def _part(db: "audformat.Database", name: str) -> str:
+def _find_part(db: "audformat.Database", name: str) -> str:
     "The split of a table: what its header says, or a word of its name."
     split = db[name].split_id
     said = [db.splits[split].type, split] if split else re.split(r"[._\-/]", name)
     return next((part for word in said if (part := part_named(word))), "")
 
 
-def _rows(db: "audformat.Database", name: str) -> pd.DataFrame:
+def _read_table(db: "audformat.Database", name: str) -> pd.DataFrame:
     "One table, with its index as columns and times in seconds."
-    rows = _explained(db, db[name])
+    rows = _explain(db, db[name])
     index = rows.index.to_frame(index=False).rename(columns={"file": "audio"})
     rows = pd.concat([index, rows.reset_index(drop=True)[[c for c in rows if c not in index]]], axis=1)
     seconds = {str(c): rows[c].dt.total_seconds() for c in rows if pd.api.types.is_timedelta64_dtype(rows[c])}
     return rows.assign(**seconds)
 
 # %% ../../nbs/corpora/07_audformat_tables.ipynb #0b8086f1
-def _emotional(db: "audformat.Database") -> dict[str, pd.DataFrame]:
+def _list_emotion_tables(db: "audformat.Database") -> dict[str, pd.DataFrame]:
     "The tables that have an emotion, gold standards alone where there are any."
     names = [n for n in (*db.tables, *db.misc_tables) if "emotion" in own_columns(list(db[n].columns), f"table {n}")]
     if not names:
         found = ", ".join([*db.tables, *db.misc_tables]) or "no table"
         raise InputError(f"no table of {db.name} has an emotion", expected="a column emotion", found=found)
-    tables = {n: _rows(db, n) for n in names}
+    tables = {n: _read_table(db, n) for n in names}
     gold = {n: t for n, t in tables.items() if "gold_standard" in n}
     rated = {n: t for n, t in tables.items() if n not in gold} if gold else {}
-    known = set().union(*(_keys(t) for t in gold.values()))
+    known = set().union(*(_list_keys(t) for t in gold.values()))
     for name, table in rated.items():
-        lost = sum(key not in known for key in _keys(table))
+        lost = sum(key not in known for key in _list_keys(table))
         if lost:
             warnings.warn(f"{db.name}: {lost} of {len(table)} rows of table {name} are in no gold standard and are left out",
                           stacklevel=2)
     return gold or tables
 
 
-def _keys(table: pd.DataFrame) -> list[str]:
+def _list_keys(table: pd.DataFrame) -> list[str]:
     "What tells the rows of a table apart."
     named = [c for c in ("audio", "start", "end") if c in table] if "audio" in table else [table.columns[0]]
     return [" ".join(str(v) for v in row if not pd.isna(v)) for row in table[named].itertuples(index=False)]
 
 # %% ../../nbs/corpora/07_audformat_tables.ipynb #8f551c43
-def _joined(db: "audformat.Database", tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def _join_tables(db: "audformat.Database", tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     "The rows of all tables; several of one utterance become one."
-    parts = [t.assign(split=t["split"] if "split" in t else _part(db, n), _table=n, _key=_keys(t)) for n, t in tables.items()]
+    parts = [t.assign(split=t["split"] if "split" in t else _find_part(db, n), _table=n, _key=_list_keys(t))
+             for n, t in tables.items()]
     rows = pd.concat([p.astype(object) for p in parts], ignore_index=True)
     if not rows["_key"].duplicated().any():
         return rows.drop(columns=["_key", "_table"])
@@ -111,9 +112,9 @@ def database_rows(
     db: "audformat.Database",  # loaded
 ) -> pd.DataFrame:  # one row an utterance: columns of the kit where the database has them, and its own
     "The utterances of a database, with what its tables of files and speakers say of them."
-    rows = _joined(db, _emotional(db))
+    rows = _join_tables(db, _list_emotion_tables(db))
     for name in db.tables:
-        more = _rows(db, name)
+        more = _read_table(db, name)
         on = [c for c in ("audio", "start", "end") if c in more and c in rows]
         new = [c for c in more if c not in rows]
         if "emotion" not in more and new and "audio" in rows and not more[on].duplicated().any():

@@ -117,7 +117,7 @@ def open_part(
         yield AudioPart(path, sound.file, *_span(sound.file, path, start, end), sound.form, sound.mended)
 
 # %% ../../nbs/corpora/09_audio.ipynb #f5dbf8ee
-def _resampled(blocks: Iterator[np.ndarray], rate: float, wanted: int) -> Iterator[np.ndarray]:
+def _resample(blocks: Iterator[np.ndarray], rate: float, wanted: int) -> Iterator[np.ndarray]:
     "The same sound at another rate; soxr keeps its state between blocks, so there are no seams."
     if rate == wanted:
         yield from blocks
@@ -143,7 +143,7 @@ def load_audio(
         if part.seconds > longest:
             raise AudioError("long", part.path, f"{part.seconds:.1f} s of sound", expected=f"at most {longest:g} s",
                              hint="cut it into utterances (start and end in the table)")
-        return np.concatenate([*_resampled(part.mono(), part.rate, rate)])
+        return np.concatenate([*_resample(part.mono(), part.rate, rate)])
 
 # %% ../../nbs/corpora/09_audio.ipynb #6da2f932
 def save_audio(
@@ -177,14 +177,14 @@ _HOP = RATE // 50  # samples of a block: 20 ms
 _SILENCE = -80.0  # dB of full scale; below this there is nothing to hear, and nothing is amplified
 
 
-def _energies(samples: np.ndarray) -> np.ndarray:
+def _measure_energies(samples: np.ndarray) -> np.ndarray:
     "Variance of each block of 20 ms; the last one may be shorter."
     whole = len(samples) // _HOP * _HOP
     blocks = samples[:whole].reshape(-1, _HOP).var(axis=1, dtype=np.float64)
     return np.append(blocks, samples[whole:].var(dtype=np.float64)) if whole < len(samples) else blocks
 
 
-def _active(energies: np.ndarray, below: float) -> np.ndarray:
+def _find_active(energies: np.ndarray, below: float) -> np.ndarray:
     "Which blocks are within so many dB of the loudest; none, if that is silence."
     top = energies.max(initial=0)
     return energies > top * 10 ** (-below / 10) if top > 10 ** (_SILENCE / 10) else np.zeros(len(energies), bool)
@@ -195,7 +195,7 @@ def trimmed(
     top_db: float = 40,  # a block is silence if it is this far below the loudest
 ) -> np.ndarray:  # without leading and trailing silence; a view, never longer
     "Silence taken off both ends, to 20 ms; what is silent throughout stays as it is. Doing it twice changes nothing."
-    active = np.flatnonzero(_active(_energies(samples), top_db))
+    active = np.flatnonzero(_find_active(_measure_energies(samples), top_db))
     return samples[active[0] * _HOP : (active[-1] + 1) * _HOP] if len(active) else samples
 
 # %% ../../nbs/corpora/09_audio.ipynb #e0ac64a1
@@ -208,8 +208,8 @@ def levelled(
     dbfs: float = -26,  # level of the speech in dB of full scale; -26 is usual in telephony (ITU-T P.56)
 ) -> np.ndarray:  # float32, the same shape
     "Speech at one level: RMS outside pauses. Less where a peak would clip; silence is never amplified."
-    energies = _energies(samples)
-    active = _active(energies, _PAUSE)
+    energies = _measure_energies(samples)
+    active = _find_active(energies, _PAUSE)
     power = energies[active].mean() if active.any() else 0.0
     if power <= 10 ** (_SILENCE / 10):
         return samples.astype(np.float32)
@@ -225,7 +225,7 @@ _WINDOW, _REACH = 1024, 15.0  # samples of a spectrum; most dB that a band is mo
 
 def _spectrum(samples: np.ndarray) -> np.ndarray:
     "Mean density of each band in dB, over what is not a pause."
-    active = _active(_energies(samples), _PAUSE)
+    active = _find_active(_measure_energies(samples), _PAUSE)
     starts = np.flatnonzero(active) * _HOP
     starts = starts[starts <= len(samples) - _WINDOW]
     power = np.zeros(_WINDOW // 2 + 1)
@@ -240,7 +240,8 @@ def equalised(
     samples: np.ndarray,  # shape (samples,), at RATE
 ) -> np.ndarray:  # float32, the same shape; its level is not kept
     "The long-term spectrum taken to average speech's, without delay; silence and less than 64 ms stay as they are."
-    if len(samples) < _WINDOW or not _active(_energies(samples), _PAUSE)[: (len(samples) - _WINDOW) // _HOP + 1].any():
+    active = _find_active(_measure_energies(samples), _PAUSE)[: max(len(samples) - _WINDOW, 0) // _HOP + 1]
+    if len(samples) < _WINDOW or not active.any():
         return samples.astype(np.float32)
     change = _SPEECH - _spectrum(samples)
     change = np.clip(change - np.median(change), -_REACH, _REACH)
@@ -293,7 +294,7 @@ def utterance_audio(
 
 # %% ../../nbs/corpora/09_audio.ipynb #a36752db
 @lru_cache(maxsize=100_000)
-def _hashed(path: Path, stamp: str) -> str:
+def _hash_once(path: Path, stamp: str) -> str:
     "SHA-256 of a file, remembered by this process as long as its stamp is the same."
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -307,7 +308,7 @@ def audio_digest(
     "Hash of what an utterance sounds like: the bytes of its file and its seconds, not its name or place."
     start, end = (float(_cell(corpus, column, i)) for column in ("start", "end"))
     path = audio_path(corpus, i)
-    content = digest(path) if digest else _hashed(path, file_stamp(path))
+    content = digest(path) if digest else _hash_once(path, file_stamp(path))
     return hashlib.sha256(f"{content} {start!r} {end!r}".encode()).hexdigest()[:32]
 
 # %% ../../nbs/corpora/09_audio.ipynb #ae0e21c4

@@ -56,7 +56,7 @@ class Release(_Facts):
     citation: str  # where the figures are from
     counts: tuple[Count, ...]  # only such as were checked to add up
 
-
+# %% ../../nbs/corpora/01_catalogue.ipynb #0deb2987
 class PublishedFold(_Facts):
     "Which utterances train, choose and test, where the corpus does not say or a paper departs from it."
     by: str = "official"  # column that divides

@@ -33,7 +33,7 @@ _IN_NAME = "train|dev|val|valid|validation|test"
 _CLIP = re.compile(rf"(?:({_IN_NAME})[_-])?(dia\d+_utt\d+)(?:[_-]({_IN_NAME}))?(?:[_-]16k(?:hz)?)?", re.IGNORECASE)
 
 
-def _clip_part(path: Path, match: re.Match[str]) -> str:
+def _find_clip_part(path: Path, match: re.Match[str]) -> str:
     "The part that a clip's own name or the nearest of its folders says; empty if none does."
     for name in filter(None, (match[1], match[3], *reversed(path.parts[:-1]))):
         parts = {p for word, p in {"train": "train", "dev": "dev", "val": "dev", "test": "test"}.items() if word in name.lower()}
@@ -42,14 +42,14 @@ def _clip_part(path: Path, match: re.Match[str]) -> str:
     return ""
 
 
-def _meld_clips(root: Path, parts: Sequence[str]) -> dict[str, Path]:
+def _find_meld_clips(root: Path, parts: Sequence[str]) -> dict[str, Path]:
     "Clips by the utterance's id, whatever their folders are called: WAV before other sound before the released videos."
     clips: dict[str, Path] = {}
     lost: list[Path] = []
     found = sorted(list_files(root, _SOUND), key=lambda p: (_SOUND.index(p.suffix.lower()), p.parent.name not in _MELD_CLIPS))
     for path in found:
         if match := _CLIP.fullmatch(path.stem):
-            part = _clip_part(path.relative_to(root), match) or (parts[0] if len(parts) == 1 else "")
+            part = _find_clip_part(path.relative_to(root), match) or (parts[0] if len(parts) == 1 else "")
             if part:
                 clips.setdefault(f"{part}_{match[2].lower()}", path)
             else:
@@ -76,7 +76,7 @@ def _episode_times(rows: pd.DataFrame, path: Path) -> dict[str, pd.Series]:
         warnings.warn(f"{path.name}: {len(lost):,} times such as {lost[0]!r} are no h:m:s", stacklevel=3)
     return times
 
-
+# %% ../../nbs/corpora/15_conversations.ipynb #7a093aec
 def _read_meld_part(path: Path, split: str, root: Path, clips: dict[str, Path]) -> pd.DataFrame:
     rows = read_rows(path, ["Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID"])
     dialogue, turn = (read_integers(rows, c, path) for c in ("Dialogue_ID", "Utterance_ID"))
@@ -99,7 +99,7 @@ def read_meld(
     root = Path(root)
     find_required(root, [f"{p}_sent_emo.csv" for p in _PARTS], "meld")
     parts = {s: tables[0] for s in _PARTS if (tables := look_for(root, f"{s}_sent_emo.csv"))}
-    clips = _meld_clips(root, list(parts))
+    clips = _find_meld_clips(root, list(parts))
     return Corpus("meld", pd.concat([_read_meld_part(table, s, root, clips) for s, table in parts.items()]), root)
 
 # %% ../../nbs/corpora/15_conversations.ipynb #ee90466e
@@ -276,7 +276,7 @@ def _find_daily_copies(root: Path) -> list[tuple[Path, str]]:
             return found
     return []
 
-
+# %% ../../nbs/corpora/15_conversations.ipynb #20865863
 def read_dailydialog(
     root: Path,  # folder with dialogues_text.txt and its companions, its parts, or copies (Parquet, JSON, CSV, one file of lines)
 ) -> Corpus:  # all dialogues; extra column act
@@ -376,7 +376,7 @@ _PODCAST_WORDS = {
 }
 
 
-def _podcast_codes(rows: pd.DataFrame, path: Path) -> pd.Series:
+def _find_podcast_codes(rows: pd.DataFrame, path: Path) -> pd.Series:
     "A code a row: the release's, or the largest of the challenge's columns; X where two are, empty where none is set."
     if "EmoClass" in rows:
         codes = rows["EmoClass"].str.strip()
@@ -408,7 +408,7 @@ def read_msp_podcast(
     if missing:
         found = ", ".join(map(str, rows))
         raise InputError(f"{path} lacks the column {missing[0]!r}", expected="FileName, SpkrID, Gender, Split_Set", found=found)
-    ids, codes = _parse_segments(rows["FileName"], path), _podcast_codes(rows, path)
+    ids, codes = _parse_segments(rows["FileName"], path), _find_podcast_codes(rows, path)
     split = rows["Split_Set"].str.strip().str.lower().map(_PODCAST_SPLITS)
     refuse(rows["Split_Set"], split.isna(), path, ", ".join(_PODCAST_SPLITS))
     words = index_files(root, (".txt",), ("Transcripts",)) if look_for(root, "Transcripts") else {}

@@ -41,7 +41,7 @@ def _words(text: str) -> list[str]:
     return [w for part in _BREAKS.split(text) if (w := part.strip(_SIGNS)) and not w.isascii()]
 
 
-def _cased(word: str) -> bool:
+def _is_cased(word: str) -> bool:
     "Whether capitals stand where a writer puts them."
     return word in (word.lower(), word.upper(), word[:1].upper() + word[1:].lower())
 
@@ -54,7 +54,7 @@ def _fits(word: str, language: str, letters: str) -> bool:
 
 def _latin(words: Sequence[str], languages: Mapping[str, str]) -> float:
     "The share of words that one language explains; 0 if some word is of none."
-    if not all(w.isalpha() and _cased(w) for w in words):
+    if not all(w.isalpha() and _is_cased(w) for w in words):
         return 0.0
     fits = [[_fits(w, language, letters) for w in words] for language, letters in languages.items()]
     return max(sum(f) for f in fits) / len(words) if all(map(any, zip(*fits, strict=True))) else 0.0
@@ -79,7 +79,7 @@ def _script(words: Sequence[str], script: str, common: str) -> float:
     if script == "HEBREW LETTER":
         sound = all(_HEBREW.fullmatch(w) and not _FINAL.search(w) for w in words)
         return float(sound and any(w[-1] in "ךםןףץ" for w in words))
-    one = all(_cased(w) and all(unicodedata.name(c, "").startswith(script) for c in w) for w in words)
+    one = all(_is_cased(w) and all(unicodedata.name(c, "").startswith(script) for c in w) for w in words)
     share = sum(c in common for c in letters) / max(len(letters), 1)
     return share if one and len(letters) > 3 and share >= 0.4 else 0.0
 
@@ -147,7 +147,7 @@ def _readings(data: bytes) -> list[tuple[float, str, str]]:
     return sorted(found.values(), key=lambda r: -r[0])
 
 # %% ../../nbs/corpora/04_encodings.ipynb #d668b61c
-def _guessed(data: bytes, name: str) -> str:
+def _guess(data: bytes, name: str) -> str:
     "Text that is no Unicode, with a warning that says what it was taken for."
     readings = _readings(data)
     near = [r for r in readings[1:] if r[0] > readings[0][0] - 0.05]
@@ -176,7 +176,7 @@ def _unicode(data: bytes) -> str:
     wide = "utf-16-le" if zeros[1] > 0.4 > zeros[0] else "utf-16-be" if zeros[0] > 0.4 > zeros[1] else ""
     return marked or wide
 
-
+# %% ../../nbs/corpora/04_encodings.ipynb #cfcbf67e
 def decode(
     data: bytes,  # of a text file
     name: str,  # the file's, for the error and the warning
@@ -191,4 +191,4 @@ def decode(
             raise InputError(f"{name} is damaged", expected=encoding.upper(), found=str(e), hint="save it again, as UTF-8") from e
     text = data.decode("utf-8-sig", errors="surrogateescape")
     lone = sum("\udc80" <= c <= "\udcff" for c in text)
-    return text if not guess or lone <= sum(c > "\x7f" for c in text) - lone else _guessed(data, name)
+    return text if not guess or lone <= sum(c > "\x7f" for c in text) - lone else _guess(data, name)

@@ -53,7 +53,7 @@ def _downloads(name: str) -> tuple[Download, ...]:
 _LEDGER = ".checksums.json"
 
 # %% ../../nbs/corpora/19_fetch.ipynb #89ed9cd8
-def _recorded(folder: Path) -> dict[str, str]:
+def _read_ledger(folder: Path) -> dict[str, str]:
     try:
         known = json.loads((folder / _LEDGER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -62,7 +62,7 @@ def _recorded(folder: Path) -> dict[str, str]:
 
 # %% ../../nbs/corpora/19_fetch.ipynb #a43e4e32
 def _record(folder: Path, path: str, checksum: str) -> None:
-    write_text(folder / _LEDGER, json_text(_recorded(folder) | {path: checksum}, indent=1, sort_keys=True) + "\n")
+    write_text(folder / _LEDGER, json_text(_read_ledger(folder) | {path: checksum}, indent=1, sort_keys=True) + "\n")
 
 # %% ../../nbs/corpora/19_fetch.ipynb #251c0db8
 TRIES = 4  # attempts in a row that bring no new byte
@@ -85,7 +85,7 @@ def _headers(part: Path) -> dict[str, str]:
     return head
 
 # %% ../../nbs/corpora/19_fetch.ipynb #d6ff425f
-def _checked(answer: httpx.Response, part: Path, url: str) -> str:
+def _check_answer(answer: httpx.Response, part: Path, url: str) -> str:
     "How to open the part file for this answer: `ab` to go on, `wb` to begin anew."
     if answer.status_code == 416:  # the part is longer than the file: it is of another one
         part.unlink(missing_ok=True)
@@ -103,7 +103,7 @@ def _checked(answer: httpx.Response, part: Path, url: str) -> str:
     return "ab" if answer.status_code == 206 else "wb"
 
 # %% ../../nbs/corpora/19_fetch.ipynb #45348f97
-def _stamp(answer: httpx.Response, part: Path) -> None:
+def _keep_stamp(answer: httpx.Response, part: Path) -> None:
     "Keep what tells this file from a later one; a weak mark may not be used for ranges."
     mark = answer.headers.get("ETag", "")
     stamp = mark if mark and not mark.startswith("W/") else answer.headers.get("Last-Modified", "")
@@ -113,14 +113,19 @@ def _stamp(answer: httpx.Response, part: Path) -> None:
     else:
         kept.unlink(missing_ok=True)
 
+# %% ../../nbs/corpora/19_fetch.ipynb #0b88dc93
+def _forget(part: Path) -> None:
+    for path in (part, part.with_name(part.name + ".etag")):
+        path.unlink(missing_ok=True)
+
 # %% ../../nbs/corpora/19_fetch.ipynb #c88b871e
 def _attempt(client: httpx.Client, url: str, part: Path, bar: Any) -> None:
     "One request; returns when the file is complete, raises `_Again` when it is not."
     with client.stream("GET", url, headers=_headers(part)) as answer:
-        mode = _checked(answer, part, url)
+        mode = _check_answer(answer, part, url)
         length = int(answer.headers.get("Content-Length", -1))
         with part.open(mode) as file:
-            _stamp(answer, part)
+            _keep_stamp(answer, part)
             begun = file.tell()
             bar.reset(total=begun + length if length >= 0 else None)
             bar.update(begun)
@@ -153,11 +158,6 @@ def download(
     part.replace(path)
     _forget(part)
     return found
-
-# %% ../../nbs/corpora/19_fetch.ipynb #0b88dc93
-def _forget(part: Path) -> None:
-    for path in (part, part.with_name(part.name + ".etag")):
-        path.unlink(missing_ok=True)
 
 # %% ../../nbs/corpora/19_fetch.ipynb #9d14330a
 def _until_whole(url: str, part: Path, bar: Any, timeout: float) -> None:
@@ -227,7 +227,7 @@ def unpack(
 # %% ../../nbs/corpora/19_fetch.ipynb #b7026075
 def _fetch_file(spec: Download, folder: Path, progress: bool) -> None:
     path = folder / spec.path
-    expected = spec.sha256 or _recorded(folder).get(spec.path, "")
+    expected = spec.sha256 or _read_ledger(folder).get(spec.path, "")
     checksum = hash_file(path) if path.is_file() else ""
     fresh = not checksum or (bool(expected) and checksum != expected)
     if fresh:
@@ -268,12 +268,12 @@ def fetch(
     return _fetch_files(_downloads(name), Path(folder) / name, progress)
 
 # %% ../../nbs/corpora/19_fetch.ipynb #4533ae80
-def _cut(item: tuple[Path, Path]) -> None:
+def _cut_wav(item: tuple[Path, Path]) -> None:
     video, wav = item
     save_audio(wav, np.clip(load_audio(video), -1, 1))  # a decoder may go a little beyond full scale
 
 
-def _videos(name: str, folder: Path) -> tuple[Path, pd.DataFrame]:
+def _list_videos(name: str, folder: Path) -> tuple[Path, pd.DataFrame]:
     "The corpus' folder, made absolute, and utterance and audio of each row."
     corpus = read(name, folder)
     table = corpus.table[["utterance", "audio"]]
@@ -294,13 +294,13 @@ def cut_audio(
     """Cut 16 kHz WAVs from a corpus' videos, each beside its own, where the corpus' reader finds them.
 
     Raises: `InputError` for no decoder, or a video that cannot be cut."""
-    root, table = _videos(name, Path(folder))
+    root, table = _list_videos(name, Path(folder))
     videos = table[table["audio"].map(lambda a: Path(a).suffix.lower() in DECODED)]
     if len(videos) and not find_decoder():
         raise InputError("videos need a decoder", hint="pip install 'zsemo_kit[media]', or put ffmpeg on the path")
     items = [(root / a, (root / a).with_suffix(".wav")) for a in videos["audio"]]
     problems = {u: "there is no clip of it" for u in table.loc[table["audio"].eq(""), "utterance"]}
-    results = in_order(_cut, items, jobs=jobs, progress=progress, title=f"{name} audio")
+    results = in_order(_cut_wav, items, jobs=jobs, progress=progress, title=f"{name} audio")
     for utterance, (video, _), (_, told) in zip(videos["utterance"], items, results, strict=True):
         if told.startswith("cannot write"):
             raise InputError(told)

@@ -25,7 +25,7 @@ from zsemo_kit.corpora.source_files import (
 from .table import Corpus
 
 # %% ../../nbs/corpora/16_monologues.ipynb #f8dc67e6
-def _score_columns(scores: pd.Series, path: Path) -> dict[str, Any]:
+def _make_score_columns(scores: pd.Series, path: Path) -> dict[str, Any]:
     numbers = read_decimals(scores)
     refuse(scores, ~numbers.between(-3, 3), path, "a number from -3 to 3")
     sign = {-1.0: "negative", 0.0: "neutral", 1.0: "positive"}
@@ -33,7 +33,7 @@ def _score_columns(scores: pd.Series, path: Path) -> dict[str, Any]:
             "score": numbers, "sentiment": np.sign(numbers).map(sign)}
 
 
-def _clip_columns(video: pd.Series, clip: pd.Series) -> dict[str, Any]:
+def _make_clip_columns(video: pd.Series, clip: pd.Series) -> dict[str, Any]:
     return {"utterance": video + "_" + clip.astype(str), "dialogue": video, "turn": clip, "speaker": video}
 
 # %% ../../nbs/corpora/16_monologues.ipynb #12b7a25c
@@ -42,24 +42,24 @@ def _read_mmsa(path: Path, root: Path) -> pd.DataFrame:
     rows = read_rows(path, ["video_id", "clip_id", "text", "label", "mode"])
     split = rows["mode"].str.strip().map({"train": "train", "valid": "dev", "test": "test"})
     refuse(rows["mode"], split.isna(), path, "train, valid or test")
-    ids = _clip_columns(rows["video_id"].str.strip(), read_integers(rows, "clip_id", path))
+    ids = _make_clip_columns(rows["video_id"].str.strip(), read_integers(rows, "clip_id", path))
     clips = {(p.parent.name, p.stem): p for p in reversed(list_files(root, tuple(dict.fromkeys((*AUDIO, *DECODED)))))}
     audio = [make_relative(clips.get(clip), root) for clip in zip(ids["dialogue"], ids["turn"].astype(str), strict=True)]
     added = {"text": rows["text"].str.strip(), "split": split, "audio": audio}
-    return pd.DataFrame(ids | _score_columns(rows["label"], path) | added)
+    return pd.DataFrame(ids | _make_score_columns(rows["label"], path) | added)
 
 # %% ../../nbs/corpora/16_monologues.ipynb #2d4991dc
 def _read_raw(path: Path, root: Path) -> pd.DataFrame:
     "CMU-MOSI as its authors have it: a table without a head, transcripts, and sound cut into segments."
     rows = read_rows(path, [], header=["start", "end", "video", "clip", "label"])
-    ids = _clip_columns(rows["video"].str.strip(), read_integers(rows, "clip", path))
+    ids = _make_clip_columns(rows["video"].str.strip(), read_integers(rows, "clip", path))
     transcripts = look_for(root, "Transcript/Segmented/*.annotprocessed")
     lines = [(p.stem, *line.split("_DELIM_", 1)) for p in transcripts for line in read_text(p).split("\n") if "_DELIM_" in line]
     words = {f"{video}_{int(clip)}": text.strip() for video, clip, text in lines if clip.strip().isdigit()}
     clips = index_files(root, AUDIO, ("Audio/WAV_16000/Segmented",)) if look_for(root, "Audio/WAV_16000/Segmented") else {}
     parts = {video: part for part, videos in corpus_facts("cmu_mosi").parts.items() for video in videos}
     times = {f"video_{c}": read_decimals(rows[c]) for c in ("start", "end")}
-    return pd.DataFrame(ids | _score_columns(rows["label"], path) | times | {
+    return pd.DataFrame(ids | _make_score_columns(rows["label"], path) | times | {
         "text": ids["utterance"].map(lambda i: words.get(i, "")), "split": ids["dialogue"].map(lambda v: parts.get(v, "")),
         "audio": ids["utterance"].map(lambda i: make_relative(clips.get(i), root)),
     })

@@ -40,7 +40,7 @@ _TEXTS, _RECORDS = TABLES[:4], TABLES[4:]
 _UNNAMED = re.compile(r"(Unnamed: \d+)?")  # what pandas calls a column without a name
 
 
-def _says_nothing(name: str, column: pd.Series) -> bool:
+def _is_filler(name: str, column: pd.Series) -> bool:
     "Whether a column has no name, and is empty or counts the rows."
     values = [plain_word(v) for v in column]
     counts = any(values == [str(n + first) for n in range(len(values))] for first in (0, 1))
@@ -67,7 +67,7 @@ def read_own_rows(
     timed = [k for k, n in enumerate(names) if column_named(n) in ("start", "end") or plain_word(n).lower() == "duration"]
     for k in timed if separator != "," else []:
         frame[k] = frame[k].str.replace(DECIMAL, r"\1.\2", regex=True)
-    kept = [k for k, name in enumerate(names) if not _says_nothing(name, frame[k])]
+    kept = [k for k, name in enumerate(names) if not _is_filler(name, frame[k])]
     return frame[kept].set_axis([names[k] for k in kept], axis=1)
 
 # %% ../../nbs/corpora/13_own_data.ipynb #426f8237

@@ -19,7 +19,7 @@ _BLOCKS = 50  # a second
 _SILENT = -100.0  # dB of full scale of a block without any sound
 
 
-def _levels(blocks: Iterator[np.ndarray], rate: int) -> np.ndarray:
+def _measure_levels(blocks: Iterator[np.ndarray], rate: int) -> np.ndarray:
     "dB of full scale of each 20 ms, whatever the phase of the channels, of blocks (frames, channels); a rest is left out."
     size, found, rest = max(1, rate // _BLOCKS), [], np.empty((0, 1), np.float32)
     for block in blocks:
@@ -36,23 +36,23 @@ _LOUD = _BLOCKS // 2  # blocks that must be as loud as the loudest: a click is n
 _FAR, _OVER, _DEEP, _EVEN = 30.0, 6.0, 40.0, 10.0  # dB
 
 
-def _between(levels: np.ndarray) -> tuple[float, float, float]:
+def _find_threshold(levels: np.ndarray) -> tuple[float, float, float]:
     "Quietest and loudest level, and one between them that parts speech from pauses."
     quiet = float(np.percentile(levels, 10))
     loud = float(np.sort(levels)[-min(_LOUD, max(1, len(levels) // 10))])
     return quiet, loud, max(loud - _FAR, quiet + max(_OVER, 0.25 * (loud - quiet)))
 
-
-def _speaking(levels: np.ndarray) -> np.ndarray:
+# %% ../../nbs/corpora/11_segments.ipynb #8993b653
+def _find_speech(levels: np.ndarray) -> np.ndarray:
     "Which blocks hold speech."
     active = np.zeros(len(levels), bool)
     if not len(levels):
         return active
-    quiet, loud, usual = _between(levels)
+    quiet, loud, usual = _find_threshold(levels)
     if loud - quiet < _EVEN:  # one steady sound
         usual = quiet if loud > -60 else math.inf
     for begin in range(0, len(levels), _AROUND):
-        low, high, parting = _between(levels[max(0, begin - _AROUND) : begin + 2 * _AROUND])
+        low, high, parting = _find_threshold(levels[max(0, begin - _AROUND) : begin + 2 * _AROUND])
         here = parting if high - low >= _EVEN and high > max(loud - _DEEP, -70.0) else usual
         active[begin : begin + _AROUND] = levels[begin : begin + _AROUND] >= here
     return active
@@ -95,11 +95,11 @@ def stretches(
 ) -> list[tuple[float, float]]:  # start and end in the file, in seconds; empty if nobody speaks
     "The stretches of speech in a recording, about a sentence each."
     with open_part(path, start, end) as part:
-        levels = _levels(part.blocks(), part.rate)
+        levels = _measure_levels(part.blocks(), part.rate)
         first, last = part.first / part.rate, part.last / part.rate
     edge = round(min(_EDGE * _BLOCKS, pause * _BLOCKS / 2))
     room = max(1, int(longest * _BLOCKS) - 2 * edge)
-    pieces = [p for run in _join_runs(_speaking(levels), pause) for p in _cut(levels, *run, room)]
+    pieces = [p for run in _join_runs(_find_speech(levels), pause) for p in _cut(levels, *run, room)]
     stops = [0, *(b for _, b in pieces), len(levels) + 1]
     starts = [*(a for a, _ in pieces), len(levels) + 1]
     spans = [(max(a - edge, stops[k]), min(b + edge, starts[k + 1])) for k, (a, b) in enumerate(pieces)]

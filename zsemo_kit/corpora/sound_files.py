@@ -59,7 +59,7 @@ _PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|error)", re.IGNORECASE)
 _SOUND = (b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS", b"FORM", b"ID3")  # how audio may begin, though it reads as text
 
 
-def _foreign(head: bytes) -> tuple[str, str] | None:
+def _tell_foreign(head: bytes) -> tuple[str, str] | None:
     "What a file is that is no audio, and what to do about it; None if it may be audio."
     for mark, told in _NO_SOUND.items():
         if head.startswith(mark):
@@ -115,7 +115,7 @@ def _wav_parts(file: BinaryIO, size: int) -> tuple[bytes, int, int] | None:
     return None
 
 # %% ../../nbs/corpora/08_sound_files.ipynb #cf4688ff
-def _rewrapped(path: Path) -> Any:
+def _rewrap(path: Path) -> Any:
     "A copy of a WAV file under a header that is in order, or None where the header is not what is wrong."
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -150,7 +150,7 @@ _MEDIA = (  # what a decoder reads: from which byte on which bytes, and its name
 )
 
 
-def _media(head: bytes) -> str:
+def _tell_media(head: bytes) -> str:
     "Name of a format that only a decoder reads; empty if the first bytes are of none."
     if head[:4] == b"RIFF" and head[8:16] == b"WAVEfmt ":
         return f"WAV of codec 0x{int.from_bytes(head[20:22], 'little'):04x}"
@@ -165,7 +165,7 @@ def find_decoder() -> str:  # the package av, or where ffmpeg lies; empty if nei
 _Blocks = Iterator[tuple[int, np.ndarray]]  # samples a second, and float32 of shape (frames, channels)
 
 
-def _stored(blocks: _Blocks, path: Path) -> Any:
+def _store_blocks(blocks: _Blocks, path: Path) -> Any:
     "What can be had from the beginning only, as a file without a name that can be entered anywhere."
     first = next(blocks, None)
     if first is None:
@@ -208,7 +208,7 @@ def _by_ffmpeg(path: Path, program: str) -> Any:
     return store
 
 # %% ../../nbs/corpora/08_sound_files.ipynb #e4a6205d
-def _cut_box(path: Path) -> bool:
+def _is_cut_short(path: Path) -> bool:
     "Whether an MP4 file ends before its last part does: a decoder would give what is there without a word."
     place, size = 0, path.stat().st_size
     with path.open("rb") as file:
@@ -219,14 +219,14 @@ def _cut_box(path: Path) -> bool:
             place += max(length, 8)
     return place > size
 
-
-def _decoded(path: Path, form: str) -> Any:
+# %% ../../nbs/corpora/08_sound_files.ipynb #63da68cc
+def _decode_file(path: Path, form: str) -> Any:
     "All of a file as a file of floats, by whichever decoder is here."
     decoder = find_decoder()
-    if form in ("MP4", "QuickTime") and _cut_box(path):
+    if form in ("MP4", "QuickTime") and _is_cut_short(path):
         raise AudioError("corrupt", path, "the file is cut short")
     try:
-        return _stored(_by_av(path), path) if decoder == "av" else _by_ffmpeg(path, decoder)
+        return _store_blocks(_by_av(path), path) if decoder == "av" else _by_ffmpeg(path, decoder)
     except AudioError:
         raise
     except Exception as e:  # a decoder raises many kinds for a broken file
@@ -235,14 +235,14 @@ def _decoded(path: Path, form: str) -> Any:
 
 # %% ../../nbs/corpora/08_sound_files.ipynb #8a889034
 @lru_cache(maxsize=16)
-def _names(folder: Path) -> tuple[str, ...]:
+def _list_names(folder: Path) -> tuple[str, ...]:
     "What lies in a folder; asked for once, though many files of it may be missing."
     return tuple(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else ()
 
 
-def _near(path: Path) -> str:
+def _find_near(path: Path) -> str:
     "A file of the folder that may be meant: another ending, another case, or a slip of the pen."
-    names = {name.casefold(): name for name in _names(path.parent)}
+    names = {name.casefold(): name for name in _list_names(path.parent)}
     ended = next((name for name in names.values() if Path(name).stem.casefold() == path.stem.casefold()), "")
     like = difflib.get_close_matches(path.name.casefold(), names, 1, 0.8) if len(names) < 1000 and not ended else []
     return ended or "".join(names[n] for n in like)
@@ -257,46 +257,46 @@ class Sound:
     store: Any = None  # the file without a name that was decoded into, if any
 
 
-def _entered(store: Any, form: str, mended: bool = False) -> Sound:
+def _enter_store(store: Any, form: str, mended: bool = False) -> Sound:
     store.seek(0)
     return Sound(import_extra("soundfile", "audio").SoundFile(store), form, mended, store)
 
-
-def _opened(path: Path) -> Sound:
+# %% ../../nbs/corpora/08_sound_files.ipynb #5396c16b
+def _open_file(path: Path) -> Sound:
     sf = import_extra("soundfile", "audio")
     try:
         file = sf.SoundFile(path)
     except (sf.SoundFileError, OSError) as e:
-        return _rescued(path, str(e).split(": ")[-1])
-    if not file.frames and (copy := _rewrapped(path)):
-        return _entered(copy, file.format, mended=True)
-    return Sound(file, file.format) if file.seekable() else _entered(_stored(_from_start(file), path), file.format)
+        return _open_otherwise(path, str(e).split(": ")[-1])
+    if not file.frames and (copy := _rewrap(path)):
+        return _enter_store(copy, file.format, mended=True)
+    return Sound(file, file.format) if file.seekable() else _enter_store(_store_blocks(_from_start(file), path), file.format)
 
 # %% ../../nbs/corpora/08_sound_files.ipynb #3c0a2d62
-def _rescued(path: Path, why: str) -> Sound:
+def _open_otherwise(path: Path, why: str) -> Sound:
     "What libsndfile does not read: under another header, by a decoder, or told for what it is."
     try:
         with path.open("rb") as file:
             head = file.read(512)
-        copy = _rewrapped(path)
+        copy = _rewrap(path)
     except OSError as e:
         raise AudioError("corrupt", path, "it cannot be opened", found=e.strerror or str(e), hint="check its permissions") from e
     with suppress(import_extra("soundfile", "audio").SoundFileError):
         if copy:
-            return _entered(copy, "WAV", mended=True)
-    form, foreign = _media(head), _foreign(head)
+            return _enter_store(copy, "WAV", mended=True)
+    form, foreign = _tell_media(head), _tell_foreign(head)
     if foreign and not form:
         raise AudioError("foreign", path, "not audio that can be read", found=foreign[0], hint=foreign[1])
     if find_decoder():
-        return _entered(_decoded(path, form), form)
+        return _enter_store(_decode_file(path, form), form)
     if form:
         raise AudioError("undecoded", path, f"{form}, which needs a decoder",
                          hint="pip install 'zsemo_kit[media]', or put ffmpeg on the path, or convert it to WAV")
     raise AudioError("corrupt", path, "not audio that can be read", expected="WAV, FLAC, OGG or MP3", found=why,
                      hint="unpack it again, or convert it with ffmpeg")
 
-
-def _checked(file: Any, path: Path) -> None:
+# %% ../../nbs/corpora/08_sound_files.ipynb #3351b6c9
+def _check_header(file: Any, path: Path) -> None:
     sizes = _PROMISED.search(file.extra_info)
     promised, there = map(int, sizes.groups()) if sizes else (0, 0)
     if promised < _PLACEHOLDER and promised - there > _SLACK and file.frames:
@@ -319,15 +319,15 @@ def open_sound(
     Raises: `AudioError`, which says why the file cannot be used: missing, empty, or no sound."""
     import_extra("soundfile", "audio")
     if not path.is_file():
-        raise AudioError("missing", path, "there is no such file", found=_near(path), hint="unpack the corpus again")
+        raise AudioError("missing", path, "there is no such file", found=_find_near(path), hint="unpack the corpus again")
     if not path.stat().st_size:
         raise AudioError("empty", path, "the file is empty")
     key = path, path.stat().st_size, path.stat().st_mtime_ns
     kept = _DECODED.pop(key, None)  # in one step: threads never read one store
-    sound = _entered(kept.store, kept.form, kept.mended) if kept else _opened(path)
+    sound = _enter_store(kept.store, kept.form, kept.mended) if kept else _open_file(path)
     try:
         with sound.file as file:
-            _checked(file, path)
+            _check_header(file, path)
             yield sound
     finally:
         if sound.store:

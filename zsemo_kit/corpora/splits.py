@@ -63,7 +63,7 @@ def _deal(counts: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
         dealt += counts[order[-1]]
     return np.array(order, int)
 
-# %% ../../nbs/corpora/21_splits.ipynb #17df28b9
+
 def _counts(corpus: Corpus, groups: np.ndarray) -> np.ndarray:
     "Label counts of each group, (groups, labels), by each utterance's group, (n,); an empty label is a label of its own."
     return pd.crosstab(groups, corpus.table["emotion"].astype(str).to_numpy()).to_numpy(float)
@@ -79,7 +79,7 @@ def _draw_kept(counts: np.ndarray, seed: int) -> np.ndarray:
             kept[rng.choice(holds)] = True
     return kept
 
-# %% ../../nbs/corpora/21_splits.ipynb #0ef19cca
+
 def _hold_out(counts: np.ndarray, share: float, seed: int) -> np.ndarray:
     "Groups that go to dev, boolean, (groups,): in stratified random order until their utterances come nearest to the share."
     if len(counts) < 2:
@@ -109,13 +109,13 @@ def _check_share(corpus: Corpus, share: float) -> None:
         raise InputError(f"corpus {corpus.name!r} cannot be split", expected="two utterances or more",
                          found=str(len(corpus)))
 
-# %% ../../nbs/corpora/21_splits.ipynb #727d2dcb
+
 def _parts(corpus: Corpus, held: np.ndarray, apart: Sequence[str]) -> tuple[Corpus, Corpus]:
     "The rest and the held-out rows (boolean, shape (utterances,)), which name in `apart` what they were kept apart by."
     first, second = (replace(corpus, table=corpus.table[rows], apart=tuple(apart)) for rows in (~held, held))
     return first, second
 
-# %% ../../nbs/corpora/21_splits.ipynb #0aa0ad00
+
 def split_dev(
     corpus: Corpus,  # labelled utterances
     share: float = 0.2,  # wanted share of utterances in dev; whole groups come as near as they can
@@ -157,7 +157,7 @@ def _speaker_groups(corpus: Corpus, folds: int | None) -> tuple[np.ndarray, bool
     whole = whole or len(sizes) == alone.max() + 1  # no dialogue has two speakers
     return (tied if whole else alone), bool(whole)
 
-# %% ../../nbs/corpora/21_splits.ipynb #57eefab2
+
 def _test_rows(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[np.ndarray]:
     "Rows of each fold's test part: stratified folds of whole groups; evenly sized ones where stratifying leaves a fold empty."
     if folds == groups.max() + 1:
@@ -251,7 +251,7 @@ def _features(texts: Sequence[str], reference: Sequence[str]) -> tuple[csr_array
     rows = csr_array(TfidfTransformer().fit_transform(counts))
     return rows[: len(texts)], rows[len(texts) :]
 
-# %% ../../nbs/corpora/21_splits.ipynb #13af64eb
+
 def _best(left: csr_array, right: csr_array, threshold: float) -> Iterator[tuple[int, int, float]]:
     "Row, nearest row of `right` and cosine for each row of `left` that has one at the threshold; both of unit rows, (n, d)."
     turned = right.T.tocsr()
@@ -287,7 +287,7 @@ def near_texts(
 # %% ../../nbs/corpora/21_splits.ipynb #46ba2102
 LEAK_KINDS = ("speaker", "dialogue", "script", "text", "text_long", "near_text")  # what two parts can share
 
-# %% ../../nbs/corpora/21_splits.ipynb #373cb58f
+
 def _values(corpus: Corpus, kind: str, min_words: int) -> pd.Series:
     "What may be shared of one kind, (n,), empty where nothing is known; text_long leaves out what is shorter."
     if not kind.startswith("text"):
@@ -295,7 +295,7 @@ def _values(corpus: Corpus, kind: str, min_words: int) -> pd.Series:
     plain = corpus.table["text"].map(normal_text).astype("str")
     return plain if kind == "text" else plain.where(plain.map(lambda t: len(t.split())) >= min_words, "")
 
-# %% ../../nbs/corpora/21_splits.ipynb #912b9aec
+
 def _matches(part: Corpus, other: Corpus, kind: str, threshold: float, min_words: int) -> pd.DataFrame:
     "Positions text and match, and value: the first row of `other` that shares the kind, for each row of `part` that has one."
     if kind == "near_text":
