@@ -8,9 +8,9 @@ __all__ = ['Word', 'Record', 'check_record']
 # %% ../../nbs/core/07_records.ipynb #c0re0704
 import difflib
 import re
-from dataclasses import fields, is_dataclass
+from collections.abc import Sequence
 from functools import cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -33,11 +33,24 @@ Word = Annotated[str, AfterValidator(_check_words)]  # a text that says somethin
 
 # %% ../../nbs/core/07_records.ipynb #c0re0710
 _Kind = TypeVar("_Kind")
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 @cache
 def _checker(kind: Any, strict: bool) -> TypeAdapter[Any]:
     return TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False) if strict else None)
+
+
+def _list_fields(
+    kind: Any,  # a record, or a type that holds some
+    path: Sequence[Any],  # names and places that lead from it to one within
+) -> list[str]:  # none where that is no record
+    "What may be written in a record within a record."
+    for part in path:
+        fields = get_type_hints(kind) if isinstance(kind, type) and not get_args(kind) else {}
+        within = [a for a in get_args(kind) if a is not Ellipsis]
+        kind = fields.get(part, within[-1] if within else kind)
+    return [name for name in getattr(kind, "__annotations__", ()) if name[0] != "_"]
 
 
 def check_record(
@@ -53,16 +66,16 @@ def check_record(
         made: _Kind = _checker(kind, strict).validate_python(values)  # type: ignore[arg-type]  # a type has a hash
         return made
     except ValidationError as e:
-        first = e.errors()[0]
+        first = min(e.errors(), key=lambda error: error["type"] not in _UNKNOWN)  # a misspelt name before the one that it lacks
     place = ".".join(map(str, first["loc"]))
     if first["type"] in ("model_type", "dataclass_type") and not place:
         raise InputError(f"{where}: it does not fit", expected="names and values", found=type(values).__name__)
-    known = [f.name for f in fields(kind)] if is_dataclass(kind) else list(getattr(kind, "model_fields", ()))
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        near = difflib.get_close_matches(place, known, 1)
-        raise InputError(f"{where}: unknown field {place!r}", hint=f"did you mean {near[0]}?" if near else "",
-                         expected=", ".join(known) if len(first["loc"]) == 1 else "")
+    if first["type"] in _UNKNOWN:
+        known = _list_fields(kind, first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
+        raise InputError(f"{where}: unknown field {place!r}", expected=", ".join(known),
+                         hint=f"did you mean {near[0]}?" if near else "")
     expected = re.sub("^(Value error, |Input should be |Input was not |Field required)", "", first["msg"]) or "a value"
-    found = "" if first["type"] == "missing" or (not place and known) else repr(first["input"])[:80]
-    what = f"{where}: bad {place!r}" if place else f"{where}: it does not fit" if known else f"bad {where}"
+    found = "" if first["type"] == "missing" or (not place and _list_fields(kind, ())) else repr(first["input"])[:80]
+    what = f"{where}: bad {place!r}" if place else f"{where}: it does not fit" if _list_fields(kind, ()) else f"bad {where}"
     raise InputError(what, expected=expected, found=found)
