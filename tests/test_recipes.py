@@ -8,6 +8,7 @@ import wave
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -224,6 +225,20 @@ def test_every_method_says_what_it_reads() -> None:
         assert configure(name, **{k: None for k in settings_of(name)}) == recipe(), "None takes the default"
     assert set(recipe_names("text")) == {"logistic", "svm", "linear", "conv", "finetune"}
     assert set(recipe_names("speech")) == {"logistic", "svm", "linear", "weighted_sum", "mlp", "attentive"}
+
+
+def test_a_closed_notebook_leaves_the_recipes_of_the_kit(registry: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    "A cell that registers a name of the kit replaces it, until another notebook takes the place of `__main__`."
+    notebook = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", notebook)
+    code = "from zsemo_kit.training.heads import HeadRecipe\nfrom zsemo_kit.training.recipes import register\n" \
+        "@register('conv', reads='frames')\nclass MyConv(HeadRecipe):\n    'Mine.'\n"
+    exec(code, vars(notebook))
+    assert find_recipe("conv") is notebook.MyConv
+    late = register("conv", reads="frames")(type("LateConv", (HeadRecipe,), {"__doc__": "Of a module that is imported later."}))
+    assert find_recipe("conv") is notebook.MyConv
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    assert find_recipe("conv") is late and "conv" in recipe_names("text")
 
 
 def test_recipes_of_other_packages_are_found(tmp_path: Path) -> None:

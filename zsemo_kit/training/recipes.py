@@ -7,6 +7,7 @@ __all__ = ['INPUT_FORMS', 'NORMALISATIONS', 'RECIPE_GROUP', 'Recipe', 'Utterance
            'find_recipe', 'configure', 'settings_of']
 
 # %% ../../nbs/training/00_recipes.ipynb #9423ca83
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -114,6 +115,7 @@ class UtteranceRecipe(Recipe):
 # %% ../../nbs/training/00_recipes.ipynb #483f141c
 _R = TypeVar("_R", bound=type[Recipe])
 _RECIPES: dict[str, type[Recipe]] = {}  # by name
+_REPLACED: dict[str, type[Recipe]] = {}  # of modules, where a notebook has registered another one of that name
 _OF = {"layer": "speech", "context": "text", "max_tokens": "text"}  # settings of one modality
 
 
@@ -154,7 +156,11 @@ def register(
         made.classifier, made.reads, made.modalities = classifier, reads, modalities
         if there is None or made.__module__ in ("__main__", there.__module__):
             _RECIPES[classifier] = made
-        elif there.__module__ != "__main__":
+            if there is not None and there.__module__ != made.__module__:
+                _REPLACED[classifier] = there
+        elif there.__module__ == "__main__":  # a notebook was faster
+            _REPLACED[classifier] = made
+        else:
             raise InputError(f"two recipes are called {classifier!r}", found=f"{there.__module__} and {made.__module__}")
         return made
 
@@ -182,7 +188,10 @@ def recipe_names(
 ) -> tuple[str, ...]:  # in the order of registration
     "The methods that there are."
     _discover()
-    return tuple(n for n, r in _RECIPES.items() if not modality or (modality in r.modalities and issubclass(r, UtteranceRecipe)))
+    if not modality:
+        return tuple(_RECIPES)
+    fitted = {name: recipe for name in _RECIPES if issubclass(recipe := find_recipe(name), UtteranceRecipe)}
+    return tuple(name for name, recipe in fitted.items() if modality in recipe.modalities)
 
 
 def find_recipe(
@@ -194,7 +203,10 @@ def find_recipe(
     if not isinstance(classifier, str) or classifier not in _RECIPES:
         raise InputError("unknown classifier", expected=f"one of {', '.join(_RECIPES)}", found=repr(classifier),
                          hint="run the cell that registers it, or install its package")
-    return _RECIPES[classifier]
+    found = _RECIPES[classifier]
+    if classifier in _REPLACED and getattr(sys.modules["__main__"], found.__name__, None) is not found:
+        found = _RECIPES[classifier] = _REPLACED.pop(classifier)  # the notebook that replaced it is closed
+    return found
 
 # %% ../../nbs/training/00_recipes.ipynb #560000fd
 def configure(
