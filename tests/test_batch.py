@@ -61,7 +61,7 @@ def go(root: Path, workers: int = 1):
     ("notebook: toy\ngrid: {seed: [true]}", "expected int"),
     ("notebook: toy\nparameters: {out: /etc}", "unknown parameter 'out'"),
     ("notebook: toy\nparameters: {name: 3}", "expected str"),
-    ("notebook: toy\nmetric: accuracy", "bad 'metric'; expected 'uar', 'wa'"),
+    ("notebook: toy\nmetric: accuracy", "bad 'metric'; expected one of uar, wa"),
     ("notebook: toy\nmetric: [uar]", "bad 'metric'"),
     ("notebook: toy\ncompare: {against: {seed: 0}}", "bad 'compare'; expected a valid list"),
     ("notebook: toy\ncompare: [{row: {seed: 1}}]", "bad 'compare.0'; expected {row"),

@@ -11,7 +11,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, StrictBool
 from typing_extensions import TypedDict
@@ -48,7 +48,7 @@ class Resources(TypedDict, total=False):
     gpus: Annotated[float, Field(strict=True, ge=0)]  # a share of one may be asked for
     memory: Annotated[float, Field(strict=True, ge=0)]  # GiB
 
-
+# %% ../nbs/00a_studies.ipynb #328a2eb7
 def _list_values(grids: Any) -> Any:
     "One grid or several, and a value that stands alone, become lists."
     grids = [grids] if isinstance(grids, dict) else grids
@@ -62,6 +62,12 @@ def _check_counterparts(pair: dict[str, Any]) -> dict[str, Any]:
     return pair
 
 
+def _check_metric(name: str) -> str:
+    if name not in METRICS:
+        raise ValueError(f"one of {', '.join(METRICS)}")
+    return name
+
+
 def _check_finite(value: JsonValue) -> JsonValue:
     json.dumps(value, allow_nan=False)  # a ValueError where it holds none
     return value
@@ -70,6 +76,7 @@ def _check_finite(value: JsonValue) -> JsonValue:
 _Value = Annotated[JsonValue, AfterValidator(_check_finite)]  # what a run keeps of its parameters is JSON
 _Values = dict[str, _Value]
 _Grids = Annotated[list[dict[str, list[_Value]]], BeforeValidator(_list_values)]
+_Metric = Annotated[str, AfterValidator(_check_metric)]
 _Pair = Annotated[dict[str, dict[str, Any]], AfterValidator(_check_counterparts)]
 
 # %% ../nbs/00a_studies.ipynb #1e664e6d
@@ -85,13 +92,13 @@ class Study:
     skip: list[_Values] = field(default_factory=list)  # combinations to leave out
     baseline: _Values = field(default_factory=dict)  # the row that the report compares the others with
     compare: list[_Pair] = field(default_factory=list)  # kinds of rows, each against its own counterpart
-    metric: Literal[tuple(METRICS)] = "uar"  # type: ignore[valid-type]  # headline of the report
+    metric: _Metric = "uar"  # headline of the report, one of METRICS
     fallback: dict[str, str] = field(default_factory=dict)  # corpus to use when a real one cannot be had
     fetch: list[str] = field(default_factory=list)  # corpora to download when they are not found
     publish: StrictBool = False  # whether its figures also go to figures/
     scored: StrictBool = True  # whether its runs predict; a datasheet's do not, and get no report
     about: str = ""  # one sentence for the report
-    resources: Resources = field(default_factory=Resources)  # what a run needs on a cluster
+    resources: Resources = field(default_factory=Resources)  # what a run needs on a cluster: cpus, gpus, memory in GiB
 
 # %% ../nbs/00a_studies.ipynb #57d10010
 _VALUES = ("parameters", "grid", "skip", "baseline", "compare", "fallback")  # fields that hold values of parameters
