@@ -184,7 +184,7 @@ def alive(folder: Path) -> list[str]:
 def test_a_batch_of_several_processes_ends_at_once_and_leaves_none_behind(root: Path, how: str) -> None:
     write_study(root, "notebook: toy\nparameters: {wait: 600}\ngrid: {seed: [0, 1, 2, 3, 4, 5]}")
     script = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-              "from zsemo_kit.cli.main import main\nmain(['run', 'toy', '--jobs', '2'])")
+              "from zsemo_kit.cli import main\nmain(['run', 'toy', '--jobs', '2'])")
     batch = subprocess.Popen([sys.executable, "-c", script], cwd=root, stderr=subprocess.PIPE, text=True, start_new_session=True)
     kernels: list[str] = []
     end = time.monotonic() + 300

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsemo_kit.cli.main import main
+from zsemo_kit.cli import main
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.core.records import check_record
 from zsemo_kit.corpora.catalogue import CorpusFacts, corpus_facts, corpus_names, find_reader

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from zsemo_kit.cli.main import app, main
+from zsemo_kit.cli import app, main
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.chat import ReplyStore
 
@@ -27,7 +27,7 @@ DEAD = "http://127.0.0.1:9/v1"  # the discard port: nothing listens
 PATIENCE = 600  # seconds; no test fails because the machine is busy
 SPEAKERS = "id: mine\nspeakers: {A: any, B: any}\n"
 # a shell in the background ignores Ctrl-C and hands that down
-COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from zsemo_kit.cli.main import main; main()"
+COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from zsemo_kit.cli import main; main()"
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -129,7 +129,7 @@ def test_every_command_has_help_with_an_example(call: Call) -> None:
 
 def test_help_does_not_load_the_heavy_libraries() -> None:
     script = (
-        "import sys\nfrom zsemo_kit.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys\nfrom zsemo_kit.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
         "print(sorted({'torch', 'transformers', 'pandas', 'sklearn', 'matplotlib'} & set(sys.modules)))"
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=PATIENCE)

@@ -17,7 +17,7 @@ import pytest
 
 from zsemo_kit.batch import run_study
 from zsemo_kit.studies import load_study
-from zsemo_kit.cli.main import main
+from zsemo_kit.cli import main
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.remote import Remote
@@ -203,7 +203,7 @@ def test_what_is_missing_is_one_line(
 
 
 def test_ray_is_imported_by_nothing_that_does_not_use_it() -> None:
-    code = "import sys, zsemo_kit.cli.main, zsemo_kit.batch, zsemo_kit.cluster; assert 'ray' not in sys.modules"
+    code = "import sys, zsemo_kit.cli, zsemo_kit.batch, zsemo_kit.cluster; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

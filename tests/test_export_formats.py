@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from zsemo_kit.analysis.datacard import export_audformat, export_datasets, write_data_card
-from zsemo_kit.cli.main import main
+from zsemo_kit.cli import main
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import save_audio
 from zsemo_kit.corpora.own_data import read_path

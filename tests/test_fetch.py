@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from make_media import make_media, needs_a_decoder
 
-from zsemo_kit.cli.main import main
+from zsemo_kit.cli import main
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora import fetch as module
 from zsemo_kit.corpora.audio import load_audio

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from zsemo_kit.analysis.runs import gather
 from zsemo_kit.studies import expand, load_study
-from zsemo_kit.cli.main import main
+from zsemo_kit.cli import main
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import load_audio, save_audio
 from zsemo_kit.corpora.catalogue import corpus_names

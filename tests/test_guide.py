@@ -14,7 +14,7 @@ import typer
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
-from zsemo_kit.cli.main import app
+from zsemo_kit.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = sorted((ROOT / "nbs" / "guide").glob("*.ipynb"))

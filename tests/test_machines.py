@@ -11,9 +11,9 @@ import pytest
 
 from zsemo_kit.batch import jobs_of
 from zsemo_kit.studies import expand, load_study
-from zsemo_kit.cli.main import main
+from zsemo_kit.cli import main
 
-COMMAND = "from zsemo_kit.cli.main import main; main()"
+COMMAND = "from zsemo_kit.cli import main; main()"
 AS_ON_WINDOWS = """
 import importlib, os, pkgutil, signal, sys, time, warnings
 warnings.simplefilter("ignore")

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from zsemo_kit.cli.main import app
+from zsemo_kit.cli import app
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.generation.answers import read_answer
 from zsemo_kit.generation.cards import Card, load_card

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zsemo_kit.cli.main import main
+from zsemo_kit.cli import main
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, load_audio
 from zsemo_kit.corpora.table import Corpus

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from zsemo_kit.studies import load_study
-from zsemo_kit.cli.main import main
+from zsemo_kit.cli import main
 from zsemo_kit.corpora.table import SPACES
 
 PATIENCE = 1800  # seconds; no test fails because the machine is busy
@@ -187,7 +187,7 @@ def test_study(
 
 
 def demo(place: Path, out: Path, *more: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", "from zsemo_kit.cli.main import main; main()", "run", "demo", "--out", str(out), *more]
+    command = [sys.executable, "-c", "from zsemo_kit.cli import main; main()", "run", "demo", "--out", str(out), *more]
     told = subprocess.run(
         command, cwd=place, env=os.environ | environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )
