@@ -171,9 +171,7 @@ def test_exported_cells_are_small(path: Path) -> None:
 
 
 SHOWN = ("synthesis", "systems", "training")  # folders whose notebooks must be seen or heard
-TO_DO = {"17_speechllm", "18_curriculum", "19_explain"}  # of training: the speech LLM, whose notebooks come with its own folder
-IN_STEPS = [p for p in MODULES if p.stem not in TO_DO]
-TO_BE_SHOWN = [p for p in IN_STEPS if p.parent.name in SHOWN]
+TO_BE_SHOWN = [p for p in MODULES if p.parent.name in SHOWN]
 MOST_IN_A_ROW = 4  # definitions before an example with something to see
 
 
@@ -189,7 +187,7 @@ def test_something_is_seen_or_heard(path: Path) -> None:
     ), f"{name(path)} shows no picture and no player"
 
 
-@pytest.mark.parametrize("path", IN_STEPS, ids=name)
+@pytest.mark.parametrize("path", MODULES, ids=name)
 def test_few_definitions_stand_in_a_row(path: Path) -> None:
     waiting: list[str] = []
     for cell in code_cells(path):
@@ -200,7 +198,7 @@ def test_few_definitions_stand_in_a_row(path: Path) -> None:
         assert len(waiting) <= MOST_IN_A_ROW, f"nothing to see after {', '.join(waiting)}"
 
 
-@pytest.mark.parametrize("path", IN_STEPS, ids=name)
+@pytest.mark.parametrize("path", MODULES, ids=name)
 def test_examples_are_short_and_assert_apart(path: Path) -> None:
     examples = [cell for cell in code_cells(path) if is_example(cell)]
     check = re.compile(r"^\s*(assert|test_eq|test_close|test_fail)\b", re.M)

@@ -19,6 +19,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..core.errors import InputError
+from ..core.files import to_builtin
 from ..core.parallel import in_order
 from ..corpora.audio import RATE, AudioError, audio_path, open_part
 from ..corpora.own_data import local_path
@@ -264,24 +265,11 @@ class Explained:
 
     def record(self) -> dict[str, Any]:  # for JSON: a number that is not known is None
         "The same as plain lists and dictionaries; each piece of evidence names its measure."
-        plain = _plain({k: v for k, v in asdict(self).items() if k != "parts"})
+        plain = to_builtin({k: v for k, v in asdict(self).items() if k != "parts"})
         seen = [{k: e[k] for k in ("attribute", "word", "value", "unit", "limits")} for e in plain["evidence"]]
         behind = {**ATTRIBUTES, "gender": "pitch_mean"}  # a gender that the corpus tells has no number
         evidence = [{"measure": behind.get(e["attribute"], "") if e["unit"] else "", **e} for e in seen]
         return plain | {"evidence": evidence} | ({"parts": [p.record() for p in self.parts]} if self.parts else {})
-
-# %% ../../nbs/training/19_explain.ipynb #6fde98f6
-def _plain(
-    value: Any,  # of a dataclass
-) -> Any:  # what JSON has
-    "Numbers, text, lists and dictionaries."
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 # %% ../../nbs/training/19_explain.ipynb #c86f4da7
 def _answers(
