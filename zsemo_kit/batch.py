@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -446,7 +447,6 @@ def _heard_of(partial: Path) -> bool:
 def _writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
+        tempfile.TemporaryFile(dir=folder).close()  # of no name that another command could take away
     except OSError as e:
         raise InputError(f"cannot write to {folder}", found=str(e), hint="choose another folder with --out") from e
