@@ -52,7 +52,7 @@ def test_path(tmp_path: Path) -> None:
     [
         ({"prompt_labels": "DROP"}, "expected a list 'prompt_labels' of the labels"),
         ({"prompt_labels": []}, "expected a list 'prompt_labels' of the labels"),
-        ({"prompt_labels": ["joy", True]}, "bad 'prompt_labels.1'; expected a valid string; found True"),
+        ({"prompt_labels": ["joy", True]}, "bad 'prompt_labels.1'; expected a valid string; found True; quote it"),
         ({"prompt_labels": ["joy", "joy"]}, "twice"),
         ({"label_map": {"joy": "happy"}}, "'rage' is in one of them only"),
         ({"label_map": {"joy": "happy", "rage": None, "awe": None}}, "'awe' is in one of them only"),
@@ -79,7 +79,8 @@ def test_path(tmp_path: Path) -> None:
         ({"form": "poem"}, "bad 'form'; expected 'conversation' or 'sentences'; found 'poem'"),
         ({"form": "sentences"}, "expected a list 'emotions' of the labels"),
         ({"id": "DROP"}, "bad 'id'; expected a value"),
-        ({"id": 12}, "bad 'id'; expected a valid string; found 12"),
+        ({"speakers": {1: "any", "B": "any"}}, "bad 'speakers.1.[key]'; expected a valid string; found 1; quote it"),
+        ({"id": 12}, "bad 'id'; expected a valid string; found 12; quote it"),
     ],
 )
 def test_refused(tmp_path: Path, changes: dict[str, object], says: str) -> None:

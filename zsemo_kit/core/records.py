@@ -78,4 +78,5 @@ def check_record(
     expected = re.sub("^(Value error, |Input should be |Input was not |Field required)", "", first["msg"]) or "a value"
     found = "" if first["type"] == "missing" or (not place and _list_fields(kind, ())) else repr(first["input"])[:80]
     what = f"{where}: bad {place!r}" if place else f"{where}: it does not fit" if _list_fields(kind, ()) else f"bad {where}"
-    raise InputError(what, expected=expected, found=found)
+    odd = first["type"] == "string_type" and not isinstance(first["input"], list | dict | None)
+    raise InputError(what, expected=expected, found=found, hint="quote it: YAML reads yes, no, numbers and dates" if odd else "")
