@@ -80,6 +80,7 @@ def test_path(tmp_path: Path) -> None:
         ({"form": "sentences"}, "expected a list 'emotions' of the labels"),
         ({"id": "DROP"}, "bad 'id'; expected a value"),
         ({"speakers": {1: "any", "B": "any"}}, "bad 'speakers.1.[key]'; expected a valid string; found 1; quote it"),
+        *(({"id": i}, "bad 'id'; expected a name of letters") for i in ("../my card", "a/b", "a\\b", "a+b", ".hidden", "", " ")),
         ({"id": 12}, "bad 'id'; expected a valid string; found 12; quote it"),
     ],
 )

@@ -285,6 +285,10 @@ def test_the_target_is_known_in_a_joined_corpus_too() -> None:
     with pytest.raises(InputError, match="1 silver labels are of the test part of the target meld"):
         silver_corpus(marked(["test", "train"], ["happy", "sad"], corpus=["meld", "other"]), "meld")
     assert len(silver_corpus(marked(["test", "train"], ["happy", "sad"], corpus=["other", "other"]), "meld")) == 1
+    of_train = marked(["train", "train"], ["happy", "sad"], corpus=["meld", "other"])
+    assert len(silver_corpus(of_train, "meld")) == 2, "an in-domain run may know labels of the target's training part"
+    with pytest.raises(InputError, match="1 silver labels are of the target meld; label another corpus"):
+        silver_corpus(of_train, "meld", unseen=True)
 
 
 def test_a_human_sentiment_cannot_pass_for_silver() -> None:
@@ -300,6 +304,8 @@ def test_test_rows_under_another_part_are_found(root: Path, tmp_path: Path) -> N
                         Parrot(lambda text: "joy"), "emotion", progress=False)  # type: ignore[arg-type]
     folder = made.save(tmp_path / "found_silver")
     assert len(open_silver(str(folder), "seven")) == 2
+    with pytest.raises(InputError, match=r"2 silver labels are of the target meld; .*label another corpus"):
+        open_silver(str(folder), "seven", "meld", unseen=True)
     with pytest.raises(InputError, match=r"2 silver labels are of the test part of the target meld; .*'test_dia0_utt0'"):
         open_silver(str(folder), "seven", "meld")
 

@@ -56,6 +56,8 @@ def test_a_system_names_its_paper_and_its_published_studies(notebook: str, proje
     (ZeroShotText(**TEXT, classifier="conversation"), "conversation"),
     (ZeroShotSpeech(takes=0), "bad takes"),
     (MeritsL("iemocap_synthetic", "meld_synthetic", stage="text_1", silver="meld_synthetic"), "silver labels hold the test"),
+    (SEmoLLM("ravdess_synthetic", "nemo", listened="nemo"), "the target nemo cannot be listened to"),
+    (EmoSLLM("ravdess_synthetic", "emodb+nemo", listened="nemo+ravdess"), "cannot be listened to"),
 ])
 def test_what_cannot_be_is_one_line(system: System, says: str) -> None:
     with pytest.raises(InputError, match=says):

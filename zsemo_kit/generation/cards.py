@@ -6,12 +6,13 @@
 __all__ = ['Fact', 'Scenario', 'Card', 'list_cards', 'load_card']
 
 # %% ../../nbs/generation/00_cards.ipynb #64096afc
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ..core.errors import InputError
 from ..core.files import read_yaml
@@ -32,13 +33,19 @@ class Scenario(Record):
     roles: Mapping[str, str] = {}  # speaker code to who that is and feels
 
 # %% ../../nbs/generation/00_cards.ipynb #29f4cf16
+def _check_id(name: str) -> str:
+    if not re.fullmatch(r"\w[\w .()-]*", name):
+        raise ValueError("a name of letters, digits, blanks, - and _, such as my_corpus")
+    return name
+
+
 _Share = Annotated[float, Field(strict=True, gt=0, le=1)]
 _Bounds = tuple[Annotated[int, Field(strict=True, ge=1)], Annotated[int, Field(strict=True, ge=1)]]
 
 
 class Card(Record):
     "What a prompt may use of a corpus: the contents of a card's YAML."
-    id: Word  # name, also of the synthetic corpus: `<id>_synthetic`
+    id: Annotated[str, AfterValidator(_check_id)]  # name, also of the synthetic corpus and its folder: `<id>_synthetic`
     title: str = ""  # the corpus' full name; its id if not given
     language: str = "en"  # ISO 639-1 code
     form: Literal["conversation", "sentences"] = "conversation"  # sentences are each said in every emotion

@@ -318,15 +318,16 @@ def read_silver(
 def silver_corpus(
     corpus: Corpus,  # from `label_silver` or `read_silver`
     target: str = "",  # corpus that will score: its test rows must not be labelled
+    unseen: bool = False,  # whether no row of the target may be labelled, as in a zero-shot run
 ) -> Corpus:  # rows with a silver label, in the task's space; human labels in emotion_human and sentiment_human
     """The corpus that silver labels make.
 
-    Raises: `InputError` without a silver label to train on, and for labels of the target's test part."""
+    Raises: `InputError` without a silver label to train on, and for labels of the target that may not be known."""
     table = _check_silver_table(corpus)
     has, test = table["silver"] != "", table["split"] == "test"
     of_target = pd.Series(corpus.name == target, index=table.index) | (table.get("corpus", "") == target)
-    if target and (held := int((has & test & of_target).sum())):
-        raise InputError(f"{held} silver labels are of the test part of the target {target}", hint="label its other parts only")
+    if target and (held := int((has & (test | unseen) & of_target).sum())):
+        _refuse_of_target(held, target, unseen)
     if not (has & ~test).any():
         found = str(table["silver_status"].value_counts().to_dict())
         raise InputError(f"{corpus.name} has no silver label to train on", found=found)
@@ -340,21 +341,22 @@ def open_silver(
     name: str,  # "melt", `<card>_synthetic`, `all_synthetic`, several joined by +, or a path to a saved folder
     space: str,  # label space
     target: str = "",  # corpus that will score what is trained on this
-) -> Corpus:  # rows with a label by an LLM, in the space; none is of the target's test part
+    unseen: bool = False,  # whether nothing of the target may be known, as in a zero-shot run
+) -> Corpus:  # rows with a label by an LLM, in the space; none is of the target's test part, nor, if unseen, of the others
     """Open silver labels by name; each row remembers what was said before it.
 
-    Raises: `InputError` for labels by people, of another space, or of the target's test part."""
+    Raises: `InputError` for labels by people, of another space, or of the target where they may not be known."""
     given, several = CorpusName.parse(name), names_of(name)
     if several != [given.text]:
-        return concat([open_silver(n, space, target) for n in several], name)
+        return concat([open_silver(n, space, target, unseen) for n in several], name)
     if name == _MELT["name"]:
-        return _to_space(silver_corpus(read_silver(name, remember(read("meld"))), target), space)
+        return _to_space(silver_corpus(read_silver(name, remember(read("meld"))), target, unseen), space)
     if given.of_card:
         return open_corpus(name, space)
     corpus = read(name)
     if "silver" in corpus.table:
-        _refuse_known(corpus, target)
-        return _to_space(silver_corpus(remember(corpus), target), space)
+        _refuse_known(corpus, target, unseen)
+        return _to_space(silver_corpus(remember(corpus), target, unseen), space)
     if not {"strategy", "model"} <= set(corpus.table):
         raise InputError(f"the labels of {name} are not silver", expected=f"{_MELT['name']}, <card>_synthetic or a saved folder",
                          hint=f"label it first: zsemo label {name}")
@@ -368,16 +370,22 @@ def _to_space(corpus: Corpus, space: str) -> Corpus:
     return in_space(corpus, space)
 
 
-def _refuse_known(corpus: Corpus, target: str) -> None:
+def _refuse_of_target(n: int, target: str, unseen: bool, found: str = "") -> None:
+    part, hint = (("", "label another corpus, or train on the target's own part") if unseen
+                  else ("the test part of ", "label its other parts only"))
+    raise InputError(f"{n} silver labels are of {part}the target {target}", found=found, hint=hint)
+
+
+def _refuse_known(corpus: Corpus, target: str, unseen: bool) -> None:
     "Refuses labelled rows that are, by id and words, of the target's test part, whatever part they say they are of."
     if target not in corpus_names() or find(target) is None:
         return
-    test = read(target).where({"split": "test"}).table.set_index("utterance")["text"]
+    known = read(target) if unseen else read(target).where({"split": "test"})
+    test = known.table.set_index("utterance")["text"]
     mine = corpus.table[corpus.table["silver"] != ""].set_index("utterance")["text"]
     both = [i for i in mine.index.intersection(test.index) if _same_words(mine[i], test[i])]
     if both:
-        raise InputError(f"{len(both)} silver labels are of the test part of the target {target}", found=f"such as {both[0]!r}",
-                         hint="label its other parts only")
+        _refuse_of_target(len(both), target, unseen, f"such as {both[0]!r}")
 
 # %% ../../nbs/generation/14_silver.ipynb #ac7b5e3d
 def human_labels(

@@ -26,6 +26,7 @@ from ..corpora.parts import Parts, speaker_parts
 from ..corpora.readers import read
 from ..corpora.splits import official_splits
 from ..corpora.table import Corpus
+from ..generation.corpus_by_name import names_of
 from ..synthesis.counterfactual import EDITS
 from ..synthesis.speech_by_name import Speech, open_speech
 from .system import Prepared, Result, System, measure_time, score_guesses
@@ -163,7 +164,11 @@ class AnsweringSystem(System):
         return super().divide(source, target)
 
     def prepare(self) -> Prepared:
-        "Rounds and, beside them, the parts of a corpus to listen to."
+        """Rounds and, beside them, the parts of a corpus to listen to.
+
+        Raises: `InputError` where that is the target: nothing of it may be heard before it is scored."""
+        if {*names_of(self.listened)} & {*names_of(self.target)}:
+            raise InputError(f"the target {self.target} cannot be listened to", hint="choose another corpus, such as libritts")
         data = super().prepare()
         if self.listened == "none":
             return data

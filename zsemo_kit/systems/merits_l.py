@@ -104,11 +104,11 @@ class MeritsL(System):
     def prepare(self) -> Prepared:
         """Parts and, beside them, silver labels, whose dev part is split off by dialogue.
 
-        Raises `InputError` for silver labels that hold an utterance of the test part."""
+        Raises: `InputError` for silver labels of the test part or, in a zero-shot run, of any part of the target."""
         data = super().prepare()
         if self.silver == "none":
             return data
-        made, test = open_silver(self.silver, self.space, self.target), data.parts.test
+        made, test = open_silver(self.silver, self.space, self.target, data.parts.role == "zero-shot"), data.parts.test
         if made.name == test.name and (leaked := set(made.table.utterance) & set(test.table.utterance)):
             raise InputError(f"silver labels hold the test utterance {min(leaked)!r}", hint="label the other parts only")
         return replace(data, beside=split_dev(made, 0.2, self.seed))
