@@ -20,7 +20,7 @@ from zsemo_kit.generation.cards import list_cards, load_card
 from zsemo_kit.synthesis.acoustics import to_praat, track_pitch
 from zsemo_kit.synthesis.injection import fit_profile, inject, load_profile, open_profile
 from zsemo_kit.synthesis.resynthesis import BOUNDS, Manner, Speaker, effort_level, measure_octaves, resynthesise
-from zsemo_kit.synthesis.speech_by_name import refuse_target
+from zsemo_kit.synthesis.speech_by_name import open_speech, refuse_target
 
 DOCUMENTED = load_profile()
 
@@ -168,7 +168,17 @@ def test_a_fitted_profile_moves_speech_as_its_corpus_does(tmp_path: Path) -> Non
     assert np.median(moved) == pytest.approx(4, abs=0.4)
     assert fitted.draw("bored", np.random.default_rng(0)).pitch < 1, "an emotion that the corpus lacks stays documented"
     with pytest.raises(InputError, match="fitted on the target 'two'"):
-        refuse_target(fitted, "two")
+        refuse_target(fitted.name, "two")
+
+
+def test_speech_whose_profile_knew_the_target_is_refused_however_it_was_made(tmp_path: Path) -> None:
+    one = acted(tmp_path, "one", 4)
+    spoken = one.table.assign(profile=["fitted:nemo+emodb", *["documented"] * (len(one) - 1)])
+    folder = Corpus("one", spoken, one.root).save(one.root)
+    assert len(open_speech(str(folder), "all", target="ravdess")) == len(one)
+    for target in ("nemo", "ravdess+emodb"):
+        with pytest.raises(InputError, match=r"'fitted:nemo\+emodb' was fitted on the target"):
+            open_speech(str(folder), "all", target=target)
 
 
 def test_a_missing_file_does_not_end_the_fit(tmp_path: Path) -> None:

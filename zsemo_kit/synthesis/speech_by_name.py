@@ -9,11 +9,13 @@ __all__ = ['Speech', 'refuse_target', 'open_speech']
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from ..core.cache import default_cache, writable
 from ..core.errors import InputError
 from ..corpora.table import Corpus, concat
 from ..generation.corpus_by_name import names_of, open_corpus
-from .injection import Profile, open_profile
+from .injection import open_profile
 from .speak import speak
 from .voices import open_engine
 
@@ -37,12 +39,15 @@ class Speech:
 
 # %% ../../nbs/synthesis/11_speech_by_name.ipynb #5fd94ff8
 def refuse_target(
-    profile: Profile,  # how emotions sound
-    target: str,  # name of the corpus that scores
+    profile: str,  # name of a profile: documented, fitted:CORPUS+CORPUS, or a file; "" for none
+    target: str,  # name of the corpus that scores, or of several joined by +
 ) -> None:
-    "Refuse a profile that was fitted on the target: raises InputError."
-    if target in profile.corpora:
-        raise InputError(f"the profile {profile.name!r} was fitted on the target {target!r}",
+    """Refuse a profile that was fitted on the target.
+
+    Raises: `InputError` for such a profile."""
+    fitted = profile.removeprefix("fitted:") if profile.startswith("fitted:") else ""
+    if {*names_of(fitted)} & {*names_of(target)} - {""}:
+        raise InputError(f"the profile {profile!r} was fitted on the target {target!r}",
                          hint="fit it on other corpora, or take the documented one")
 
 
@@ -63,6 +68,8 @@ def open_speech(
         more = {"target": target, "strategy": strategy, "second_reading": second_reading, "cache": cache, "progress": progress}
         return concat([open_speech(n, space, how, **more) for n in parts], name)  # type: ignore[arg-type]
     corpus = open_corpus(name, space, strategy=strategy, second_reading=second_reading)
+    for profile in corpus.table.get("profile", pd.Series(dtype=str)).unique():  # of what was spoken before
+        refuse_target(profile, target)
     if not corpus.table["audio"].ne("").any():
         corpus = _spoken(corpus, how, target, Path(cache or default_cache()), progress)
     heard = corpus.where(corpus.table["audio"].ne(""))
@@ -73,7 +80,7 @@ def open_speech(
 
 def _spoken(corpus: Corpus, how: Speech, target: str, cache: Path, progress: bool) -> Corpus:
     engine, profile = open_engine(how.voice, model=how.model), open_profile(how.profile, cache=cache, progress=progress)
-    refuse_target(profile, target)
+    refuse_target(profile.name, target)
     takes = how.takes if (corpus.table["speaker"] == "").all() else 1
     # one store for all ways of speaking: readings are shared, and files are named by what decides their sound
     store = writable(cache, f"speech/{corpus.name}")
