@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -241,9 +241,10 @@ def test_a_closed_notebook_leaves_the_recipes_of_the_kit(registry: None, monkeyp
     assert find_recipe("conv") is late and "conv" in recipe_names("text")
 
 
-def test_recipes_of_other_packages_are_found(tmp_path: Path) -> None:
+def test_recipes_of_other_packages_are_found(tmp_path: Path, install: Callable[..., None]) -> None:
     "A distribution as pip leaves it; a broken one is a warning."
-    (tmp_path / "their_heads.py").write_text(
+    install(
+        "their_heads",
         "from torch import nn\n"
         "from zsemo_kit.training.heads import HeadRecipe\n"
         "from zsemo_kit.training.recipes import register\n\n\n"
@@ -252,12 +253,8 @@ def test_recipes_of_other_packages_are_found(tmp_path: Path) -> None:
         "    'A head of theirs.'\n\n"
         "    rank: int = 8\n\n"
         "    def build(self, layers, width, classes):\n"
-        "        return nn.Linear(width, classes)\n")
-    for name, module in (("their_heads", "their_heads"), ("broken_heads", "heads_that_are_gone")):
-        info = tmp_path / f"{name}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[zsemo_kit.recipes]\n{name} = {module}\n")
+        "        return nn.Linear(width, classes)\n",
+        "zsemo_kit.recipes", their_heads="their_heads", broken_heads="heads_that_are_gone")
     code = (f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
             "from zsemo_kit.training.recipes import configure, recipe_names\n"
             "print(configure('theirs', rank=4).rank, 'theirs' in recipe_names('text'), 'conv' in recipe_names())")
@@ -317,9 +314,10 @@ def test_cached_features_are_still_found(toy: Toy, tmp_path: Path) -> None:
     } == KEYS
 
 
-def test_an_encoder_of_another_package_is_opened_by_name(tmp_path: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_of_another_package_is_opened_by_name(tmp_path: Path, toy: Toy, install: Callable[..., None]) -> None:
     "In a study, and by a saved model that stands on it; one that cannot be opened, or reads something else, is one line."
-    (tmp_path / "their_encoders.py").write_text(
+    install(
+        "their_encoders",
         "from pathlib import Path\n"
         "import numpy as np\n"
         "import torch\n"
@@ -332,13 +330,8 @@ def test_an_encoder_of_another_package_is_opened_by_name(tmp_path: Path, toy: To
         "        x = np.array([[len(t), t.count('a')] for t in corpus.table['text']], np.float32)\n"
         "        return x[:, None] if reads == 'layers' else x\n\n"
         "    def within(self, max_tokens):\n"
-        "        return self\n")
-    info = tmp_path / "their_encoders-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their_encoders\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[zsemo_kit.encoders]\nlengths = their_encoders:Lengths\ngone = encoders_that_are_gone:Gone\n")
-    monkeypatch.syspath_prepend(tmp_path)
+        "        return self\n",
+        "zsemo_kit.encoders", lengths="their_encoders:Lengths", gone="encoders_that_are_gone:Gone")
     encoder = open_encoder({"modality": "text", "encoder": "lengths"}, tmp_path)
     model = fit(toy.train, toy.dev, LABELS, encoder, configure(scale="standard"), progress=False)
     again = Model.load(model.save(tmp_path / "model"), cache=tmp_path)

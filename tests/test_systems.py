@@ -14,7 +14,7 @@ from zsemo_kit.studies import load_study
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.parts import parts
 from zsemo_kit.corpora.table import Corpus
-from zsemo_kit.systems.answering import AnsweringSystem
+from zsemo_kit.systems.speech_llms import SpeechLLMSystem
 from zsemo_kit.systems.emosllm import EmoSLLM
 from zsemo_kit.systems.merits_l import MeritsL
 from zsemo_kit.systems.semollm import SEmoLLM
@@ -82,7 +82,7 @@ def talk(name: str, people: int, emotions: tuple[str, ...] = FOUR) -> Corpus:
     return Corpus(name, pd.DataFrame(rows), space="four")
 
 
-class Silent(AnsweringSystem):
+class Silent(SpeechLLMSystem):
     "Three emotions are taught, four are asked."
 
     name = "emosllm"
@@ -107,7 +107,7 @@ def test_folds_are_over_speakers_and_need_one_corpus() -> None:
 
 
 def test_what_the_source_lacks_is_asked_but_not_taught() -> None:
-    "An answering system narrows what it teaches; scores are over all that the test part holds."
+    "A system of a speech LLM narrows what it teaches; scores are over all that the test part holds."
     system = Silent(source="source", target="target")
     data = system.prepare()
     assert data.labels == FOUR[:3] and data.labels_from == "space"

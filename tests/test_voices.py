@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -588,9 +589,10 @@ def test_open_engine() -> None:
             open_engine(**arguments)  # type: ignore[arg-type]
 
 
-def test_engines_of_other_packages_are_found_by_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_of_other_packages_are_found_by_entry_points(install: Callable[..., None]) -> None:
     "A distribution as pip leaves it: a class of its own, one whose module is gone, and one that takes a name of the kit."
-    (tmp_path / "their_voices.py").write_text(
+    install(
+        "their_voices",
         "import numpy as np\n"
         "from zsemo_kit.synthesis.voices import Engine, Voice\n\n\n"
         "class Hummer(Engine):\n"
@@ -600,13 +602,8 @@ def test_engines_of_other_packages_are_found_by_entry_points(tmp_path: Path, mon
         "    def voices(self, language):\n"
         "        return (Voice('one', language, 'male'),)\n\n"
         "    def say(self, text, voice):\n"
-        "        return np.zeros(1600, np.float32)\n")
-    info = tmp_path / "their_voices-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their_voices\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[zsemo_kit.engines]\nhummer = their_voices:Hummer\ngone = voices_that_are_gone:Gone\nespeak = their_voices:Hummer\n")
-    monkeypatch.syspath_prepend(tmp_path)
+        "        return np.zeros(1600, np.float32)\n",
+        "zsemo_kit.engines", hummer="their_voices:Hummer", gone="voices_that_are_gone:Gone", espeak="their_voices:Hummer")
     assert tuple(find_engines()) == ("espeak", "coqui", "openai", "hummer", "gone")
     hummer: Any = open_engine("hummer", model="low")
     assert hummer.model == "low" and hummer.say("Mmm.", hummer.voices("en")[0]).shape == (1600,)

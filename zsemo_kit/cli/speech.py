@@ -68,7 +68,7 @@ def _echo_spoken(made: "Spoken", folder: Path, licence: str, as_json: bool) -> N
                     "RAY_ADDRESS=head:6379 zsemo speak meld_synthetic --engine ray")
 def speak(
     corpus: Annotated[str, typer.Argument(help="A card's corpus (<card>_synthetic), a corpus by name, or a path.")],
-    voice: Annotated[str, typer.Option(help="espeak, coqui or openai.")] = "espeak",
+    voice: Annotated[str, typer.Option(help="espeak, coqui, openai, or an engine of another package.")] = "espeak",
     inject: Annotated[str, typer.Option(help="Emotion: none, or prosody.")] = "prosody",
     profile: Annotated[str, typer.Option(help="documented, fitted:CORPUS (never the target), or a YAML file.")] = "documented",
     strength: Annotated[float, typer.Option(help="Of the injection, 0 to 2.")] = 1.0,

@@ -8,11 +8,11 @@ __all__ = ['EmoSLLM']
 # %% ../../nbs/systems/05_emosllm.ipynb #9f11b998
 from dataclasses import dataclass
 
-from .answering import AnsweringSystem
+from .speech_llms import SpeechLLMSystem
 
 # %% ../../nbs/systems/05_emosllm.ipynb #9eb3128d
 @dataclass(frozen=True)
-class EmoSLLM(AnsweringSystem):
+class EmoSLLM(SpeechLLMSystem):
     "The emotion alone, from the sound and what the prompt knows: transcription, then transcription and emotion together."
 
     name = "emosllm"

@@ -8,11 +8,11 @@ __all__ = ['SEmoLLM']
 # %% ../../nbs/systems/04_semollm.ipynb #550e49be
 from dataclasses import dataclass
 
-from .answering import AnsweringSystem
+from .speech_llms import SpeechLLMSystem
 
 # %% ../../nbs/systems/04_semollm.ipynb #de70152d
 @dataclass(frozen=True)
-class SEmoLLM(AnsweringSystem):
+class SEmoLLM(SpeechLLMSystem):
     "Emotion with an explanation: alignment, description, emotion."
 
     name = "semollm"

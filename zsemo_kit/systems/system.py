@@ -88,7 +88,7 @@ class Result:
         "Small print of a figure: from where to where, in which role, with which settings."
         chosen = [f"{name} {getattr(self.system, name)}" for name in (*self.system.noted, "seed")]
         said = [f"{self.system.source} to {self.system.target}", self.data.parts.role, *chosen]
-        return ", ".join([*said, "transductive"] if self.transductive else said)
+        return ", ".join([*said, "transductive"] if self.transductive else said) + "."
 
     def plot(self) -> Drawing:
         "The confusion matrix of the test part."
