@@ -2,6 +2,7 @@
 
 import ast
 import json
+import pkgutil
 import re
 from functools import cache
 from graphlib import TopologicalSorter
@@ -299,3 +300,17 @@ def test_modules_and_functions_are_short() -> None:
         functions |= {f"{where}:{n.name}" for n in ast.walk(ast.parse(text))
                       if isinstance(n, ast.FunctionDef) and (n.end_lineno or 0) - n.lineno >= 45}
     assert not modules and not functions
+
+
+OTHERS = {"zsemo_kit.recipes", "zsemo_kit.corpora", "zsemo_kit.encoders", "zsemo_kit.engines"}  # groups of entry points
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda p: p.name)
+def test_a_full_name_in_prose_is_one_of_the_kit(path: Path) -> None:
+    "A module, or a name in one: renaming forgets prose."
+    text = path.read_text(encoding="utf-8") if path.suffix == ".md" else "\n".join(c.source for c in read(path).cells)
+    for found in sorted(set(re.findall(r"`(zsemo_kit(?:\.\w+)+)`", text)) - OTHERS):
+        try:
+            pkgutil.resolve_name(found)
+        except (ImportError, AttributeError):
+            pytest.fail(f"{found} is gone")
