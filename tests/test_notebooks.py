@@ -305,7 +305,10 @@ def test_modules_and_functions_are_short() -> None:
 OTHERS = {"zsemo_kit.recipes", "zsemo_kit.corpora", "zsemo_kit.encoders", "zsemo_kit.engines"}  # groups of entry points
 
 
-@pytest.mark.parametrize("path", [*NOTEBOOKS, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda p: p.name)
+PAGES = [*NOTEBOOKS, *(ROOT / f"{page}.md" for page in ("README", "CONTRIBUTING", "CHANGELOG"))]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
 def test_a_full_name_in_prose_is_one_of_the_kit(path: Path) -> None:
     "A module, or a name in one: renaming forgets prose."
     text = path.read_text(encoding="utf-8") if path.suffix == ".md" else "\n".join(c.source for c in read(path).cells)
