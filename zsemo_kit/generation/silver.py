@@ -315,6 +315,12 @@ def read_silver(
     return _add_silver(corpus, list(readings), what, found["model"])
 
 # %% ../../nbs/generation/14_silver.ipynb #1a1cdd31
+def _refuse_of_target(n: int, target: str, unseen: bool, found: str = "") -> None:
+    part, hint = (("", "label another corpus, or train on the target's own part") if unseen
+                  else ("the test part of ", "label its other parts only"))
+    raise InputError(f"{n} silver labels are of {part}the target {target}", found=found, hint=hint)
+
+
 def silver_corpus(
     corpus: Corpus,  # from `label_silver` or `read_silver`
     target: str = "",  # corpus that will score: its test rows must not be labelled
@@ -368,12 +374,6 @@ def _to_space(corpus: Corpus, space: str) -> Corpus:
         raise InputError(f"the silver labels of {corpus.name} are of sentiment", expected="the space sentiment or polarity",
                          found=space, hint="label it with --task emotion")
     return in_space(corpus, space)
-
-
-def _refuse_of_target(n: int, target: str, unseen: bool, found: str = "") -> None:
-    part, hint = (("", "label another corpus, or train on the target's own part") if unseen
-                  else ("the test part of ", "label its other parts only"))
-    raise InputError(f"{n} silver labels are of {part}the target {target}", found=found, hint=hint)
 
 
 def _refuse_known(corpus: Corpus, target: str, unseen: bool) -> None:
