@@ -124,13 +124,14 @@ def _save_corpus(lines: "pd.DataFrame", made: "Corpus", told: str, folder: Path,
 
 # %% ../../nbs/cli/03_written.ipynb #7942abf4
 class _Generate(TyperCommand):
-    "The command; `--silver`, which was an option of it, is answered by the command that took its place."
+    "The command; with `--silver`, which was an option of it, the command that took its place is called."
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if "--silver" in args:
-            command = shlex.join(["zsemo", "label", *(a for a in args if a != "--silver")])
-            raise InputError("generate --silver is a command of its own", hint=f"call {command}")
-        return super().parse_args(ctx, args)
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        if "--silver" not in args:
+            return super().make_context(info_name, args, parent, **extra)
+        args = [a for a in args if a != "--silver"]
+        warnings.warn(f"generate --silver is a command of its own; called: {shlex.join(['zsemo', 'label', *args])}", stacklevel=1)
+        return parent.command.get_command(parent, "label").make_context("label", args, parent, **extra)
 
 # %% ../../nbs/cli/03_written.ipynb #5c82be9f
 @app.command(cls=_Generate, epilog="Examples: zsemo generate meld --recorded · zsemo generate my_card.yaml --n 200 "
