@@ -249,6 +249,27 @@ def test_parts_are_told_at_any_level(tmp_path: Path, folder: str, split: str, fo
     assert found == {("angry", split), ("sad", "")}
 
 
+@pytest.mark.parametrize("place", ["sad/gr\udcfc\udcdfe.wav", "sad/gr\udcfcn/a.wav"])
+def test_a_file_whose_name_is_no_text_is_named(tmp_path: Path, place: str) -> None:
+    put(tmp_path / "f" / "sad" / "a.wav"), put(tmp_path / "f" / place)
+    with pytest.raises(InputError, match=r"f holds a file whose name cannot be read; expected UTF-8; found b'sad/gr\\xfc.*; rename it"):
+        read(tmp_path / "f")
+
+
+def test_a_corpus_whose_name_is_no_text_is_read(tmp_path: Path) -> None:
+    read(put(tmp_path / "gr\udcfcn.csv", f"{HEAD}u1,Hi,sad\n")).save(tmp_path / "saved")
+    assert Corpus.load(tmp_path / "saved").name == "gr\ufffdn"
+
+
+@pytest.mark.parametrize(("escaped", "text"), [
+    (r"\ud83d\ude00", "😀"), (r"cut \ud83d", "cut \ufffd"), (r"\ude00 cut", "\ufffd cut"), (r"\ude00\ud83d", "\ufffd\ufffd"), (r"\\ud83d", r"\ud83d"),
+])
+def test_half_a_letter_is_a_damaged_one(tmp_path: Path, escaped: str, text: str) -> None:
+    record = f'{{"utterance": "u1", "text": "{escaped}", "emotion": "sad"}}'
+    for name, data in {"t.jsonl": record, "t.json": f"[{record}]", "d.json": f'{{"data": [{record}]}}'}.items():
+        assert rows(put(tmp_path / name, data), "text") == [[text]], name
+
+
 @pytest.mark.parametrize("name", ["metadata.csv", "METADATA.CSV", "metadata.jsonl", "Metadata.parquet"])
 def test_metadata_above_the_parts(tmp_path: Path, name: str) -> None:
     table = pd.DataFrame({"file_name": ["train/a.wav", "val/deep/b.wav"], "label": ["joy", "sad"]})

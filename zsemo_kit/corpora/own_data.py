@@ -28,8 +28,8 @@ from .column_names import column_named, gender_named, own_columns, part_named, p
 from .corpus_name import TABLES
 from .labels import label_map
 from zsemo_kit.corpora.source_files import (
-    AUDIO, DECIMAL, as_on_disk, frame_fields, name_suffix, parse_fields, read_records, read_rows, read_text, refuse,
-    refuse_missing,
+    AUDIO, DECIMAL, as_on_disk, frame_fields, make_relative, name_suffix, parse_fields, read_records, read_rows, read_text,
+    refuse, refuse_missing,
 )
 from .table import COLUMNS, SPACES, Corpus, escapes, space_labels
 
@@ -270,7 +270,7 @@ def _list_visible(root: Path) -> Iterator[Path]:
     "Files under a folder, relative to it, in order, without hidden ones and what an archive of a Mac adds."
     for where, folders, names in os.walk(root):
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
-        yield from (Path(where, n).relative_to(root) for n in sorted(names) if not n.startswith("."))
+        yield from (Path(make_relative(Path(where, n), root)) for n in sorted(names) if not n.startswith("."))
 
 
 def _part_of(path: Path | PurePosixPath) -> str:

@@ -205,14 +205,16 @@ def map_codes(
     return [e for e in found if e is not None]
 
 # %% ../../nbs/corpora/12_source_files.ipynb #17a0bffd
-def _parse_record(text: str, number: int, path: Path) -> dict[str, Any]:
+def _parse_record(text: str | dict[str, Any], number: int, path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(text)
+        record = text if isinstance(text, dict) else json.loads(text)
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
-        raise InputError(f"{path.name}, line {number}: not a record", expected="a JSON object", found=text[:60])
-    return record
+        raise InputError(f"{path.name}, line {number}: not a record", expected="a JSON object", found=str(text)[:60])
+    # half of a letter beyond the first 65,536, as a cut emoji leaves it, is a damaged character
+    return {k: v.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(v, str) else v
+            for k, v in record.items()}
 
 # %% ../../nbs/corpora/12_source_files.ipynb #f8bfe09f
 def read_records(
@@ -235,7 +237,7 @@ def read_records(
                 raise InputError(f"cannot read {path}", expected="Parquet or JSON", found=str(e)) from e
     if not isinstance(records, list):
         return [_parse_record(x, n, path) for n, x in enumerate(text.split("\n"), 1) if x.strip()]
-    return [r if isinstance(r, dict) else _parse_record(str(r), n, path) for n, r in enumerate(records, 1)]
+    return [_parse_record(r if isinstance(r, dict) else str(r), n, path) for n, r in enumerate(records, 1)]
 
 # %% ../../nbs/corpora/12_source_files.ipynb #3237b4c4
 AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")  # what counts as an audio file
@@ -302,8 +304,19 @@ def make_relative(
     path: Path | None,  # a file, or None if there is none
     root: Path,  # the corpus' folder
 ) -> str:  # the path under root with forward slashes; "" for None
-    "A path as the column `audio` wants it."
-    return path.relative_to(root).as_posix() if path else ""
+    """A path as the column `audio` wants it.
+
+    Raises: `InputError` for a name that is no text, as old archives and a locale without its letters leave them."""
+    made = path.relative_to(root).as_posix() if path else ""
+    try:
+        made.encode()
+    except UnicodeEncodeError as e:
+        name = os.fsencode(made)
+        hint = "rename it, such as with convmv -r -f latin1 -t utf8 --notest FOLDER"
+        if name.decode("utf-8", "ignore").encode() == name:
+            hint = "set a locale with these letters, such as LC_ALL=C.UTF-8"
+        raise InputError(f"{root} holds a file whose name cannot be read", expected="UTF-8", found=str(name), hint=hint) from e
+    return made
 
 # %% ../../nbs/corpora/12_source_files.ipynb #f75a1180
 def _fold_name(name: str) -> str:

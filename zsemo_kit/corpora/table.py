@@ -150,8 +150,10 @@ class Corpus:
     apart: tuple[str, ...] = field(default=(), repr=False)  # of a split's part: columns of which no value is in the other part
 
     def __post_init__(self) -> None:
-        table = _numbers(_complete(self.table, self.name), self.name)
-        _validate(table, self.name, self.space)
+        name = self.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # of a file, perhaps
+        table = _numbers(_complete(self.table, name), name)
+        _validate(table, name, self.space)
+        object.__setattr__(self, "name", name)
         object.__setattr__(self, "table", table)
         object.__setattr__(self, "root", Path(self.root))
 
