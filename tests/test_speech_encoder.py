@@ -436,7 +436,7 @@ def test_what_cannot_be_opened_is_one_clear_line(
         raise OSError("ConnectionError: no network\nat all")
 
     monkeypatch.setattr("requests.sessions.Session.request", offline)
-    monkeypatch.setattr("zsemo_kit.training.text_encoder.snapshot_download", offline)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
     with pytest.raises(InputError, match=says) as e:
         SpeechEncoder.load(name, cache=tmp_path)
     assert "\n" not in str(e.value)

@@ -460,7 +460,7 @@ def test_the_hub_is_asked_for_pickles_last(tmp_path: Path, monkeypatch: pytest.M
 
     weights = pickled(folder)
     (folder / "pytorch_model.bin").unlink()
-    monkeypatch.setattr(text_encoder, "snapshot_download", serve)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", serve)
     with pytest.warns(UserWarning, match="converted"):
         assert has_weights(model_folder("someone/some-model", tmp_path / "c"))
     assert asked == [(True, False), (False, False), (False, True)]
@@ -470,7 +470,7 @@ def test_a_hub_that_does_not_answer_is_one_clear_line(monkeypatch: pytest.Monkey
     def fail(*_: object, **__: object) -> str:
         raise OSError("no network\nat all")
 
-    monkeypatch.setattr(text_encoder, "snapshot_download", fail)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
     with pytest.raises(InputError, match="give a local folder") as e:
         model_folder("someone/some-model")
     assert "\n" not in str(e.value)
@@ -478,7 +478,7 @@ def test_a_hub_that_does_not_answer_is_one_clear_line(monkeypatch: pytest.Monkey
 
 def test_the_hubs_local_copy_is_enough(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr(text_encoder, "snapshot_download", lambda *_a, **k: asked.append(k["local_files_only"]) or str(model))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_a, **k: asked.append(k["local_files_only"]) or str(model))
     assert model_folder("someone/some-model") == model and asked == [True]
 
 

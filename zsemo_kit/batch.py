@@ -214,18 +214,14 @@ def resolve_corpora(
         roles = [k for k in ("source", "target") if k in run]
         names: dict[str, Any] = {k: _locate(run[k], study, find, fetch, found, told) for k in roles}
         replaced = any(names[k] != run[k] for k in names)
-        if study.scored and _holds(names.get("source"), names.get("target")):
-            note = f"{names['source']} holds {names['target']}, so it cannot be scored on it: left out"
+        source, target = names.get("source"), names.get("target")
+        several = {name for part in CorpusName.parse(source or "").singles for name in names_of(part.text)}
+        if study.scored and source != target and target in several:
+            note = f"{source} holds {target}, so it cannot be scored on it: left out"
             told += [note] if note not in told else []
         elif all(names.values()) and not (replaced and len(set(names.values())) < len(names)):
             kept.append({**run, **names})
     return kept, told
-
-
-def _holds(source: str | None, target: str | None) -> bool:
-    "Whether a source made of several corpora has the target among them."
-    several = {name for part in CorpusName.parse(source or "").singles for name in names_of(part.text)}
-    return source != target and target in several
 
 # %% ../nbs/01_batch.ipynb #de028260
 def _locate(
@@ -414,13 +410,17 @@ def _level(store: Remote, jobs: list[Job], folder: Path) -> None:
                 store.push(job.folder / job.id, f"{study}/{job.id}")
 
 
+_DEAD = 86_400  # seconds without a word, after which a process of another machine, which cannot be asked, counts as dead
+
+
 def _sweep(folder: Path) -> None:
     "What killed batches left behind goes; what another batch works on stays."
     for partial in folder.glob("*.partial-*"):
         name, host = _owner(partial)
         with _held(folder, name) if host in ("", _HOST) else nullcontext(None) as free:
             finished = (folder / name / "metrics.json").is_file()
-            if free or (free is None and (finished or not _heard_of(partial))):
+            silent = time.time() - max(p.stat().st_mtime for p in (partial, *partial.iterdir()))
+            if free or (free is None and (finished or silent > _DEAD)):
                 shutil.rmtree(partial, ignore_errors=True)
     for lock in folder.glob(f".*-{_HOST}.lock"):
         with _held(folder, lock.name.removeprefix(".").removesuffix(f"-{_HOST}.lock")):
@@ -437,11 +437,6 @@ def _elsewhere(folder: Path, jobs: list[Job]) -> list[str]:
     ids = {job.id for job in jobs if not job.done}
     hosts = [host for name, host in map(_owner, folder.glob("*.partial-*")) if name in ids and host not in ("", _HOST)]
     return [f"{hosts.count(h)} of these runs seem to be under way on {h}; they are done here as well" for h in sorted(set(hosts))]
-
-
-def _heard_of(partial: Path) -> bool:
-    "A process of another machine cannot be asked: one that wrote nothing for a day counts as dead."
-    return time.time() - max(p.stat().st_mtime for p in (partial, *partial.iterdir())) < 86_400
 
 
 def _writable(folder: Path) -> None:

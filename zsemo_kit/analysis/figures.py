@@ -223,7 +223,9 @@ def plot_confusion(
         side = 1.9 + 0.72 * max(counts.shape)
         right = list_values(shares.index, [shares[c][c] if c in shares else math.nan for c in shares.index], 20)
         small = ". ".join(filter(None, [note.rstrip("."), small])) + "."
-        fig = lay_out(side + 1.2, side + 0.5, title or lead_title(model, _tell_confusion(shares)), small,
+        worst = _find_worst(shares)
+        told = "Most confused: {} is taken for {} ({})".format(*worst) if worst else "No confusion"
+        fig = lay_out(side + 1.2, side + 0.5, title or lead_title(model, told), small,
                       shows="Of each true emotion (row) the share that was guessed as each emotion (column), with counts.",
                       alt=f"Confusion matrix of {len(shares)} emotions. Share recognised: {right}.")  # fmt: skip
         axes = fig.subplots()
@@ -248,13 +250,6 @@ def _find_worst(
     truth, guess = off.index[int(np.argmax(off.to_numpy()))]
     return str(truth), str(guess), f"{off.max():.0%}"
 
-
-def _tell_confusion(
-    shares: pd.DataFrame,  # row-normalised confusion
-) -> str:  # a sentence
-    worst = _find_worst(shares)
-    return "Most confused: {} is taken for {} ({})".format(*worst) if worst else "No confusion"
-
 # %% ../../nbs/analysis/05_figures.ipynb #646fbaea
 def plot_disagreement(
     human: Sequence[str],  # labels that people gave, shape (n,)
@@ -272,7 +267,8 @@ def plot_disagreement(
     require_columns(read, [], "the disagreement")
     counts = confusion(read["human"].tolist(), read["silver"].tolist(), labels)
     shares = counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
-    same, kappa = (read["human"] == read["silver"]).mean(), _kappa(read)
+    same, several = (read["human"] == read["silver"]).mean(), len(set(read.to_numpy().ravel())) > 1
+    kappa = float(cohen_kappa_score(read["human"], read["silver"])) if several else math.nan
     text = [[f"{s:.0%}" if np.isfinite(s) else "-" for s in line] for line in shares.to_numpy()]
     left = f" {len(both) - len(read):,} more have no silver label." if len(read) < len(both) else ""
     small = f"{note} n = {len(read):,} utterances; at the sides: utterances of each label.{left}".strip()
@@ -297,12 +293,6 @@ def plot_disagreement(
         axes.tick_params(axis="x", rotation=30)
         colour_labels([*axes.get_xticklabels(), *axes.get_yticklabels()])
     return fig
-
-
-def _kappa(
-    read: pd.DataFrame,  # human and silver
-) -> float:  # Cohen's kappa; NaN where both only ever say one and the same word
-    return float(cohen_kappa_score(read["human"], read["silver"])) if len(set(read.to_numpy().ravel())) > 1 else math.nan
 
 
 def _tell_disagreement(
@@ -406,16 +396,6 @@ def plot_training(
 # DejaVu Sans is wide: what stands in for it is as wide (Verdana, of which it is a relative) or narrower, so nothing overlaps
 _FONTS = ("'DejaVu Sans', sans-serif", "'DejaVu Sans', Verdana, sans-serif")
 
-
-def _describe_svg(
-    svg: str,  # as matplotlib writes it
-    alt: str,  # what is to be seen
-) -> str:  # the same with a description and other fonts to fall back on
-    "Screen readers read title and desc of an SVG that calls itself an image."
-    svg = re.sub(r"[ \t]+\n", "\n", svg)  # blanks at line ends, which checks of whitespace refuse
-    told = svg.replace("</title>\n", f"</title>\n <desc>{html.escape(alt, quote=False)}</desc>\n", 1).replace(*_FONTS)
-    return told.replace("<svg ", '<svg role="img" ', 1)
-
 # %% ../../nbs/analysis/05_figures.ipynb #8390e230
 def save_figure(
     fig: Figure,  # figure to write
@@ -435,5 +415,8 @@ def save_figure(
         title = fig.get_suptitle().replace("\n", " ") or what
         about = {"Date": None, "Creator": None, "Title": title}
         fig.savefig(buffer := io.StringIO(), format="svg", metadata=about)
+    svg = re.sub(r"[ \t]+\n", "\n", buffer.getvalue())  # blanks at line ends, which checks of whitespace refuse
+    alt = html.escape(getattr(fig, "alt", "") or title, quote=False)  # for screen readers: title, desc, and that it is an image
+    svg = svg.replace("</title>\n", f"</title>\n <desc>{alt}</desc>\n", 1).replace(*_FONTS)
     path = Path(folder) / f"{names[0]}__{names[1]}.svg"
-    return write_text(path, _describe_svg(buffer.getvalue(), getattr(fig, "alt", "") or title))
+    return write_text(path, svg.replace("<svg ", '<svg role="img" ', 1))

@@ -102,21 +102,15 @@ def draw_levels(
     return handles
 
 # %% ../../nbs/analysis/06_score_figures.ipynb #59235c94
-def _find_constant(
-    rows: pd.DataFrame,  # rows of a results table
-    column: str,  # a column that may be constant
-) -> float | None:  # its one value; the largest of values that a figure cannot tell apart; else none
-    values = set(rows[column].dropna()) if column in rows else set()
-    return float(max(values)) if values and max(values) - min(values) < 0.005 else None
-
-
 def _find_floor(
     rows: pd.DataFrame,  # rows of a results table
     metric: str,  # score to show
 ) -> tuple[str, float | None]:  # how to guess, and the score of it, if it is the same in every row
     "Chance is a notion of UAR; another score is held against the test's most frequent class, always guessed."
     name, column = ("chance", "chance") if metric == "uar" else ("most frequent class", f"{metric}_floor")
-    return name, _find_constant(rows, column)
+    levels = set(rows[column].dropna()) if column in rows else set()
+    same = levels and max(levels) - min(levels) < 0.005  # a figure cannot tell them apart
+    return name, float(max(levels)) if same else None
 
 # %% ../../nbs/analysis/06_score_figures.ipynb #97bd3d0e
 def plot_forest(

@@ -279,15 +279,6 @@ def scores(
     recall = {str(label): known.get(str(label)) for label in labels}
     return {"uar": exact["uar"], "uar_low": low, "uar_high": high, **rest, "recall": recall}
 
-# %% ../../nbs/analysis/00_scores.ipynb #d18d11ed
-def _score_constant(
-    sizes: np.ndarray,  # references of each class, shape (K,)
-) -> dict[str, float]:  # <metric>_floor
-    "Scores of always guessing the most frequent class."
-    always = np.zeros((len(sizes), len(sizes) + 1))
-    always[:, sizes.argmax()] = sizes
-    return {f"{metric}_floor": float(value) for metric, value in score_counts(always).items()}
-
 # %% ../../nbs/analysis/00_scores.ipynb #51b8e0e8
 def average_seeds(
     runs: Sequence[pd.DataFrame],  # predictions of one system over the same utterances, one frame a seed
@@ -305,7 +296,10 @@ def average_seeds(
     labels = list(labels) or sorted(set(frames[0]["truth"].astype(str)))
     counts = count_confusions(frames, labels, cluster)
     exact, drawn = score_counts(counts.sum(1)), bootstrap(counts, n_boot, seed)
-    out: dict[str, Any] = _score_constant(counts[0].sum((0, 2)))
+    sizes = counts[0].sum((0, 2))  # references of each class
+    always = np.zeros((len(sizes), len(sizes) + 1))  # what always guessing the most frequent class would score
+    always[:, sizes.argmax()] = sizes
+    out: dict[str, Any] = {f"{metric}_floor": float(value) for metric, value in score_counts(always).items()}
     for metric in METRICS:
         low, high = find_interval(drawn[metric].mean(1), counts.shape[1])
         spread = float(exact[metric].std(ddof=1)) if len(frames) > 1 else float("nan")

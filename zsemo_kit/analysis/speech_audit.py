@@ -143,7 +143,10 @@ def measure_prosody_shift(
 
     Raises: `InputError` for a corpus without neutral speech, or with nothing else."""
     rows = join_measures(corpus, measures)
-    rows["cell"] = _make_cells(rows) if plain is None else rows["utterance"]
+    rows["cell"] = rows["utterance"]
+    if plain is None:
+        known = (rows["said"] != "") & (rows["voice"] != "")
+        rows["cell"] = (rows["voice"] + "\t" + rows["said"]).where(known, rows["utterance"])
     reference = rows[rows["emotion"] == "neutral"] if plain is None else join_measures(corpus, plain).assign(cell=rows["cell"])
     emotions = [e for e in _list_labels(rows["emotion"]) if plain is not None or e != "neutral"]
     if reference.empty or not emotions:
@@ -157,11 +160,6 @@ def measure_prosody_shift(
             ours, theirs = (side.assign(value=side[measure]) for side in (ours, theirs))
             made.append((emotion, measure, MEASURE_UNITS[measure], *_measure_effect(ours, theirs, n_boot, seed)))
     return pd.DataFrame(made, columns=_SHIFT)
-
-
-def _make_cells(rows: pd.DataFrame) -> pd.Series:
-    known = (rows["said"] != "") & (rows["voice"] != "")
-    return (rows["voice"] + "\t" + rows["said"]).where(known, rows["utterance"])
 
 
 def _list_labels(emotions: pd.Series) -> list[str]:
@@ -340,12 +338,6 @@ def _judge_probes(
             words.append("leak" if injection == "none" or nuisance == "voice" else "emotion or leak")
     return words
 
-
-def _read_injection(corpus: Corpus) -> str:
-    if "injection" not in corpus.table:
-        return "real"
-    return "none" if corpus.table["injection"].eq("none").all() else "prosody"
-
 # %% ../../nbs/analysis/09_speech_audit.ipynb #958ecebe
 def probe_confounds(
     corpus: Corpus,  # labelled utterances
@@ -359,7 +351,9 @@ def probe_confounds(
     """How well each nuisance alone, and all together, predict the label; labels with under five utterances are left out.
 
     Raises: `InputError` for an unknown injection, or a corpus with fewer than two emotions of five utterances."""
-    injection = injection or _read_injection(corpus)
+    if not injection:
+        marks = corpus.table.get("injection")
+        injection = "real" if marks is None else "none" if marks.eq("none").all() else "prosody"
     if injection not in CONFOUND_KINDS:
         raise InputError(f"unknown injection {injection!r}", expected=", ".join(CONFOUND_KINDS))
     rows = join_measures(corpus, measures)

@@ -31,12 +31,6 @@ _WORKER = dict.fromkeys((_MARK, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_
 _POOLS: dict[tuple[int, int], Any] = {}  # (process, workers): a pool does not survive a fork
 
 
-def _workers(jobs: int | None) -> int:
-    "Processes to use; one, this one, in workers of this module and in daemons, which may have no children."
-    inside = _MARK in os.environ or multiprocessing.current_process().daemon
-    return 1 if inside else max(jobs or cpu_count(), 1)
-
-
 def _pool(workers: int) -> Any:
     "Processes started afresh (no fork of threads or of devices), kept for the next call, gone after a minute idle."
     key = os.getpid(), workers
@@ -146,7 +140,8 @@ def in_order(
     """Work through items on all cores with flat memory; an exception belongs to its item and ends nothing.
 
     A worker that is killed is an `InputError`. Relative paths in items mean nothing in other processes."""
-    workers = _workers(jobs)
+    inside = _MARK in os.environ or multiprocessing.current_process().daemon  # which may have no children
+    workers = 1 if inside else max(jobs or cpu_count(), 1)
     begin, done = time.monotonic(), 0
     with tqdm(total=len(items), desc=title, unit="file", disable=not progress) as bar:
         while done < len(items) and (workers == 1 or (jobs is None and not _pays(time.monotonic() - begin, done, len(items)))):

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ..core.errors import InputError
 from .catalogue import corpus_facts
+from .encodings import decode
 from .labels import label_map
 from zsemo_kit.corpora.source_files import (
     AUDIO, find_required, list_files, look_for, make_relative, map_codes, mend_text, read_decimals, read_rows, read_text, refuse,
@@ -292,19 +293,6 @@ def _parse_esd(path: Path) -> _Take:
         "script": f"{language}{sentence + 1:03}", "language": language,
     }
 
-# %% ../../nbs/corpora/14_acted.ipynb #108ec120
-def _decode_esd(data: bytes, mandarin: bool) -> str:
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", errors="replace")
-    if b"\x00" in data[:64]:  # UTF-16 without its mark
-        return data.decode("utf-16-le" if data[1:2] == b"\x00" else "utf-16-be", errors="replace")
-    for encoding in ("utf-8-sig", "gb18030" if mandarin else "cp1252"):
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    return data.decode("latin-1")
-
 # %% ../../nbs/corpora/14_acted.ipynb #7b8827bb
 _ESD_LINE = re.compile(r"\s*(\d{4}_\d{6})[\s:,]*(.*)")
 _ESD_LABELS = "neutral|angry|happy|sad|surprised?|中立|生气|愤怒|快乐|高兴|开心|伤心|悲伤|惊喜|惊讶|吃惊"
@@ -314,9 +302,12 @@ _ESD_LABEL = re.compile(rf"\s+({_ESD_LABELS})\s*$", re.IGNORECASE)
 def _list_esd_words(path: Path) -> Iterator[tuple[str, str]]:
     "Id and words of each line; the label behind them goes."
     try:
-        text = _decode_esd(path.read_bytes(), mandarin=path.stem <= "0010")
+        data = path.read_bytes()
     except OSError as e:
         raise InputError(f"cannot read {path}", found=e.strerror or str(e)) from e
+    text = decode(data, path.name, guess=False)
+    if path.stem <= "0010" and any("\udc80" <= c <= "\udcff" for c in text):  # Mandarin that is not Unicode
+        text = data.decode("gb18030", errors="replace")
     for line in re.split(r"[\r\n]+", text):
         if match := _ESD_LINE.match(line):
             words = match[2].split("\t")[0] if "\t" in match[2] else _ESD_LABEL.sub("", match[2])

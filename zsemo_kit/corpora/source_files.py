@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from ftfy import fix_encoding
+from ftfy.fixes import fix_c1_controls
 
 from ..core.errors import InputError
 from .arrow import arrow_records
@@ -31,24 +33,14 @@ from .labels import label_map
 from .table import escapes
 
 # %% ../../nbs/corpora/12_source_files.ipynb #3bc7959b
-_CP1252 = {b: bytes([b]).decode("cp1252", errors="replace") for b in range(0x80, 0x100)}
-# a lone byte (kept as a surrogate by the decoder) and a C1 control character both mean the Windows-1252 character
-_MEND = {0xDC00 + b: c for b, c in _CP1252.items()} | {b: c for b, c in _CP1252.items() if b < 0xA0}
-_MANGLED = re.compile("â€.|Ã[\u00a0-\u00bf\u2018-\u2022\u20ac\u2122]|Â[\u00a0-\u00bf]")  # UTF-8 read as Windows-1252
-
-
-def _unmangle(match: re.Match[str]) -> str:
-    try:
-        return match[0].encode("cp1252").decode("utf-8")
-    except UnicodeError:
-        return match[0]
+_LONE = {0xDC00 + b: b for b in range(0x80, 0x100)}  # a lone byte, kept as a surrogate by the decoder, as Latin-1 reads it
 
 
 def mend_text(
     text: str,  # text that may hold traces of a wrong encoding
 ) -> str:  # the same text with the characters that were meant
     "Mend Windows-1252 characters that were taken for control characters, for bytes, or for UTF-8 twice."
-    return _MANGLED.sub(_unmangle, text.translate(_MEND))
+    return text if text.isascii() else fix_c1_controls(fix_encoding(text.translate(_LONE)))
 
 # %% ../../nbs/corpora/12_source_files.ipynb #87bb0a2c
 def read_text(

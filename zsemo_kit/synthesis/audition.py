@@ -25,7 +25,7 @@ from .acoustics import measure
 from .injection import Profile, inject, load_profile
 from .speak import resolve_languages
 from .speakable import make_speakable, why_unspeakable
-from .voices import Voice, open_engine
+from .voices import open_engine
 
 # %% ../../nbs/synthesis/12_audition.ipynb #ea16fab7
 _SEEN = {  # measure: how a reader knows it
@@ -44,6 +44,7 @@ def compare_sounds(
 
 # %% ../../nbs/synthesis/12_audition.ipynb #3a1775e8
 _SENTENCES = 30  # that a menu offers
+_SHORT = ("ravdess", "emodb", "nemo")  # cards of fixed sentences, made to be said with every emotion: offered first
 _ITSELF = "the recording itself"  # what a corpus with audio offers beside the voices
 
 
@@ -61,7 +62,8 @@ class Audition(Panel):
         self.engine, self.profile = open_engine(engine), profile or load_profile()
         self._open = lru_cache(maxsize=None)(_sayable)
         self._read = lru_cache(maxsize=64)(self.engine.say)
-        given = list(corpora) or [f"{card}_synthetic" for card in sorted(list_cards(), key=_order)]
+        cards = sorted(list_cards(), key=lambda card: (card not in _SHORT, card))
+        given = list(corpora) or [f"{card}_synthetic" for card in cards]
         names = [(c if isinstance(c, str) else c.name, c) for c in given]
         look: dict[str, Any] = {"style": {"description_width": "initial"}, "layout": {"width": "auto", "max_width": "100%"}}
         late = {**look, "continuous_update": False}
@@ -117,23 +119,13 @@ class Audition(Panel):
         "The menus hold what the chosen corpus has; a choice that is still there stays."
         texts = corpus.table["text"].tolist()[:_SENTENCES]
         spoken = [(_ITSELF, _ITSELF)] if corpus.table["audio"].ne("").any() and not self.controls["words"].value.strip() else []
-        voices = [(_named(v), v) for v in self.engine.voices(resolve_languages(corpus)[0])]
+        voices = [(f"{v.id} ({v.gender})", v) for v in self.engine.voices(resolve_languages(corpus)[0])]
         sentences = [(t if len(t) < 80 else f"{t[:77]}...", t) for t in texts]
         for name, options in (("sentence", sentences), ("voice", spoken + voices)):
             menu, before = self.controls[name], self.controls[name].value
             if tuple(menu.options) != tuple(options):
                 menu.options = options
                 menu.value = before if before in [value for _, value in options] else options[0][1]
-
-
-def _order(card: str) -> tuple[bool, str]:
-    "Cards of fixed sentences first: they are short, and made to be said with every emotion."
-    return card not in ("ravdess", "emodb", "nemo"), card
-
-
-def _named(voice: Voice) -> str:
-    "How a menu calls a voice."
-    return f"{voice.id} ({voice.gender})"
 
 
 def _sayable(given: Corpus | str) -> Corpus:

@@ -384,13 +384,6 @@ def _gather(out: Path, made: Iterator[tuple[dict[str, bytes], float]]) -> float:
                 part.write_bytes(sound)
     return total
 
-# %% ../../nbs/synthesis/10_speak.ipynb #31102c1f
-def _made_how(how: _How, engine: Engine) -> dict[str, Any]:
-    "What whoever is given the corpus must be told; one value for all rows."
-    profile, strength = (how.profile.name, how.strength) if how.inject != "none" else ("", 0.0)
-    return {"injection": how.inject, "profile": profile, "strength": strength,
-            "conditions": how.conditions, "speech_seed": how.seed, "voice_licence": engine.licence}
-
 # %% ../../nbs/synthesis/10_speak.ipynb #97cb73cf
 def speak(
     corpus: Corpus,  # utterances of text, labelled or not; an unlabelled one is said neutrally
@@ -426,8 +419,11 @@ def speak(
     made = _gather(out, shards) + _make(engine, how, table, plan, problems, jobs, progress)
     if len(problems) == len(table):
         raise InputError(f"nothing of {corpus.name} could be spoken", found=next(iter(problems.values()), "no utterances"))
-    table = table.assign(audio=["" if i in problems else f.relative_to(out).as_posix() for i, f in plan.file.items()],
-                         spoken=plan.text.tolist(), **_made_how(how, engine))
+    profile_name, strength = (how.profile.name, strength) if inject != "none" else ("", 0.0)
+    table = table.assign(  # with what whoever is given the corpus must be told
+        audio=["" if i in problems else f.relative_to(out).as_posix() for i, f in plan.file.items()], spoken=plan.text.tolist(),
+        injection=inject, profile=profile_name, strength=strength, conditions=conditions, speech_seed=seed,
+        voice_licence=engine.licence)
     spoken = Corpus(corpus.name, table, out, corpus.space)
     if save:
         spoken.save(out)

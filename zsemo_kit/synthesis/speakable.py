@@ -11,6 +11,7 @@ import re
 import unicodedata
 
 from ..core.errors import InputError
+from ..corpora.source_files import mend_text
 
 # %% ../../nbs/synthesis/02_speakable.ipynb #67a4a092
 _UNSAID = {"Cc", "Cf", "Cs", "Co", "Cn", "So", "Sk", "Me"}
@@ -27,22 +28,9 @@ _INSTEAD = {
 _PLAIN = str.maketrans({c: plain for plain, signs in _INSTEAD.items() for c in signs})
 
 # %% ../../nbs/synthesis/02_speakable.ipynb #f6b5db71
-_C1 = {i: bytes([i]).decode("cp1252", "ignore") for i in range(0x80, 0xA0)}
-_LOW = "".join(bytes([i]).decode("cp1252", "ignore") or chr(i) for i in range(0x80, 0xC0))
-_MOJIBAKE = re.compile(f"[ÂÃ][{re.escape(_LOW)}]|â[{re.escape(_LOW)}]{{2}}")
-
-
-def _repaired(found: re.Match[str]) -> str:
-    raw = b"".join(c.encode("latin-1" if ord(c) < 0x100 else "cp1252") for c in found[0])
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return found[0]
-
-
 def _encoding(text: str) -> str:
     "Undo Windows-1252, and write compatibility characters (full width, ligatures) the plain way."
-    text = _MOJIBAKE.sub(_repaired, html.unescape(text)).translate(_C1)
+    text = mend_text(html.unescape(text))
     kept = "".join(c if c in _SPEAKABLE or unicodedata.category(c) not in _UNSAID else " " if c.isspace() else "" for c in text)
     return unicodedata.normalize("NFKC", kept).translate(_PLAIN)
 

@@ -22,7 +22,7 @@ import pandas as pd
 
 from ..core.cache import FeatureCache, default_cache, file_digest
 from ..core.errors import InputError, import_extra
-from ..core.hub import has_weights, with_safetensors
+from ..core.hub import find_model
 from ..corpora.audio import RATE, audio_digest, stream_audio
 from ..corpora.table import Corpus
 from ..corpora.text import TURN, plain, remember
@@ -160,47 +160,6 @@ class Sphinx:
         "Row, words and problem of every utterance, in order."
         for row, (text, problem) in enumerate(stream_audio(corpus, _sphinx, jobs=jobs)):
             yield row, text, problem
-
-# %% ../../nbs/synthesis/13_transcription.ipynb #94b892dd
-_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]  # weights, configuration, tokenizer
-_OTHERS = ["*/*", "*fp32*"]  # weights that some repositories hold a second time
-
-
-def _fetched(
-    name: str,  # on the hub
-) -> Path:  # local copy
-    "The hub's local copy if there is one, else a download."
-    from huggingface_hub import snapshot_download
-    error: Exception | None = None
-    for offline, more in ((True, []), (False, []), (False, ["pytorch_model*.bin"])):  # pickles where there is no better
-        wanted = _FILES + more
-        try:
-            folder = Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=_OTHERS, local_files_only=offline))
-        except Exception as e:  # the hub's client has a dozen ways to say no
-            error = e
-            continue
-        if (folder / "config.json").exists() and has_weights(folder):
-            return folder
-    why = "it has no weights as safetensors or pytorch_model.bin" if error is None else type(error).__name__
-    raise InputError(f"the listener {name!r} cannot be fetched from the Hugging Face hub ({why})",
-                     hint="give a local folder that save_pretrained of transformers wrote, or use 'pocketsphinx'") from error
-
-# %% ../../nbs/synthesis/13_transcription.ipynb #d44ad11e
-def _folder(
-    name: str,  # a folder, or a model on the hub
-) -> Path:  # with configuration and weights
-    "Finds a model."
-    folder = Path(name).expanduser()
-    if not name or not folder.is_dir():
-        if not name or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-            hint = "give a folder, a name on the Hugging Face hub, or 'pocketsphinx'"
-            raise InputError(f"there is no folder {name!r}", hint=hint)
-        return _fetched(name)
-    if not (folder / "config.json").exists() or not has_weights(folder):
-        raise InputError(f"{name} is not a model that can be read", expected="config.json and *.safetensors or pytorch_model.bin",
-                         found=", ".join(sorted(f.name for f in folder.iterdir())[:8]) or "an empty folder",
-                         hint="save it with save_pretrained of transformers, tokenizer and feature extractor too")
-    return folder
 
 # %% ../../nbs/synthesis/13_transcription.ipynb #5e963d06
 @contextmanager
@@ -379,6 +338,9 @@ def _device(
     return device
 
 # %% ../../nbs/synthesis/13_transcription.ipynb #967e3e69
+_MARKING = (".safetensors", ".json", ".txt", ".model")  # files that tell a model from another
+
+
 def open_listener(
     name: str = "pocketsphinx",  # "pocketsphinx", a folder, or a Whisper or CTC model on the Hugging Face hub
     *,
@@ -395,8 +357,8 @@ def open_listener(
         _decoder()  # a missing package is said here
         return Sphinx()
     where, store = _device(device), FeatureCache(Path(cache or default_cache()))
-    folder = with_safetensors(_folder(name), cache)
-    files = sorted(f for f in folder.iterdir() if f.is_file() and any(f.match(p) for p in _FILES))
+    folder = find_model(name, "pocketsphinx", cache)
+    files = sorted(f for f in folder.iterdir() if f.is_file() and f.suffix in _MARKING)
     mark = hashlib.sha256("\n".join([language, *(f"{f.name} {file_digest(f, store)}" for f in files)]).encode()).hexdigest()[:32]
     model, extractor, tokenizer = _read(folder)
     return Recogniser(name, mark, model.to(where), extractor, tokenizer, _settings(model, language), max(1, batch))

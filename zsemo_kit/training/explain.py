@@ -330,8 +330,12 @@ def _batch(
     out = []
     for values in written.to_dict("records"):
         row = {str(k): v for k, v in values.items()}
-        one = _one(row, answers.get(row["utterance"], {}), judge, chat is None)
-        out.append(_with_problem(one, problems.get(row["utterance"], ""), str(row["problem"]), model is not None))
+        one, unmeasured = _one(row, answers.get(row["utterance"], {}), judge, chat is None), str(row["problem"])
+        if model is None:  # there is nothing but measurements
+            out.append(replace(one, problem=unmeasured))
+            continue
+        notes = (*one.notes, f"not measured: {unmeasured}") if unmeasured else one.notes
+        out.append(replace(one, notes=notes, problem=problems.get(row["utterance"], "")))
     return out
 
 # %% ../../nbs/training/19_explain.ipynb #3cf7cbb4
@@ -358,18 +362,6 @@ def _one(
         notes=tuple(str(n) for n in notes if n),
         recording=str(row.get("recording", "")), start=float(row.get("start", math.nan)), end=float(row.get("end", math.nan)),
     )
-
-
-def _with_problem(
-    one: Explained,  # without any
-    unanswered: str,  # why the model has no answer
-    unmeasured: str,  # why nothing was measured
-    asked: bool,  # whether there is a model
-) -> Explained:
-    "An answer without measurements is an answer; without a model there is nothing but measurements."
-    if unmeasured and asked:
-        one = replace(one, notes=(*one.notes, f"not measured: {unmeasured}"))
-    return replace(one, problem=unanswered if asked else unmeasured)
 
 # %% ../../nbs/training/19_explain.ipynb #79a337f0
 def _joined(

@@ -285,13 +285,6 @@ def _steps(
     return found
 
 # %% ../../nbs/training/08_loop.ipynb #be5fd3f3
-def _random_states(
-    device: torch.device,  # where the model is trained
-) -> list[Tensor]:  # of the CPU, and of the GPU where that is used
-    "Where dropout goes on."
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
-
-
 def _restore(
     state: dict[str, Any],  # from a checkpoint
     model: nn.Module,  # as it was at the start
@@ -327,7 +320,8 @@ def _keep(
     device: torch.device,  # where the model is trained
 ) -> None:
     "Writes a checkpoint, once for all processes, with the random states of each."
-    random = gather_object([_random_states(device)])
+    gpu = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    random = gather_object([[torch.get_rng_state(), *gpu]])  # where dropout goes on
     scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
     if accelerator.is_main_process:
         checkpoint.write({**state, "scaler": scaler, "random": random})

@@ -66,8 +66,10 @@ class Merits:
                              expected=f"{', '.join(STAGES)}; {' or '.join(TRAININGS)}, joint for fusion only")
         if training == "joint":
             return self._above("joint", (self.pretrained(), self._audio_1()))
-        if name.endswith("_1"):
-            return self._text_1() if name == "text_1" else self._audio_1()
+        if name == "text_1":
+            return self._tuned("finetune", self.train, self.dev, self.labels, self.pretrained())
+        if name == "audio_1":
+            return self._audio_1()
         return self._above(_PARTS[name], tuple(self.stage(n) for n in STAGES[name]))
 
     def pretrained(self) -> TextEncoder:
@@ -75,9 +77,6 @@ class Merits:
         if self.silver is None:
             return self.text
         return self._tuned("silver", *self.silver, space_labels(self.silver[0].space), self.text).encoder
-
-    def _text_1(self) -> Model:
-        return self._tuned("finetune", self.train, self.dev, self.labels, self.pretrained())
 
     def _tuned(self, part: str, train: Corpus, dev: Corpus, labels: tuple[str, ...], encoder: TextEncoder) -> Model:
         config = self.how[part]

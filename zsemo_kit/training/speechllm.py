@@ -351,15 +351,8 @@ def _prepared(
         if model.annotator is None:
             raise InputError("this model's prompt carries measured features, and it has no thresholds", hint="give an annotator")
         part = model.annotator.annotate(part, cache=model.encoder.cache.folder, progress=progress)
-    return part, _rows_of(frames, known)
-
-# %% ../../nbs/training/17_speechllm.ipynb #d2806956
-def _rows_of(
-    frames: Frames,  # of all utterances
-    rows: np.ndarray,  # those that have any, in order
-) -> Frames:  # of these
-    "Utterances without frames take no room, so that only the starts change."
-    return Frames(frames.values, frames.starts[np.append(rows, len(frames))])
+    starts = frames.starts[np.append(known, len(frames))]  # utterances without frames take no room: no values change
+    return part, Frames(frames.values, starts)
 
 # %% ../../nbs/training/17_speechllm.ipynb #d22ccdd0
 def collate_sounds(
@@ -413,7 +406,9 @@ def _asked(
     words: bool,  # what follows the emotion too
 ) -> tuple[np.ndarray, list[str]]:  # (batch, labels) log-likelihoods, and the whole answers
     "One batch."
-    how, heads, device = model.sequencer, _heads(model), model.encoder.device
+    how, device = model.sequencer, model.encoder.device
+    end = [how.end] if model.config.kind == "E" else []  # with it no label is the beginning of another one
+    heads = [_head(model, label)[1] + end for label in model.labels]
 
     def batch_of(begun: Sequence[list[int]]) -> dict[str, Tensor]:
         asked = [Exchange(a, [*b, *c], []) for (a, b), c in zip(prompts, begun, strict=True)]
@@ -438,14 +433,6 @@ def _head(
     "An emotion with what ends it: a colon, or the end of the answer."
     head = label if model.config.kind == "E" else f"{label}:"
     return head, model.sequencer.ids(head)
-
-# %% ../../nbs/training/17_speechllm.ipynb #4cc946c5
-def _heads(
-    model: SpeechLLM,  # who answers
-) -> list[list[int]]:  # tokens of each label with what ends it
-    "No label is the beginning of another one once its end belongs to it."
-    end = [model.sequencer.end] if model.config.kind == "E" else []
-    return [_head(model, label)[1] + end for label in model.labels]
 
 # %% ../../nbs/training/17_speechllm.ipynb #1565aec0
 def _table(

