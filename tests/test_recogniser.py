@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -178,11 +179,13 @@ def test_a_file_is_continued_without_loss(call: Call, readers: dict[str, Path], 
     table = sentences(10)
     table.to_csv(tmp_path / "new.csv", index=False)
     file = tmp_path / f"said.{form}"
-    code, out, _ = call("predict", readers["text"], tmp_path / "new.csv", "--out", file)
+    code, out, err = call("predict", readers["text"], tmp_path / "new.csv", "--out", file)
     assert code == 0 and "30 labelled, 0 not read" in out
+    told = re.search(r"against the labels of 30: UAR (.*), weighted F1 .*, calibration error .*, tempered .*", err)
     whole = file.read_text(encoding="utf-8")
     file.write_text(whole[: len(whole) * 2 // 3], encoding="utf-8")  # stopped in the middle of a row
-    code, out, _ = call("predict", readers["text"], tmp_path / "new.csv", "--out", file)
+    code, out, err = call("predict", readers["text"], tmp_path / "new.csv", "--out", file)
+    assert told and re.search(rf"against the labels of 30: UAR {told[1]}", err)  # of all rows, those of before too
     assert code == 0 and "were there" in out and file.read_text(encoding="utf-8") == whole
     code, out, _ = call("predict", readers["text"], tmp_path / "new.csv", "--out", file)
     assert code == 0 and "0 labelled, 30 were there" in out and file.read_text(encoding="utf-8") == whole

@@ -134,16 +134,17 @@ def _read_lines(name: str) -> list[str]:
         raise InputError("nothing to recognise", found=f"no line in {'standard input' if name == '-' else name}")
     return lines
 
-# %% ../../nbs/cli/04a_recognise.ipynb #23adb509
+# %% ../../nbs/cli/04a_recognise.ipynb #1c04e005
 def _read_inputs(given: Sequence[str], modality: str) -> "tuple[Corpus, pd.DataFrame]":
     "What is to be recognised, and what cannot be. Raises: `InputError` where nothing of this modality is given."
     import pandas as pd
 
-    from zsemo_kit.corpora.corpus_name import TABLES
+    from zsemo_kit.corpora.corpus_name import TABLES, CorpusName
     from zsemo_kit.corpora.own_data import read_table
     from zsemo_kit.corpora.readers import read
     from zsemo_kit.corpora.source_files import name_suffix
     from zsemo_kit.corpora.table import Corpus
+    from zsemo_kit.generation.corpus_by_name import open_corpus
     only, nothing = given[0] if len(given) == 1 else "", pd.DataFrame(columns=["utterance", "problem"])
     lines = _read_lines(only) if only == "-" or (only.endswith(".txt") and modality == "text") else []
     if lines and modality == "text":
@@ -159,7 +160,7 @@ def _read_inputs(given: Sequence[str], modality: str) -> "tuple[Corpus, pd.DataF
                              hint="join corpora by +, or give recordings")
         if Path(only).is_file() and name_suffix(Path(only)) in TABLES:
             return read_table(Path(only), labelled=False), nothing
-        return read(only), nothing
+        return (open_corpus(only, "all") if CorpusName.parse(only).written else read(only)), nothing
     if modality == "text":
         raise InputError("this recogniser reads text", expected="a table with a column text, a .txt file, a corpus, or -",
                          found=f"{given[0]}, which is sound", hint="train one that hears with --speech, or transcribe")
@@ -195,7 +196,7 @@ def _columns(recogniser: "Recogniser", long: str) -> list[str]:
     spans = ["recording", "start", "end"] if long == "sentences" else []
     return ["utterance", *spans, "emotion", "confidence", *(f"p_{e}" for e in recogniser.labels), "recogniser", "problem"]
 
-# %% ../../nbs/cli/04a_recognise.ipynb #58f7729b
+# %% ../../nbs/cli/04a_recognise.ipynb #3be1c060
 def _format_rows(rows: "pd.DataFrame", columns: Sequence[str], form: str) -> str:
     "Rows as CSV without a header, or as JSON lines."
     from zsemo_kit.core.files import json_text
@@ -205,12 +206,12 @@ def _format_rows(rows: "pd.DataFrame", columns: Sequence[str], form: str) -> str
     return "".join(json_text(record, ensure_ascii=False) + "\n" for record in full.to_dict("records"))
 
 
-def _read_done(file: Path, columns: Sequence[str], form: str, mark: str) -> set[str]:
-    """Utterances (or recordings) that a file has already; a line that was cut off is dropped.
+def _read_done(file: Path, columns: Sequence[str], form: str, mark: str) -> list[dict[str, Any]]:
+    """The rows that a file has already; a line that was cut off is dropped.
 
     Raises: `InputError` for a file that this command did not write, or that another recogniser or another way wrote."""
     if not file.is_file():
-        return set()
+        return []
     whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
     try:
         records = list(csv.DictReader(io.StringIO(whole))) if form == "csv" else [json.loads(x) for x in whole.splitlines()]
@@ -222,15 +223,15 @@ def _read_done(file: Path, columns: Sequence[str], form: str, mark: str) -> set[
         raise InputError(f"will not write over {file}", expected=f"a new file, or rows of the recogniser {mark}", found=others[0],
                          hint="choose another with --out")
     file.write_text(whole + "\n", encoding="utf-8")
-    return {str(r["recording" if "recording" in columns else "utterance"]) for r in records}
+    return records
 
-# %% ../../nbs/cli/04a_recognise.ipynb #ab132bb9
+# %% ../../nbs/cli/04a_recognise.ipynb #6a8e27c8
 def _write_rows(
-    rows: "Iterable[pd.DataFrame]", columns: Sequence[str], mark: str, form: str, file: Path | None, done: set[str], total: int,
-) -> "tuple[int, list[str]]":
-    "Rows to a file or to standard output as they come; how many utterances have a label, and which have none, and why."
+    rows: "Iterable[pd.DataFrame]", columns: Sequence[str], mark: str, form: str, file: Path | None, done: bool, total: int,
+) -> "tuple[list[pd.DataFrame], list[str]]":
+    "Rows to a file or to standard output as they come; those that have a label, and which have none, and why."
     from tqdm.auto import tqdm
-    labelled, problems = 0, list[str]()
+    labelled, problems = list["pd.DataFrame"](), list[str]()
     head = ",".join(columns) + "\n" if form == "csv" else ""
     with contextlib.ExitStack() as stack:
         to = stack.enter_context(file.open("a", encoding="utf-8", newline="")) if file else sys.stdout
@@ -242,10 +243,27 @@ def _write_rows(
             bar.update(some["recording" if "recording" in some else "utterance"].nunique())
             bad = some[some["problem"].fillna("") != ""]
             problems += [f"{row.utterance}: {row.problem}" for row in bad.itertuples()]
-            labelled += len(some) - len(bad)
+            labelled.append(some.drop(index=bad.index))
     return labelled, problems
 
-# %% ../../nbs/cli/04a_recognise.ipynb #c57f0112
+# %% ../../nbs/cli/04a_recognise.ipynb #29285130
+def _echo_scores(recogniser: "Recogniser", corpus: "Corpus", rows: "pd.DataFrame") -> None:
+    "Where what was given has labels: how good the rows are, and whether the confidence is right, before and after tempering."
+    from zsemo_kit.analysis.calibration import calibration_error, temper
+    from zsemo_kit.analysis.scores import uar, weighted_f1
+    truth = dict(zip(corpus.table["utterance"], corpus.table["emotion"], strict=True))
+    known = rows[rows["utterance"].astype(str).map(truth).isin(recogniser.labels) & (rows["emotion"] != "")]
+    if not len(known):
+        return
+    labels = recogniser.labels
+    true, p = known["utterance"].astype(str).map(truth), known[[f"p_{label}" for label in labels]].to_numpy(float)
+    number = true.map(labels.index).to_numpy()
+    raw = calibration_error(temper(p, 1 / recogniser.temperature), number)
+    typer.echo(f"against the labels of {len(known):,}: UAR {uar(true.tolist(), known['emotion'].tolist()):.3f}, weighted F1 "
+               f"{weighted_f1(true.tolist(), known['emotion'].tolist()):.3f}, calibration error {raw:.3f}, tempered "
+               f"{calibration_error(p, number):.3f}", err=True)
+
+# %% ../../nbs/cli/04a_recognise.ipynb #0c6fa93d
 @app.command(epilog="Examples: zsemo predict my_model *.wav · zsemo predict my_model words.csv --out labels.csv · "
                     "zsemo predict heard recordings/ --out labels.jsonl · zsemo predict heard hour.wav --long sentences --json · "
                     "echo 'What a day!' | zsemo predict my_model -")
@@ -275,12 +293,13 @@ def predict(
     needed = "text" if model.modality == "text" else "audio"
     if len(corpus) and not corpus.table[needed].ne("").any():
         raise InputError(f"this recogniser reads {model.modality}", found=f"{what[0]} without any")
-    done = _read_done(out, columns, form, model.fingerprint) if out else set[str]()
+    there = _read_done(out, columns, form, model.fingerprint) if out else []
+    done = {str(r["recording" if "recording" in columns else "utterance"]) for r in there}
     todo = corpus.where(~corpus.table["utterance"].isin(done))
     lost = lost[~lost["utterance"].isin(done)]
     rows = itertools.chain(_recognise(model, todo, long, limit), [lost] if len(lost) else [])
     try:
-        labelled, problems = _write_rows(rows, columns, model.fingerprint, form, out, done, len(todo) + len(lost))
+        labelled, problems = _write_rows(rows, columns, model.fingerprint, form, out, bool(done), len(todo) + len(lost))
     except KeyboardInterrupt:
         where = f"; what is labelled is in {display_path(out)}, and the same command goes on" if out else ""
         typer.echo(f"\nzsemo: stopped{where}", err=True)
@@ -289,9 +308,11 @@ def predict(
         typer.echo(f"not read  {line}", err=True)
     if len(problems) > 10:
         typer.echo(f"not read  and {len(problems) - 10:,} more", err=True)
+    if "recording" not in columns:
+        _echo_scores(model, corpus, pd.concat([*labelled, pd.DataFrame(there)]))
     if out:
-        there = f", {len(done):,} were there" if done else ""
-        typer.echo(f"{labelled:,} labelled{there}, {len(problems):,} not read: {display_path(out)}")
+        before = f", {len(done):,} were there" if done else ""
+        typer.echo(f"{sum(map(len, labelled)):,} labelled{before}, {len(problems):,} not read: {display_path(out)}")
     if problems:
         raise SystemExit(1)
 
