@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+from zsemo_kit.cli import main
+
+Call = Callable[..., tuple[int, str, str]]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="write what the small studies measure to tests/golden.json")
@@ -62,3 +66,15 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
         (info / "entry_points.txt").write_text(f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in points.items()))
         monkeypatch.syspath_prepend(tmp_path)
     return add
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    "The command in this process: exit code, standard output, standard error."
+    def called(*words: Any) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([str(w) for w in words])
+        told = capsys.readouterr()
+        return int(stopped.value.code or 0), told.out, told.err
+    return called

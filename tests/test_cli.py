@@ -18,7 +18,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from zsemo_kit.cli import app, main
+from conftest import Call
+from zsemo_kit.cli import app
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.chat import ReplyStore
 
@@ -29,7 +30,6 @@ PATIENCE = 600  # seconds; no test fails because the machine is busy
 SPEAKERS = "id: mine\nspeakers: {A: any, B: any}\n"
 # a shell in the background ignores Ctrl-C and hands that down
 COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from zsemo_kit.cli import main; main()"
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -37,18 +37,6 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ZSEMO_CORPORA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    "The command in this process: exit code, standard output, standard error."
-    def called(*words: Any) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main([str(w) for w in words])
-        told = capsys.readouterr()
-        return int(stopped.value.code or 0), told.out, told.err
-    return called
 
 
 def start(*words: Any, **environment: str) -> "subprocess.Popen[str]":

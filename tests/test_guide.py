@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GUIDE = sorted((ROOT / "nbs" / "guide").glob("*.ipynb"))
 INDEX = ROOT / "nbs" / "index.ipynb"  # README is made from it
 RESULTS = [p for p in GUIDE if p.stem.startswith("results_") or p.stem == "claims"] + [INDEX]
-TRAINED = {"quick_start", "your_own_parts", "files"}  # pages whose decimals are of a training or a measurement
+TRAINED = {"quick_start", "recognise", "your_own_parts", "files"}  # pages whose decimals are of a training or a measurement
 
 
 def name(path: Path) -> str:

@@ -36,7 +36,7 @@ from .studies import Study, expand, load_study, project_root
 
 # %% ../nbs/04_site.ipynb #e846c886
 GUIDE = (
-    "why", "quick_start", "listen", "command_line", "corpora", "cards", "files", "your_own_parts", "cluster",
+    "why", "quick_start", "listen", "recognise", "command_line", "corpora", "cards", "files", "your_own_parts", "cluster",
     "numbers", "claims", "results_text", "results_speech", "results_conversations", "results_speech_llms", "benchmarks",
 )
 PACKAGES = {

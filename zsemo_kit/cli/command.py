@@ -18,6 +18,7 @@ import zsemo_kit.cli.run  # each import adds its commands to the application, in
 import zsemo_kit.cli.data
 import zsemo_kit.cli.written
 import zsemo_kit.cli.speech
+import zsemo_kit.cli.recognise
 import zsemo_kit.cli.export
 from .app import STOPPED, app
 from ..core.errors import InputError

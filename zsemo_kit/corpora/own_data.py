@@ -166,11 +166,12 @@ def _guess_space(labels: Iterable[str]) -> str:
     return "sentiment" if valence else "all"
 
 # %% ../../nbs/corpora/13_own_data.ipynb #5d5b4bc6
-def _to_kit(rows: pd.DataFrame, path: Path, space: str = "") -> pd.DataFrame:
+def _to_kit(rows: pd.DataFrame, path: Path, space: str = "", labelled: bool = True) -> pd.DataFrame:
     "Rows with the kit's columns: words folded, paths as they are on this disk, empty numbers unknown."
     kits = own_columns(list(rows), path.name)
-    called = dict(zip(kits, map(str, rows), strict=True))
+    called = {"emotion": "emotion"} | dict(zip(kits, map(str, rows), strict=True))
     rows = rows.set_axis(kits, axis=1)
+    rows = rows if labelled or "emotion" in rows else rows.assign(emotion="")
     refuse_missing(rows, ["emotion"], path)
     rows = rows.assign(**{c: rows[c].map(plain_word).astype(object).rename(called[c]) for c in _WORDS if c in rows})
     if "text" in rows:
@@ -191,7 +192,7 @@ def _infer_types(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**own).reset_index(drop=True)
 
 # %% ../../nbs/corpora/13_own_data.ipynb #27791cbc
-def _read_any_table(path: Path, split: str = "") -> tuple[pd.DataFrame, Path, str]:
+def _read_any_table(path: Path, split: str = "", labelled: bool = True) -> tuple[pd.DataFrame, Path, str]:
     "The rows of a table, the folder of its audio, and its label space."
     if name_suffix(path) not in (".parquet", ".arrow"):
         rows, folder, classes = read_own_rows(path), None, {}
@@ -202,19 +203,21 @@ def _read_any_table(path: Path, split: str = "") -> tuple[pd.DataFrame, Path, st
         rows = rows.assign(split=split)
     labels = next((c for c in classes.values() if tuple(c) in SPACES.values()), None)
     space = next((s for s in SPACES if labels and list(SPACES[s]) == labels), "")
-    made = _to_kit(rows, (folder or path.parent) / path.name, space)
+    made = _to_kit(rows, (folder or path.parent) / path.name, space, labelled)
     return made, folder or path.parent, space or _guess_space(made["emotion"])
 
 
 def read_table(
     path: Path,  # .csv, .tsv, .txt, .parquet, .jsonl or .json; text may be packed (.csv.gz)
     name: str = "",  # name of the corpus; the file's, if empty
+    *,
+    labelled: bool = True,  # refuse a table without a column of emotions
 ) -> Corpus:  # its rows; columns that the kit does not know are kept
     """A table with the kit's columns (`zsemo_kit.corpora.table.COLUMNS`), or with what others call them.
 
     Raises: `InputError` for the first value that is not understood, by file and line."""
     path = Path(path)
-    rows, root, space = _read_any_table(path)
+    rows, root, space = _read_any_table(path, labelled=labelled)
     return Corpus(name or path.name.split(".")[0] or path.stem, _infer_types(rows), root, space)
 
 # %% ../../nbs/corpora/13_own_data.ipynb #0254ec4b

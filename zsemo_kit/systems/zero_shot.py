@@ -38,6 +38,10 @@ class ZeroShot(System):
     def settings(self) -> Mapping[str, Any]:
         "What is chosen for the classifier; None takes its default."
 
+    @abstractmethod
+    def open_source(self) -> Corpus:
+        "The source in the label space, without a look at the target."
+
     @property
     def idle(self) -> list[str]:
         "Settings that are chosen and that the classifier has no use for."
@@ -79,10 +83,12 @@ class ZeroShotText(ZeroShot):
             "shares": {k: v for k, v in (shares or {}).items() if k in space_labels(self.space)} if shares else None,
         }
 
-    def corpora(self) -> tuple[Corpus, Corpus]:
+    def open_source(self) -> Corpus:
         kept = "keep" if self.second_reading == "soft" else self.second_reading
-        return (open_corpus(self.source, self.space, strategy=self.strategy, second_reading=kept),
-                open_corpus(self.target, self.space, strategy="conversations", second_reading="agreed"))
+        return open_corpus(self.source, self.space, strategy=self.strategy, second_reading=kept)
+
+    def corpora(self) -> tuple[Corpus, Corpus]:
+        return self.open_source(), open_corpus(self.target, self.space, strategy="conversations", second_reading="agreed")
 
     def train(self, data: Prepared) -> Model:
         with measure_time(data.seconds, "load"):
@@ -138,10 +144,12 @@ class ZeroShotSpeech(ZeroShot):
         profile = _others(self.target) if self.profile == "fitted:others" else self.profile
         return Speech(self.voice, self.model, self.inject, profile, self.strength, self.conditions, self.takes, self.seed)
 
+    def open_source(self) -> Corpus:
+        return open_speech(self.source, self.space, self.speech, target=self.target)
+
     def corpora(self) -> tuple[Corpus, Corpus]:
         other = replace(self.speech, takes=1, seed=self.seed + 1000, conditions="none")
-        return (open_speech(self.source, self.space, self.speech, target=self.target),
-                open_speech(self.target, self.space, other, target=self.target))
+        return self.open_source(), open_speech(self.target, self.space, other, target=self.target)
 
     def encode(self, data: Prepared) -> Any:
         "The frozen encoder, one of the kit after it has read every part without labels: its `problems` could not be read."

@@ -313,7 +313,9 @@ def _load(
         source = Normaliser.from_tensors(load_file(folder / _NORMALISER)) if config.normalisation == "source" else None
         tuned = config.reads == "tokens"
         if encoder is None or tuned:
-            encoder = open_encoder({**manifest, "encoder": str(folder / "encoder")} if tuned else manifest, cache, device)
+            head_of, colon, place = manifest["encoder"].rpartition(":")
+            beside = f"{head_of}{colon}{folder / place}" if (folder / place).is_dir() else manifest["encoder"]
+            encoder = open_encoder({**manifest, "encoder": beside}, cache, device)
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as e:
