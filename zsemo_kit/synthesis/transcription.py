@@ -23,6 +23,7 @@ import pandas as pd
 from ..core.cache import FeatureCache, default_cache, file_digest
 from ..core.errors import InputError, import_extra
 from ..core.hub import has_weights, with_safetensors
+from ..core.models import find_model, hub_name
 from ..corpora.audio import RATE, audio_digest, stream_audio
 from ..corpora.table import Corpus
 from ..corpora.text import TURN, plain, remember
@@ -190,12 +191,12 @@ def _folder(
     name: str,  # a folder, or a model on the hub
 ) -> Path:  # with configuration and weights
     "Finds a model."
-    folder = Path(name).expanduser()
+    folder = find_model(name) or Path(name).expanduser()
     if not name or not folder.is_dir():
         if not name or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
             hint = "give a folder, a name on the Hugging Face hub, or 'pocketsphinx'"
             raise InputError(f"there is no folder {name!r}", hint=hint)
-        return _fetched(name)
+        return _fetched(hub_name(name))
     if not (folder / "config.json").exists() or not has_weights(folder):
         raise InputError(f"{name} is not a model that can be read", expected="config.json and *.safetensors or pytorch_model.bin",
                          found=", ".join(sorted(f.name for f in folder.iterdir())[:8]) or "an empty folder",

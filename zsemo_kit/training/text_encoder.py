@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 from ..core.cache import Compute, FeatureCache, default_cache, file_digest
 from ..core.errors import InputError
 from ..core.hub import has_weights, with_safetensors
+from ..core.models import find_model, hub_name
 from ..corpora.table import Corpus
 from ..corpora.text import TURN, texts_of
 
@@ -208,10 +209,10 @@ def model_folder(
     name: str,  # "minilm", a folder, or a model on the Hugging Face hub
     cache: Path | str | None = None,  # keeps weights that had to be converted; `default_cache()` if None
 ) -> Path:  # folder with configuration, safetensors and tokenizer
-    "Finds a model: its package, its folder, or the hub; raises InputError, which says what to do, where it is not there."
+    "Finds a model: its package, ZSEMO_MODELS, its folder, or the hub; raises InputError, with what to do, where it is not there."
     if name == "minilm":
         return _minilm()
-    folder = Path(name).expanduser()
+    folder = find_model(name) or Path(name).expanduser()
     if folder.is_dir():
         if (folder / "config.json").exists():
             folder = with_safetensors(folder, cache)
@@ -222,7 +223,7 @@ def model_folder(
                          hint="save it with save_pretrained of transformers")
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise InputError(f"there is no folder {name}", hint="give a folder, a name on the Hugging Face hub, or 'minilm'")
-    return with_safetensors(_fetched(name), cache)
+    return with_safetensors(_fetched(hub_name(name)), cache)
 
 # %% ../../nbs/training/01_text_encoder.ipynb #69157212
 @contextmanager
