@@ -583,7 +583,7 @@ def test_coqui_gets_phonemes_without_an_espeak_program() -> None:
 # ---------------------------------------------------------------- the one door
 
 def test_open_engine() -> None:
-    assert tuple(find_engines()) == ("espeak", "coqui", "openai")
+    assert tuple(find_engines()) == ("espeak", "kokoro", "coqui", "openai")
     for arguments in ({"name": "festival"}, {"name": "espeak", "model": "x"}, {"name": "openai", "colour": "red"}):
         with pytest.raises(InputError):
             open_engine(**arguments)  # type: ignore[arg-type]

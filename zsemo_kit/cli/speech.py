@@ -58,7 +58,8 @@ def _echo_spoken(made: "Spoken", folder: Path, licence: str, as_json: bool) -> N
     typer.echo(f"{made.corpus.name}: {len(table) - len(problems):,} of {len(table):,} utterances spoken by "
                f"{table['voice'].nunique()} voices in {display_path(folder)}")
     if made.seconds:
-        typer.echo(f"{made.seconds:.0f} s of speech made in {made.took:.0f} s: {factor:.0f} times faster than real time")
+        pace = f"{factor:.0f} times faster than real time" if factor > 1.5 else f"{factor:.1f} times real time"
+        typer.echo(f"{made.seconds:.0f} s of speech made in {made.took:.0f} s: {pace}")
     typer.echo(f"licence  {licence}")
 
 # %% ../../nbs/cli/04_speech.ipynb #k0kengin
