@@ -36,6 +36,15 @@ def corpora_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def models_dir() -> Path:
+    """The folder of real pre-trained models; tests that need it are skipped where there is none."""
+    root = os.environ.get("ZSEMO_MODELS")
+    if not root or not Path(root).is_dir():
+        pytest.skip("ZSEMO_MODELS is not set to a folder of real models")
+    return Path(root).resolve()
+
+
+@pytest.fixture(scope="session")
 def project() -> Path:
     """The checkout."""
     return Path(__file__).resolve().parents[1]

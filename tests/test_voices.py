@@ -583,7 +583,7 @@ def test_coqui_gets_phonemes_without_an_espeak_program() -> None:
 # ---------------------------------------------------------------- the one door
 
 def test_open_engine() -> None:
-    assert tuple(find_engines()) == ("espeak", "coqui", "openai")
+    assert tuple(find_engines()) == ("espeak", "kokoro", "coqui", "openai")
     for arguments in ({"name": "festival"}, {"name": "espeak", "model": "x"}, {"name": "openai", "colour": "red"}):
         with pytest.raises(InputError):
             open_engine(**arguments)  # type: ignore[arg-type]
@@ -604,11 +604,11 @@ def test_engines_of_other_packages_are_found_by_entry_points(install: Callable[.
         "    def say(self, text, voice):\n"
         "        return np.zeros(1600, np.float32)\n",
         "zsemo_kit.engines", hummer="their_voices:Hummer", gone="voices_that_are_gone:Gone", espeak="their_voices:Hummer")
-    assert tuple(find_engines()) == ("espeak", "coqui", "openai", "hummer", "gone")
+    assert tuple(find_engines()) == ("espeak", "kokoro", "coqui", "openai", "hummer", "gone")
     hummer: Any = open_engine("hummer", model="low")
     assert hummer.model == "low" and hummer.say("Mmm.", hummer.voices("en")[0]).shape == (1600,)
     assert open_engine("espeak").name == "espeak"
     with pytest.raises(InputError, match="the engine 'gone' cannot be loaded; found voices_that_are_gone:Gone"):
         open_engine("gone")
-    with pytest.raises(InputError, match="unknown engine 'purrer'; expected one of espeak, coqui, openai, hummer, gone"):
+    with pytest.raises(InputError, match="unknown engine 'purrer'; expected one of espeak, kokoro, coqui, openai, hummer, gone"):
         open_engine("purrer")

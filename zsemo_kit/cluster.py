@@ -77,6 +77,7 @@ class _Setting:
     version: Mapping[str, str]  # of the command that asks
     corpora: str  # its ZSEMO_CORPORA: used where the node has none of its own
     threads: int  # of numerical libraries: the CPUs of a run
+    models: str = ""  # its ZSEMO_MODELS, likewise
 
 # %% ../nbs/02_cluster.ipynb #bb19df57
 def _work(
@@ -88,8 +89,9 @@ def _work(
     other = difference(setting.version, version())
     if other:
         raise InputError(f"the node {platform.node()} has {other}", hint="install the same versions on every node")
-    if setting.corpora:
-        os.environ.setdefault("ZSEMO_CORPORA", setting.corpora)
+    for variable, folder in (("ZSEMO_CORPORA", setting.corpora), ("ZSEMO_MODELS", setting.models)):
+        if folder:
+            os.environ.setdefault(variable, folder)
     os.environ["OMP_NUM_THREADS"] = str(setting.threads)
     return work(item)
 
@@ -139,7 +141,8 @@ class Cluster:
         items: Sequence[Any],  # what it is called with
     ) -> Iterator[tuple[Any, Any]]:  # an item and its result as it comes; `Lost` where its workers died
         "Gives items to nodes. An exception of `work` ends everything; a dead node gives its items to others."
-        setting = self.ray.put(_Setting(version(), os.environ.get("ZSEMO_CORPORA", ""), self.cpus))
+        corpora, models = (os.environ.get(variable, "") for variable in ("ZSEMO_CORPORA", "ZSEMO_MODELS"))
+        setting = self.ray.put(_Setting(version(), corpora, self.cpus, models))
         given = self.ray.put(work)
         task = self.ray.remote(_work).options(
             num_cpus=self.cpus, num_gpus=self.gpus, memory=int(self.memory * 2**30) or None,

@@ -74,10 +74,11 @@ def echo_first(
 
 # %% ../../nbs/cli/00_app.ipynb #da29e961
 def make_corpora_absolute() -> None:
-    "Makes the variable ZSEMO_CORPORA an absolute path, for processes that start in another folder."
-    from zsemo_kit.corpora.readers import folder_from
-    if folder := folder_from("ZSEMO_CORPORA"):
-        os.environ["ZSEMO_CORPORA"] = str(folder.resolve())
+    "Makes ZSEMO_CORPORA and ZSEMO_MODELS absolute paths, for processes that start in another folder."
+    from zsemo_kit.core.files import folder_from
+    for variable in ("ZSEMO_CORPORA", "ZSEMO_MODELS"):
+        if folder := folder_from(variable):
+            os.environ[variable] = str(folder.resolve())
 
 # %% ../../nbs/cli/00_app.ipynb #f1a524d0
 def _check_engine(engine: str) -> str:

@@ -105,7 +105,7 @@ def _upload_report(made: "Report", study: str, folder: Path, out: str | None, as
 def _fetch_corpus(name: str, root: Path) -> None:
     "Downloads a corpus to ZSEMO_CORPORA or else into the project, where the runs will find it."
     from zsemo_kit.corpora.fetch import fetch
-    from zsemo_kit.corpora.readers import folder_from
+    from zsemo_kit.core.files import folder_from
     folder = folder_from("ZSEMO_CORPORA") or root / ".zsemo" / "corpora"
     os.environ["ZSEMO_CORPORA"] = str(folder)
     fetch(name, folder)

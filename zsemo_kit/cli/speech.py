@@ -10,6 +10,7 @@ import contextlib
 import json
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,18 +58,30 @@ def _echo_spoken(made: "Spoken", folder: Path, licence: str, as_json: bool) -> N
     typer.echo(f"{made.corpus.name}: {len(table) - len(problems):,} of {len(table):,} utterances spoken by "
                f"{table['voice'].nunique()} voices in {display_path(folder)}")
     if made.seconds:
-        typer.echo(f"{made.seconds:.0f} s of speech made in {made.took:.0f} s: {factor:.0f} times faster than real time")
+        pace = f"{factor:.0f} times faster than real time" if factor > 1.5 else f"{factor:.1f} times real time"
+        typer.echo(f"{made.seconds:.0f} s of speech made in {made.took:.0f} s: {pace}")
     typer.echo(f"licence  {licence}")
+
+# %% ../../nbs/cli/04_speech.ipynb #k0kengin
+_NEEDED = {"espeak": "espeakng_loader", "kokoro": "kokoro_onnx", "coqui": "TTS", "openai": "openai"}  # engine: its package
+
+
+def _describe_engines() -> str:
+    "The engines of the kit, those first whose package is installed."
+    lost = [name for name, package in _NEEDED.items() if not find_spec(package)]
+    there = ", ".join(name for name in _NEEDED if name not in lost)
+    return f"{there} (not installed: {', '.join(lost)})" if lost else there
 
 # %% ../../nbs/cli/04_speech.ipynb #d07b8370
 @app.command(epilog="Examples: zsemo speak ravdess_synthetic · zsemo speak emodb_synthetic --takes 8 --conditions random · "
                     "zsemo speak meld_synthetic --voice coqui --inject none --out meld_spoken · "
-                    "zsemo speak mine.csv --language German · zsemo speak mine.csv --voice openai --base-url URL --model kokoro "
+                    "zsemo speak mine.csv --language German · zsemo speak ravdess_synthetic --voice kokoro · "
+                    "zsemo speak mine.csv --voice openai --base-url URL --model kokoro "
                     "--voices af_bella:female,am_adam:male · "
                     "RAY_ADDRESS=head:6379 zsemo speak meld_synthetic --engine ray")
 def speak(
     corpus: Annotated[str, typer.Argument(help="A card's corpus (<card>_synthetic), a corpus by name, or a path.")],
-    voice: Annotated[str, typer.Option(help="espeak, coqui, openai, or an engine of another package.")] = "espeak",
+    voice: Annotated[str, typer.Option(help=f"{_describe_engines()}, or an engine of another package.")] = "espeak",
     inject: Annotated[str, typer.Option(help="Emotion: none, or prosody.")] = "prosody",
     profile: Annotated[str, typer.Option(help="documented, fitted:CORPUS (never the target), or a YAML file.")] = "documented",
     strength: Annotated[float, typer.Option(help="Of the injection, 0 to 2.")] = 1.0,
@@ -80,7 +93,7 @@ def speak(
         help="Of utterances that do not tell theirs, by code or name: de, pt-BR, Mandarin; else a guess, which is told.")] = "",
     voices: Annotated[str, typer.Option(
         help="Only these, by name, with genders where the engine knows none: af_bella:female,am_adam:male.")] = "",
-    model: Annotated[str, typer.Option(help="coqui: a model's name or folder; openai: the server's name of the model.")] = "",
+    model: Annotated[str, typer.Option(help="kokoro, coqui: a model's name or folder; openai: the server's name of it.")] = "",
     base_url: Annotated[str, typer.Option(help="openai: any server of its protocol; OPENAI_BASE_URL by default.")] = "",
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
     engine: EngineName = "local",

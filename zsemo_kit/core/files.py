@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['to_builtin', 'json_text', 'read_yaml', 'read_data', 'atomic_file', 'write_text', 'refuse_taken', 'atomic_folder',
-           'file_stamp', 'hash_file']
+           'file_stamp', 'hash_file', 'folder_from']
 
 # %% ../../nbs/core/01_files.ipynb #6a994c6b
 import hashlib
 import json
 import math
+import os
 import shutil
 import tempfile
 import uuid
@@ -202,3 +203,11 @@ def hash_file(
     "Checksum of a file, read in blocks."
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+# %% ../../nbs/core/01_files.ipynb #f0lder01
+def folder_from(
+    variable: str,  # name of a variable of the environment
+) -> Path | None:  # the folder that it names, there or not; None if it is empty or not set
+    "A folder as people write it into a variable: quotes, spaces and line ends around it go, `~` and `$HOME` are followed."
+    text = os.environ.get(variable, "").strip().strip("'\"").strip()
+    return Path(os.path.expanduser(os.path.expandvars(text))) if text else None  # noqa: PTH111 - it leaves ~ where there is no home

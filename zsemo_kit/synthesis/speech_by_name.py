@@ -24,7 +24,7 @@ from .voices import open_engine
 class Speech:
     "How corpora of text are spoken; raises InputError for fewer than one take."
 
-    voice: str = "espeak"  # engine: espeak, coqui or openai
+    voice: str = "espeak"  # engine: espeak, kokoro, coqui or openai
     model: str = ""  # the engine's model, by name or local folder
     inject: str = "prosody"  # none | prosody
     profile: str = "documented"  # documented, fitted:CORPUS+CORPUS, or a YAML file

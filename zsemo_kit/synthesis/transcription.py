@@ -22,7 +22,8 @@ import pandas as pd
 
 from ..core.cache import FeatureCache, default_cache, file_digest
 from ..core.errors import InputError, import_extra
-from ..core.hub import find_model
+from ..core.hub import prepare_model
+from ..core.models import find_model, hub_name
 from ..corpora.audio import RATE, audio_digest, stream_audio
 from ..corpora.table import Corpus
 from ..corpora.text import TURN, plain, remember
@@ -357,7 +358,7 @@ def open_listener(
         _decoder()  # a missing package is said here
         return Sphinx()
     where, store = _device(device), FeatureCache(Path(cache or default_cache()))
-    folder = find_model(name, "pocketsphinx", cache)
+    folder = prepare_model(str(find_model(name) or hub_name(name)), "pocketsphinx", cache)
     files = sorted(f for f in folder.iterdir() if f.is_file() and f.suffix in _MARKING)
     mark = hashlib.sha256("\n".join([language, *(f"{f.name} {file_digest(f, store)}" for f in files)]).encode()).hexdigest()[:32]
     model, extractor, tokenizer = _read(folder)

@@ -66,7 +66,7 @@ class Engine(ABC):
 
 # %% ../../nbs/synthesis/03_voices.ipynb #5e001a91
 ENGINE_GROUP = "zsemo_kit.engines"  # entry points of other packages, each a class derived from `Engine`
-_OWN = {"espeak": "espeak:Espeak", "coqui": "coqui:Coqui", "openai": "speech_server:SpeechServer"}
+_OWN = {"espeak": "espeak:Espeak", "kokoro": "kokoro:Kokoro", "coqui": "coqui:Coqui", "openai": "speech_server:SpeechServer"}
 
 
 def find_engines() -> dict[str, EntryPoint]:  # name to where the class is; nothing is loaded
@@ -78,9 +78,9 @@ def find_engines() -> dict[str, EntryPoint]:  # name to where the class is; noth
 def open_engine(
     name: str,  # of `find_engines`
     *,
-    model: str = "",  # coqui: a model's name or local folder; openai: the server's name of the model
+    model: str = "",  # kokoro, coqui: a model's name or local folder; openai: the server's name of the model
     base_url: str = "",  # openai: another server, such as http://localhost:8000/v1
-    **options: Any,  # what else the engine takes: recordings, language, device (coqui); voices, timeout, instructions (openai)
+    **options: Any,  # what else it takes: voices; mixtures (kokoro); recordings, device (coqui); timeout, instructions (openai)
 ) -> Engine:  # ready to speak
     """Open an engine.
 

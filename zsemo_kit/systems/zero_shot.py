@@ -116,7 +116,7 @@ class ZeroShotSpeech(ZeroShot):
     features: str = "egemaps"  # egemaps, an s3prl upstream (fbank, hf_hubert_custom:FOLDER, …), or a transformers audio model
     normalisation: str = "source"  # none, source; corpus and speaker use the unlabelled target: transductive
     own_terms: str = "trim+level"  # from each utterance alone, on both sides: none, trim, trim+level, trim+level+tilt
-    voice: str = "espeak"  # engine that speaks what is text: espeak, coqui or openai
+    voice: str = "espeak"  # engine that speaks what is text: espeak, kokoro, coqui or openai
     model: str = ""  # the engine's model, by name or local folder
     inject: str = "prosody"  # emotion of what is spoken here: none, prosody
     profile: str = "documented"  # how emotions sound: documented, fitted:CORPUS+CORPUS, fitted:others (all but the target)

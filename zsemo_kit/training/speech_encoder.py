@@ -32,6 +32,7 @@ from transformers import AutoFeatureExtractor, AutoModel
 
 from ..core.cache import Compute, FeatureCache, default_cache, file_digest
 from ..core.errors import InputError
+from ..core.models import find_model, known_models
 from ..corpora.audio import OWN_TERMS, RATE, audio_digest, own_terms, stream_audio
 from ..corpora.recorded_cues import CUES, recorded_cues
 from ..corpora.table import Corpus
@@ -196,9 +197,10 @@ def _open(
     name: str,  # as `SpeechEncoder.load` takes it
     cache: FeatureCache,  # remembers digests of files
 ) -> _Net:
-    "A folder or hub name goes to transformers, an upstream's name, alone or with a place, to s3prl."
+    "A known model, a folder or a hub name goes to transformers, an upstream's name, alone or with a place, to s3prl."
     kind, _, place = name.partition(":")
-    if Path(name).expanduser().is_dir() or (not place and ("/" in name or name.startswith((".", "~")))):
+    folder = name in known_models() or find_model(name) or Path(name).expanduser().is_dir()
+    if folder or (not place and ("/" in name or name.startswith((".", "~")))):
         return _open_transformers(name, cache)
     names = upstream_names()
     if kind in names:

@@ -23,7 +23,8 @@ from transformers.utils import logging as transformers_logging
 
 from ..core.cache import Compute, FeatureCache, default_cache, file_digest
 from ..core.errors import InputError
-from ..core.hub import find_model
+from ..core.hub import prepare_model
+from ..core.models import find_model, hub_name
 from ..corpora.table import Corpus
 from ..corpora.text import TURN, texts_of
 
@@ -180,8 +181,9 @@ def model_folder(
     name: str,  # "minilm", a folder, or a model on the Hugging Face hub
     cache: Path | str | None = None,  # keeps weights that had to be converted; `default_cache()` if None
 ) -> Path:  # folder with configuration, safetensors and tokenizer
-    "Finds a model: its package, its folder, or the hub; raises InputError, which says what to do, where it is not there."
-    return find_model(str(_minilm()) if name == "minilm" else name, "minilm", cache)
+    "Finds a model: its package, ZSEMO_MODELS, its folder, or the hub; raises InputError, with what to do, where it is not there."
+    place = _minilm() if name == "minilm" else find_model(name) or hub_name(name)
+    return prepare_model(str(place), "minilm", cache)
 
 # %% ../../nbs/training/01_text_encoder.ipynb #69157212
 @contextmanager
