@@ -3,8 +3,10 @@
 import contextlib
 import io
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,26 @@ def test_a_warning_of_the_kit_is_one_line(capsys: pytest.CaptureFixture[str]) ->
         other = warnings.formatwarning("a word", DeprecationWarning, "x.py", 3)
     warnings.formatwarning = before
     assert made == "zsemo: a word\n" and "DeprecationWarning" in other
+
+
+def test_an_installed_package_brings_its_studies_and_writes_where_it_is_called(project: Path, tmp_path: Path) -> None:
+    source, site, empty = tmp_path / "source", tmp_path / "site", tmp_path / "empty"
+    for folder in ("zsemo_kit", "nbs/experiments", "runs/studies"):
+        shutil.copytree(project / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(project / file, source)
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), "."]
+    subprocess.run(pip, cwd=source, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        wheel.extractall(site)
+    empty.mkdir()
+
+    def zsemo(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([sys.executable, "-c", COMMAND, *words], cwd=empty, env=os.environ | {"PYTHONPATH": str(site)},
+                              capture_output=True, text=True)
+    listed = zsemo("run", "demo", "--dry-run")
+    assert listed.returncode == 0 and "source=meld_synthetic" in listed.stdout, listed.stderr
+    here = zsemo("run", "demo", "--dry-run", "--set", "seed=0").stdout
+    assert here and set(here.splitlines()) <= set(listed.stdout.splitlines())
+    assert "no finished run of demo in runs/out/demo" in zsemo("report", "demo").stderr  # of the empty folder
+    assert not list(site.rglob("runs/out"))

@@ -19,7 +19,7 @@ from zsemo_kit import load
 from zsemo_kit.analysis.calibration import bin_confidence, calibration_error, fit_temperature, temper
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
-from zsemo_kit.systems.recogniser import Recogniser, pack_recogniser, train_recogniser
+from zsemo_kit.systems.recogniser import EmotionRecogniser, pack_recogniser, train_recogniser
 from zsemo_kit.systems.zero_shot import ZeroShotSpeech, ZeroShotText
 
 SAYINGS = {"happy": "What a lovely day, I am so glad!", "sad": "I miss her and cannot stop crying.",
@@ -87,7 +87,7 @@ def test_a_temperature_is_not_fitted_on_nothing() -> None:
 
 def test_classes_that_the_source_lacks_are_not_taught(readers: dict[str, Path]) -> None:
     made = load(str(readers["text"]))
-    assert made.labels == ("happy", "sad", "angry") and isinstance(made, Recogniser)
+    assert made.labels == ("happy", "sad", "angry") and isinstance(made, EmotionRecogniser)
     assert made.facts["n_train"] + made.facts["n_dev"] == 60 and made.facts["dev"]["uar"] > 0.9
     with pytest.raises(InputError, match="too few classes to learn from; expected two or more of neutral"):
         rows = sentences().query("emotion == 'sad'")
@@ -106,8 +106,8 @@ def test_an_official_test_part_is_in_neither_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reads", ["text", "speech"])
 def test_it_says_the_same_wherever_it_is_loaded(readers: dict[str, Path], tmp_path: Path, reads: str) -> None:
-    first = Recogniser.load(readers[reads])
-    packed = Recogniser.load(pack_recogniser(readers[reads], tmp_path / "hub"))
+    first = EmotionRecogniser.load(readers[reads])
+    packed = EmotionRecogniser.load(pack_recogniser(readers[reads], tmp_path / "hub"))
     table = sentences(3) if reads == "text" else pd.read_csv(readers["home"] / "sounds" / "table.csv").head(9)
     corpus = Corpus("some", table, readers["home"] / "sounds")
     pd.testing.assert_frame_equal(first.predict(corpus), packed.predict(corpus))
@@ -127,7 +127,8 @@ def test_an_encoder_of_this_machine_goes_with_it(tmp_path: Path) -> None:
     pack_recogniser(tmp_path / "mine", tmp_path / "hub")
     told = json.loads((tmp_path / "hub" / "model" / "model.json").read_text())
     assert told["encoder"] == "encoder" and (tmp_path / "hub" / "model" / "encoder" / "config.json").is_file()
-    pd.testing.assert_frame_equal(Recogniser.load(tmp_path / "hub").predict(Corpus("c", rows)), made.predict(Corpus("c", rows)))
+    given = Corpus("c", rows)
+    pd.testing.assert_frame_equal(EmotionRecogniser.load(tmp_path / "hub").predict(given), made.predict(given))
 
 
 @pytest.mark.parametrize(("change", "told"), [
@@ -142,7 +143,7 @@ def test_a_damaged_folder_is_one_line(readers: dict[str, Path], tmp_path: Path, 
     folder = pack_recogniser(readers["text"], tmp_path / "copy")
     change(folder)
     with pytest.raises(InputError, match=told):
-        Recogniser.load(folder)
+        EmotionRecogniser.load(folder)
 
 
 # the commands

@@ -41,7 +41,7 @@ from .remote import Remote, is_url
 from zsemo_kit.run_notebooks import (
     check_counterparts, check_parameters, code_version, environment, notebook_path, parameters_of, read_notebook, run_id,
 )
-from .studies import Resources, Study, expand, project_root
+from .studies import Resources, Study, expand, project_root, work_folder
 
 # %% ../nbs/01_batch.ipynb #3a3e005e
 @dataclass(frozen=True)
@@ -379,7 +379,8 @@ def run_study(
     "Expand, check, resolve corpora, run what is not finished."
     root = root or project_root()
     store = Remote(str(out)) if is_url(out) else None
-    folder = store.mirror(root) if store else Path(out or root / "runs" / "out")
+    here = work_folder(root)
+    folder = store.mirror(here) if store else Path(out or here / "runs" / "out")
     began = time.perf_counter()
     if os.environ.get("ZSEMO_CACHE"):  # runs start in another folder than the one that a relative path was written for
         os.environ["ZSEMO_CACHE"] = str(default_cache().absolute())

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from zsemo_kit.corpora.table import Corpus
-    from zsemo_kit.systems.recogniser import Recogniser
+    from zsemo_kit.systems.recogniser import EmotionRecogniser
     from zsemo_kit.systems.zero_shot import ZeroShot
 
 # %% ../../nbs/cli/04a_recognise.ipynb #1469b1e6
@@ -170,7 +170,7 @@ def _read_inputs(given: Sequence[str], modality: str) -> "tuple[Corpus, pd.DataF
 _FIRST, _CHUNK = 16, 256  # utterances at once: few, so that the first answer is there soon, then more
 
 
-def _recognise(recogniser: "Recogniser", corpus: "Corpus", long: str, limit: float) -> "Iterator[pd.DataFrame]":
+def _recognise(recogniser: "EmotionRecogniser", corpus: "Corpus", long: str, limit: float) -> "Iterator[pd.DataFrame]":
     "Rows of some utterances at a time; of long recordings by their sentences with start and end, or as one."
     import pandas as pd
     begin = 0
@@ -191,7 +191,7 @@ def _recognise(recogniser: "Recogniser", corpus: "Corpus", long: str, limit: flo
         yield made
 
 
-def _columns(recogniser: "Recogniser", long: str) -> list[str]:
+def _columns(recogniser: "EmotionRecogniser", long: str) -> list[str]:
     "Of the rows, in order; the last two say which recogniser it was, and why there is no label."
     spans = ["recording", "start", "end"] if long == "sentences" else []
     return ["utterance", *spans, "emotion", "confidence", *(f"p_{e}" for e in recogniser.labels), "recogniser", "problem"]
@@ -247,7 +247,7 @@ def _write_rows(
     return labelled, problems
 
 # %% ../../nbs/cli/04a_recognise.ipynb #29285130
-def _echo_scores(recogniser: "Recogniser", corpus: "Corpus", rows: "pd.DataFrame") -> None:
+def _echo_scores(recogniser: "EmotionRecogniser", corpus: "Corpus", rows: "pd.DataFrame") -> None:
     "Where what was given has labels: how good the rows are, and whether the confidence is right, before and after tempering."
     from zsemo_kit.analysis.calibration import calibration_error, temper
     from zsemo_kit.analysis.scores import uar, weighted_f1
@@ -282,9 +282,9 @@ def predict(
     "Label recordings or texts: emotion, confidence, probabilities; exits with 1 if some could not be read."
     import pandas as pd
 
-    from zsemo_kit.systems.recogniser import Recogniser
+    from zsemo_kit.systems.recogniser import EmotionRecogniser
     make_corpora_absolute()
-    model = Recogniser.load(recogniser, device)
+    model = EmotionRecogniser.load(recogniser, device)
     corpus, lost = _read_inputs(what, model.modality)
     form = "json" if as_json or (out and out.suffix in (".jsonl", ".json")) else "csv"
     columns = _columns(model, long if model.modality == "speech" else "")

@@ -85,11 +85,12 @@ def _open_study(name: str, root: Path, assignments: list[str] | None) -> "Study"
 def _results_folder(out: str | None, study: str, root: Path) -> Path:
     "The folder of results; for a URL that of its mirror, with what is complete there."
     from zsemo_kit.remote import Remote, is_url
+    from zsemo_kit.studies import work_folder
     if not is_url(out):
-        return Path(out or root / "runs" / "out")
+        return Path(out or work_folder(root) / "runs" / "out")
     store = Remote(str(out))
-    store.pull(study, store.mirror(root))
-    return store.mirror(root)
+    store.pull(study, store.mirror(work_folder(root)))
+    return store.mirror(work_folder(root))
 
 # %% ../../nbs/cli/01_run.ipynb #f3f649dc
 def _upload_report(made: "Report", study: str, folder: Path, out: str | None, as_json: bool) -> None:
@@ -106,7 +107,8 @@ def _fetch_corpus(name: str, root: Path) -> None:
     "Downloads a corpus to ZSEMO_CORPORA or else into the project, where the runs will find it."
     from zsemo_kit.corpora.fetch import fetch
     from zsemo_kit.core.files import folder_from
-    folder = folder_from("ZSEMO_CORPORA") or root / ".zsemo" / "corpora"
+    from zsemo_kit.studies import work_folder
+    folder = folder_from("ZSEMO_CORPORA") or work_folder(root) / ".zsemo" / "corpora"
     os.environ["ZSEMO_CORPORA"] = str(folder)
     fetch(name, folder)
 
@@ -116,6 +118,7 @@ def _report_study(study: "Study", folder: Path, root: Path, ids: list[str]) -> "
     from zsemo_kit.analysis.publish import publish
     from zsemo_kit.analysis.report import make_report
     from zsemo_kit.run_notebooks import code_version, notebook_path
+    from zsemo_kit.studies import work_folder
     order = {k: list(dict.fromkeys(v for g in study.grid for v in g.get(k, []))) for k in {k for g in study.grid for k in g}}
     made = make_report(
         study.name, folder, baseline=study.baseline or None, compare=study.compare, metric=study.metric, order=order, ids=ids,
@@ -126,7 +129,7 @@ def _report_study(study: "Study", folder: Path, root: Path, ids: list[str]) -> "
     drawn, keep = _draw_silver(made)
     command = f"zsemo run {study.name}"
     try:
-        files = publish(made, root / "figures", about=study.about, command=command, also=drawn, keep=keep)
+        files = publish(made, work_folder(root) / "figures", about=study.about, command=command, also=drawn, keep=keep)
     except InputError as error:  # the report stands nevertheless
         typer.echo(f"figures/ left as it is: {error}", err=True)
         return made
@@ -255,9 +258,9 @@ def figures(
     "Remake the figures of the published studies in figures/: run what has never run, then draw and describe."
     from zsemo_kit.batch import jobs_of, resolve_corpora, run_jobs
     from zsemo_kit.corpora.readers import find
-    from zsemo_kit.studies import expand, load_study, project_root
+    from zsemo_kit.studies import expand, load_study, project_root, work_folder
     root = project_root()
-    results = out or root / "runs" / "out"
+    results = out or work_folder(root) / "runs" / "out"
     chosen = [load_study(name, root) for name in studies or sorted(p.stem for p in (root / "runs" / "studies").glob("*.yaml"))]
     if odd := [study.name for study in chosen if studies and not study.publish]:
         raise InputError(f"{', '.join(odd)}: not published", expected="publish: true in the study's file")
@@ -277,7 +280,7 @@ def figures(
             typer.echo(f"failed   {study.name}: {which}: {why}", err=True)
         failures += len(failed)
         made = _report_study(study, results / study.name, root, ids) if ids else None
-        count = sum(path.parent == root / "figures" for path in made.files) if made else 0
+        count = sum(path.parent == work_folder(root) / "figures" for path in made.files) if made else 0
         what = f"{len(ids)} runs, {count} files in figures/" if ids else "no finished run: left"
         typer.echo(f"{study.name:<24} {what}")
     if failures:
