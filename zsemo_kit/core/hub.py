@@ -102,7 +102,6 @@ def _put(part: Path, place: Path) -> None:
 # %% ../../nbs/core/05_hub.ipynb #f798eec0
 def with_safetensors(
     folder: Path,  # a model in Hugging Face layout, with weights
-    cache: Path | str | None = None,  # where converted models are kept; `default_cache()` if None
 ) -> Path:  # the same folder, or one of the cache
     """A model whose weights are safetensors: as it is, or converted once and kept by its content.
 
@@ -111,7 +110,7 @@ def with_safetensors(
         return folder
     if lost := [name for name in names if not (folder / name).is_file()]:
         raise InputError(f"{folder} lacks {len(lost)} of {len(names)} files of weights", found=f"no {lost[0]}", hint=_AGAIN)
-    kept = Path(cache or default_cache())
+    kept = default_cache()
     beside = [f for f in folder.iterdir() if f.suffix in _BESIDE and f.is_file()]
     files = sorted({*beside, *(folder / name for name in names)})
     marks: Callable[[Any], list[str]] = lambda con: [f"{f.name} {file_digest(f, con)}" for f in files]  # noqa: E731
