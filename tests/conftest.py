@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+os.environ["ZSEMO_PROGRESS"] = "0"  # bars are noise here, in kernels and other processes too
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="write what the small studies measure to tests/golden.json")
@@ -49,6 +51,13 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--mute-audio"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache for one test; a file of tests asks for it with `pytestmark`."""
+    monkeypatch.setenv("ZSEMO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture
