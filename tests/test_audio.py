@@ -490,11 +490,13 @@ def test_giving_up_in_the_middle_leaves_nothing_behind() -> None:
 STOPPED = """
 import time
 from zsemo_kit.core.parallel import in_order
+from zsemo_kit.core.settings import settings
 
 if __name__ == "__main__":
     try:
-        for _ in in_order(time.sleep, [0.5] * 1000, jobs=2):
-            print("begun", flush=True)
+        with settings(jobs=2):
+            for _ in in_order(time.sleep, [0.5] * 1000):
+                print("begun", flush=True)
     except KeyboardInterrupt:
         print("stopped")
 """
@@ -520,6 +522,7 @@ FLAT = """
 import resource, sys
 from pathlib import Path
 import numpy as np, pandas as pd
+from zsemo_kit.core.settings import settings
 from zsemo_kit.corpora.audio import save_audio, stream_audio
 from zsemo_kit.corpora.table import Corpus
 
@@ -531,9 +534,10 @@ if __name__ == "__main__":
     save_audio(folder / "a.wav", np.sin(np.arange(1600) / 9) / 2)
     corpus = Corpus("toy", pd.DataFrame({"utterance": [str(i) for i in range(n)], "audio": "a.wav", "emotion": "sad"}), folder)
     seen, low = 0, 0
-    for result, problem in stream_audio(corpus, work, jobs=2):
-        seen += len(result)
-        low = low or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with settings(jobs=2):
+        for result, problem in stream_audio(corpus, work):
+            seen += len(result)
+            low = low or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     high = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert seen == n * 50_000
     print((high - low) // 1024)

@@ -134,7 +134,7 @@ def test_a_killed_batch_loses_no_finished_run_and_shows_no_half_run(root: Path) 
     script = (
         "from pathlib import Path\nfrom zsemo_kit.batch import run_study\nfrom zsemo_kit.studies import load_study\n"
         f"root = Path({str(root)!r})\n"
-        "run_study(load_study('toy', root), root=root, find=lambda n: None, fetch=print, progress=False)"
+        "run_study(load_study('toy', root), root=root, find=lambda n: None, fetch=print)"
     )
     process = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
     out = root / "runs/out/toy"

@@ -122,7 +122,7 @@ def test_what_datasets_saved_to_disk_is_read_back(tmp_path: Path, parts: bool) -
 def test_the_same_corpus_gives_the_same_bytes(tmp_path: Path, export) -> None:
     corpus = spoken(tmp_path / "in")
     for where in ("a", "b"):
-        export(corpus, tmp_path / where / "out", progress=False)
+        export(corpus, tmp_path / where / "out")
     assert digests(tmp_path / "a/out") == digests(tmp_path / "b/out")
 
 

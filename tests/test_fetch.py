@@ -177,7 +177,7 @@ def test_killed_and_called_again(server: Server, tmp_path: Path) -> None:
     """kill -9 in the middle: the second call asks for the rest only, and nothing bears the final name before."""
     code = (
         "import sys; from pathlib import Path; from zsemo_kit.corpora.fetch import download; "
-        "download(sys.argv[1], Path(sys.argv[2]), progress=False)"
+        "download(sys.argv[1], Path(sys.argv[2]))"
     )
     running = subprocess.Popen([sys.executable, "-c", code, f"{server.url}/slow", str(tmp_path / "x.bin")])
     part = tmp_path / "x.bin.part"

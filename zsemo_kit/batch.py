@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from .core.errors import InputError
 from .core.parallel import without_interrupts
-from .core.settings import Settings, current
+from .core.settings import Settings, current, settings
 from .corpora.corpus_name import CorpusName, check_known
 from .generation.corpus_by_name import names_of
 from .remote import Remote, is_url
@@ -150,21 +150,22 @@ class _Kernel(AsyncKernelManager):
     @property
     def kernel_spec(self) -> KernelSpec:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        quiet = replace(current(), progress=False)  # in a log, bars are noise
-        return KernelSpec(argv=argv, display_name="Python", language="python", env=quiet.variables)
+        return KernelSpec(argv=argv, display_name="Python", language="python", env=current().variables)
 
 # %% ../nbs/01_batch.ipynb #23d9a080
 def _papermill(job: Job, work: Path) -> None:
     given = {"study": job.study, "run_id": job.id, "out": str(work)}
     taken = parameters_of(job.notebook)
-    papermill.execute_notebook(
-        read_notebook(job.notebook),
-        re.sub(r"[{}]", r"\g<0>\g<0>", str(work / "notebook.ipynb")),  # even in a path it fills braces in
-        parameters={**job.parameters, **{k: v for k, v in given.items() if k in taken}},
-        cwd=str(job.cwd), kernel_name="python3", language="python", kernel_manager_class=_Kernel,
-        progress_bar=False, log_output=True, autosave_cell_every=0,
-        extra_arguments=["--log-level=50"],  # the kernel's own chatter on the user's terminal
-    )
+    cache = current().cache  # the run starts in another folder, and in its log bars are noise
+    with settings(progress=False, cache=cache and cache.absolute()):
+        papermill.execute_notebook(
+            read_notebook(job.notebook),
+            re.sub(r"[{}]", r"\g<0>\g<0>", str(work / "notebook.ipynb")),  # even in a path it fills braces in
+            parameters={**job.parameters, **{k: v for k, v in given.items() if k in taken}},
+            cwd=str(job.cwd), kernel_name="python3", language="python", kernel_manager_class=_Kernel,
+            progress_bar=False, log_output=True, autosave_cell_every=0,
+            extra_arguments=["--log-level=50"],  # the kernel's own chatter on the user's terminal
+        )
 
 # %% ../nbs/01_batch.ipynb #ba7c0002
 def _incomplete(work: Path, scored: bool) -> str:
