@@ -24,7 +24,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 notebooks: $(READY)  ## the lessons of the module notebooks, as tests
-	$(BIN)/nbdev_test --path nbs --skip_folder_re '^(experiments|guide|tour|\.)' --n_workers 2
+	ZSEMO_PROGRESS=0 $(BIN)/nbdev_test --path nbs --skip_folder_re '^(experiments|guide|tour|\.)' --n_workers 2
 
 readme: $(READY)  ## README.md from nbs/index.ipynb
 	$(BIN)/jupyter nbconvert --to markdown --stdout --TagRemovePreprocessor.enabled=True \

@@ -11,6 +11,7 @@ import pytest
 from zsemo_kit.cli import main
 
 Call = Callable[..., tuple[int, str, str]]
+os.environ["ZSEMO_PROGRESS"] = "0"  # bars are noise here, in kernels and other processes too
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,6 +63,13 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--mute-audio"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache for one test; a file of tests asks for it with `pytestmark`."""
+    monkeypatch.setenv("ZSEMO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsemo_kit.core import settings as session
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, load_audio, save_audio
 from zsemo_kit.corpora.recorded_cues import CUES
@@ -314,13 +315,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return Corpus("tones", pd.DataFrame(rows), root)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZSEMO_CACHE", str(tmp_path / "cache"))
-
-
 def test_two_processes_give_what_one_gives(corpus: Corpus, tmp_path: Path) -> None:
-    serial, both = measure_corpus(corpus, cache=tmp_path / "one", jobs=1), measure_corpus(corpus, cache=tmp_path / "two", jobs=2)
+    with session.settings(cache=tmp_path / "one", jobs=1):
+        serial = measure_corpus(corpus)
+    with session.settings(cache=tmp_path / "two", jobs=2):
+        both = measure_corpus(corpus)
     pd.testing.assert_frame_equal(serial, both, check_exact=True)
     assert serial.utterance.tolist() == corpus.table.utterance.tolist()
     assert list(serial) == ["utterance", *MEASURES, "problem"]
@@ -328,7 +327,7 @@ def test_two_processes_give_what_one_gives(corpus: Corpus, tmp_path: Path) -> No
 
 
 def test_a_bad_file_is_a_row_with_its_problem(corpus: Corpus) -> None:
-    table = measure_corpus(corpus, jobs=1).set_index("utterance")
+    table = measure_corpus(corpus).set_index("utterance")
     assert (table.problem[:24] == "").all()
     assert all(table.problem[u] for u in ("broken", "gone", "none")) and table.problem["silent"] == ""
     assert table.loc[["broken", "gone", "none"], list(MEASURES)].isna().all(axis=None)
@@ -337,7 +336,7 @@ def test_a_bad_file_is_a_row_with_its_problem(corpus: Corpus) -> None:
 
 def test_what_was_measured_is_not_measured_again(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its sound, bit for bit; a problem is told every time."""
-    first = measure_corpus(corpus, cache=tmp_path, jobs=1)
+    first = measure_corpus(corpus)
     direct = pd.DataFrame([measure(load_audio(corpus.root / f"{i}.wav")) for i in range(24)])
     pd.testing.assert_frame_equal(first[list(MEASURES)][:24], direct, check_exact=True)
 
@@ -345,12 +344,13 @@ def test_what_was_measured_is_not_measured_again(corpus: Corpus, tmp_path: Path,
         raise AssertionError("measured again")
 
     monkeypatch.setattr(acoustics, "measure", refuse)
-    again = measure_corpus(corpus, cache=tmp_path, jobs=1)
+    again = measure_corpus(corpus)
     pd.testing.assert_frame_equal(first, again, check_exact=True)
     turned = replace(corpus, table=corpus.table.iloc[::-1].assign(utterance=lambda t: "new " + t.utterance))
-    pd.testing.assert_frame_equal(measure_corpus(turned, cache=tmp_path, jobs=1)[list(MEASURES)],
+    pd.testing.assert_frame_equal(measure_corpus(turned)[list(MEASURES)],
                                   first[list(MEASURES)][::-1].reset_index(drop=True), check_exact=True)
-    assert "measured again" in measure_corpus(corpus, cache=tmp_path / "other", jobs=1).problem[0]
+    with session.settings(cache=tmp_path / "other"):
+        assert "measured again" in measure_corpus(corpus).problem[0]
 
 
 def test_measuring_that_was_cut_off_goes_on(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,8 +364,8 @@ def test_measuring_that_was_cut_off_goes_on(corpus: Corpus, tmp_path: Path, monk
         return [float(len(samples))]
 
     with pytest.raises(KeyboardInterrupt):
-        compute_cached(corpus, tiring, 1, "tired", cache=tmp_path, jobs=1)
-    numbers, _ = compute_cached(corpus, tiring, 1, "tired", cache=tmp_path, jobs=1)
+        compute_cached(corpus, tiring, 1, "tired")
+    numbers, _ = compute_cached(corpus, tiring, 1, "tired")
     assert len(calls) == 13 + 25 - 10 and np.isfinite(numbers[:24]).all()
 
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsemo_kit.core import settings as session
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio
 from zsemo_kit.corpora.splits import normal_text
@@ -29,6 +30,8 @@ from zsemo_kit.synthesis.annotation import (
     Annotator, add_explanations, build_explanation_prompt, check_answer_type, extract_claims, fit_gender_limit, trace_claims,
     write_answer,
 )
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 pytest.importorskip("parselmouth")
 
@@ -70,26 +73,28 @@ def new(place: Path) -> Corpus:
 
 @pytest.fixture(scope="module")
 def annotator(train: Corpus, place: Path) -> Annotator:
-    return Annotator.fit(train, cache=place / "cache")
+    with session.settings(cache=place / "cache"):
+        return Annotator.fit(train)
 
 
 @pytest.fixture(scope="module")
 def made(annotator: Annotator, new: Corpus, place: Path) -> Corpus:
-    return annotator.annotate(new, cache=place / "cache")
+    with session.settings(cache=place / "cache"):
+        return annotator.annotate(new)
 
 
 # thresholds
 
 @pytest.mark.parametrize("levels", LEVELS)
 def test_thresholds_are_the_quantiles_of_each_gender_of_the_reference(train: Corpus, place: Path, levels: int) -> None:
-    fitted = Annotator.fit(train, levels=levels, cache=place / "cache")
-    table = measure_corpus(train, cache=place / "cache")
+    fitted = Annotator.fit(train, levels=levels)
+    table = measure_corpus(train)
     for gender in ("male", "female"):
         own = table[train.table.gender == gender]
         for measure in ATTRIBUTES.values():
             np.testing.assert_allclose(fitted.thresholds.of(gender, measure), own[measure].quantile(list(LEVELS[levels][0])))
     assert (fitted.levels, fitted.reference) == (levels, "voices") and fitted.thresholds.words == LEVELS[levels][1]
-    annotated = fitted.annotate(train, cache=place / "cache").table
+    annotated = fitted.annotate(train).table
     words = to_words(table[list(MEASURES)], fitted.thresholds, train.table.gender.tolist())
     assert all(annotated[a].tolist() == words[m].tolist() for a, m in ATTRIBUTES.items())
     if levels == 3:
@@ -99,7 +104,7 @@ def test_thresholds_are_the_quantiles_of_each_gender_of_the_reference(train: Cor
 def test_what_is_annotated_changes_nothing(annotator: Annotator, new: Corpus, made: Corpus, place: Path) -> None:
     """A row has the same words alone as among others."""
     for row in (0, 4):
-        alone = annotator.annotate(new.where({"utterance": new.table.utterance[row]}), cache=place / "cache").table
+        alone = annotator.annotate(new.where({"utterance": new.table.utterance[row]})).table
         pd.testing.assert_frame_equal(alone, made.table.iloc[[row]].reset_index(drop=True))
     assert made.table[list(new.table)].equals(new.table) and made.space == new.space
 
@@ -126,28 +131,28 @@ def test_noise_has_a_level_and_no_voice(made: Corpus) -> None:
 
 
 def test_gender_can_be_measured_against_the_corpus(annotator: Annotator, new: Corpus, place: Path) -> None:
-    table = annotator.annotate(new, gender="measured", cache=place / "cache").table.set_index("utterance")
+    table = annotator.annotate(new, gender="measured").table.set_index("utterance")
     assert table.heard_gender["high male"] == "female" and set(table.gender_by) == {"measured", ""}
     with pytest.raises(InputError, match="corpus or measured"):
         annotator.annotate(new, gender="guess")
 
 
 def test_annotating_twice_is_annotating_once(annotator: Annotator, made: Corpus, place: Path) -> None:
-    again = annotator.annotate(made, cache=place / "cache")
+    again = annotator.annotate(made)
     pd.testing.assert_frame_equal(again.table, made.table)
 
 
 def test_an_empty_corpus_is_annotated_and_explained(annotator: Annotator, new: Corpus, place: Path) -> None:
-    none = add_explanations(annotator.annotate(new.where({"utterance": "nobody"}), cache=place / "cache"))
+    none = add_explanations(annotator.annotate(new.where({"utterance": "nobody"})))
     assert len(none) == 0 and {"pitch", "explanation"} <= set(none.table)
 
 
 def test_nothing_to_fit_on_is_refused(new: Corpus, train: Corpus, place: Path) -> None:
     for name in ("gone", "silent"):
         with pytest.raises(InputError, match="cannot be measured"):
-            Annotator.fit(new.where(new.table.utterance.str.startswith(name)), cache=place / "cache")
+            Annotator.fit(new.where(new.table.utterance.str.startswith(name)))
     with pytest.raises(InputError, match="one of 3, 5"):
-        Annotator.fit(train, levels=4, cache=place / "cache")
+        Annotator.fit(train, levels=4)
 
 
 # gender

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
+from zsemo_kit.core import settings as session
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.core.files import file_stamp
 from zsemo_kit.core.parallel import in_order
@@ -164,7 +165,8 @@ def test_bad_files_end_nothing(tmp_path: Path) -> None:
     bad = bad_files(tmp_path)
     names = ["good.wav", *bad, "good.flac", ""]
     for jobs in (1, 2):
-        found, problems = each_audio(corpus(tmp_path, names), len, jobs=jobs)
+        with session.settings(jobs=jobs):
+            found, problems = each_audio(corpus(tmp_path, names), len)
         assert found == [32_000, *[None] * len(bad), 32_000, None]
         assert list(problems["audio"]) == [*bad, ""] and list(problems.columns) == ["utterance", "audio", "problem"]
         assert not problems["problem"].str.contains(str(tmp_path), regex=False).any()
@@ -347,20 +349,27 @@ def test_order_is_kept_and_jobs_change_nothing(tmp_path: Path) -> None:
     for name in names:
         save_audio(tmp_path / name, rng.uniform(-0.5, 0.5, rng.integers(100, 3000)))
     toy = corpus(tmp_path, names)
-    one, two, free = (each_audio(toy, peak, jobs=jobs)[0] for jobs in (1, 2, None))
+    free = each_audio(toy, peak)[0]
+    with session.settings(jobs=1):
+        one = each_audio(toy, peak)[0]
+    with session.settings(jobs=2):
+        two = each_audio(toy, peak)[0]
     assert one == two == free == [peak(load_audio(tmp_path / n)) for n in names]
-    pairs = stream_audio(toy, lambda samples, more: more, given=names, jobs=2)
-    assert next(pairs) == ("0.flac", "")  # one at a time
-    assert [r for r, _ in pairs] == names[1:]
+    with session.settings(jobs=2):
+        pairs = stream_audio(toy, lambda samples, more: more, given=names)
+        assert next(pairs) == ("0.flac", "")  # one at a time
+        assert [r for r, _ in pairs] == names[1:]
     with pytest.raises(InputError, match="expected 70 values; found 1"):
         stream_audio(toy, len, given=["a"])
 
 
 def test_a_relative_root_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    list(in_order(abs, [1], jobs=2))  # processes that started in another folder
+    with session.settings(jobs=2):
+        list(in_order(abs, [1]))  # processes that started in another folder
     monkeypatch.chdir(tmp_path)
     save_audio("a.wav", tone(0.1))
-    assert each_audio(corpus(Path(), ["a.wav"]), len, jobs=2)[0] == [1600]
+    with session.settings(jobs=2):
+        assert each_audio(corpus(Path(), ["a.wav"]), len)[0] == [1600]
 
 
 def test_nothing_to_do() -> None:
@@ -373,7 +382,8 @@ def threads(item: int) -> tuple[int, str]:
 
 
 def nested(item: int) -> bool:
-    return [r for r, _ in in_order(own_pid, [1, 2, 3], jobs=2)] == [os.getpid()] * 3
+    with session.settings(jobs=2):
+        return [r for r, _ in in_order(own_pid, [1, 2, 3])] == [os.getpid()] * 3
 
 
 def own_pid(item: int) -> int:
@@ -381,9 +391,11 @@ def own_pid(item: int) -> int:
 
 
 def test_workers_have_one_thread_and_no_workers() -> None:
-    seen = [r for r, _ in in_order(threads, range(64), jobs=2)]
+    with session.settings(jobs=2):
+        seen = [r for r, _ in in_order(threads, range(64))]
     assert {r[1] for r in seen} == {"1"} and os.getpid() not in {r[0] for r in seen}
-    assert all(r for r, _ in in_order(nested, [1, 2], jobs=2))
+    with session.settings(jobs=2):
+        assert all(r for r, _ in in_order(nested, [1, 2]))
 
 
 def test_a_short_job_starts_no_process() -> None:
@@ -396,7 +408,8 @@ def doze(item: int) -> int:
 
 
 def test_a_long_job_does() -> None:
-    list(in_order(abs, [1], jobs=2))
+    with session.settings(jobs=2):
+        list(in_order(abs, [1]))
     jobs = {r for r, _ in in_order(doze, range(44))}
     assert len(jobs) >= 2 or audio.cpu_count() == 1
 
@@ -409,18 +422,21 @@ def killed(item: int) -> int:
 
 def test_a_killed_worker_is_one_clear_line_and_no_hang() -> None:
     begin = time.monotonic()
-    with pytest.raises(InputError, match="a worker process died") as e:
-        list(in_order(killed, range(100), jobs=2))
+    with session.settings(jobs=2), pytest.raises(InputError, match="a worker process died") as e:
+        list(in_order(killed, range(100)))
     assert time.monotonic() - begin < 30 and "\n" not in str(e.value)
-    assert [r for r, _ in in_order(own_pid, [1], jobs=2)] != [None]  # the next call has new workers
+    with session.settings(jobs=2):
+        assert [r for r, _ in in_order(own_pid, [1])] != [None]  # the next call has new workers
 
 
 def forked(results: "multiprocessing.queues.Queue[object]") -> None:
-    results.put([r for r, _ in in_order(abs, [-1, -2], jobs=2)])
+    with session.settings(jobs=2):
+        results.put([r for r, _ in in_order(abs, [-1, -2])])
 
 
 def test_a_forked_process_has_workers_of_its_own() -> None:
-    list(in_order(abs, [1], jobs=2))
+    with session.settings(jobs=2):
+        list(in_order(abs, [1]))
     fork = multiprocessing.get_context("fork")
     results = fork.Queue()
     child = fork.Process(target=forked, args=(results,))
@@ -432,7 +448,8 @@ def test_a_forked_process_has_workers_of_its_own() -> None:
 
 
 def daemonic(results: "multiprocessing.queues.Queue[object]") -> None:
-    results.put({r for r, _ in in_order(own_pid, [1, 2], jobs=2)} == {os.getpid()})
+    with session.settings(jobs=2):
+        results.put({r for r, _ in in_order(own_pid, [1, 2])} == {os.getpid()})
 
 
 def test_a_daemon_works_alone() -> None:
@@ -456,27 +473,30 @@ def unsendable(item: int) -> object:
 
 def test_what_cannot_be_sent_is_said() -> None:
     for work in (Unsendable(), unsendable):
-        with pytest.raises(InputError, match="another process"):
-            list(in_order(work, [1, 2], jobs=2))
+        with session.settings(jobs=2), pytest.raises(InputError, match="another process"):
+            list(in_order(work, [1, 2]))
 
 
 def test_giving_up_in_the_middle_leaves_nothing_behind() -> None:
-    pairs = in_order(doze, range(50), jobs=2)
-    next(pairs)
-    pairs.close()
-    begin = time.monotonic()
-    assert len(list(in_order(own_pid, [1, 2], jobs=2))) == 2
+    with session.settings(jobs=2):
+        pairs = in_order(doze, range(50))
+        next(pairs)
+        pairs.close()
+        begin = time.monotonic()
+        assert len(list(in_order(own_pid, [1, 2]))) == 2
     assert time.monotonic() - begin < 10
 
 
 STOPPED = """
 import time
 from zsemo_kit.core.parallel import in_order
+from zsemo_kit.core.settings import settings
 
 if __name__ == "__main__":
     try:
-        for _ in in_order(time.sleep, [0.5] * 1000, jobs=2):
-            print("begun", flush=True)
+        with settings(jobs=2):
+            for _ in in_order(time.sleep, [0.5] * 1000):
+                print("begun", flush=True)
     except KeyboardInterrupt:
         print("stopped")
 """
@@ -502,6 +522,7 @@ FLAT = """
 import resource, sys
 from pathlib import Path
 import numpy as np, pandas as pd
+from zsemo_kit.core.settings import settings
 from zsemo_kit.corpora.audio import save_audio, stream_audio
 from zsemo_kit.corpora.table import Corpus
 
@@ -513,9 +534,10 @@ if __name__ == "__main__":
     save_audio(folder / "a.wav", np.sin(np.arange(1600) / 9) / 2)
     corpus = Corpus("toy", pd.DataFrame({"utterance": [str(i) for i in range(n)], "audio": "a.wav", "emotion": "sad"}), folder)
     seen, low = 0, 0
-    for result, problem in stream_audio(corpus, work, jobs=2):
-        seen += len(result)
-        low = low or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with settings(jobs=2):
+        for result, problem in stream_audio(corpus, work):
+            seen += len(result)
+            low = low or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     high = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert seen == n * 50_000
     print((high - low) // 1024)

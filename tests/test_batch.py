@@ -52,7 +52,7 @@ def write_study(root: Path, text: str) -> None:
 def go(root: Path, workers: int = 1):
     def no_fetch(name: str) -> None:
         raise InputError(f"{name} cannot be downloaded")
-    return run_study(load_study("toy", root), root=root, workers=workers, find=lambda n: None, fetch=no_fetch, progress=False)
+    return run_study(load_study("toy", root), root=root, workers=workers, find=lambda n: None, fetch=no_fetch)
 
 
 @pytest.mark.parametrize(("study", "message"), [
@@ -134,7 +134,7 @@ def test_a_killed_batch_loses_no_finished_run_and_shows_no_half_run(root: Path) 
     script = (
         "from pathlib import Path\nfrom zsemo_kit.batch import run_study\nfrom zsemo_kit.studies import load_study\n"
         f"root = Path({str(root)!r})\n"
-        "run_study(load_study('toy', root), root=root, find=lambda n: None, fetch=print, progress=False)"
+        "run_study(load_study('toy', root), root=root, find=lambda n: None, fetch=print)"
     )
     process = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
     out = root / "runs/out/toy"
@@ -366,7 +366,7 @@ def test_a_run_that_another_process_holds_is_waited_for_and_taken_over_when_that
     batch._sweep(first.folder)
     assert list(first.folder.glob("*.partial-*")), "what a living process works on is left alone"
     with ThreadPoolExecutor(1) as pool:
-        mine = pool.submit(batch.run_jobs, [first, second], progress=False)
+        mine = pool.submit(batch.run_jobs, [first, second])
         until = time.monotonic() + 60
         while not second.done and time.monotonic() < until:
             time.sleep(0.05)

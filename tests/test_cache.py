@@ -130,7 +130,7 @@ def test_a_cache_that_may_only_be_read_is_read_and_what_is_new_goes_to_ones_own(
 
     shared = FeatureCache(plain / "shared")
     shared.sizes([b"0"])
-    Stages.open(shared.folder).keep("note", Note, lambda folder: folder)
+    Stages(shared.folder / "stages").keep("note", Note, lambda folder: folder)
     with contextlib.ExitStack() as open_:
         if logged:  # as a batch that is at work leaves it
             con = open_.enter_context(contextlib.closing(sqlite3.connect(shared.folder / "features.sqlite")))

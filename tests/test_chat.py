@@ -339,9 +339,9 @@ def test_generate_over_a_server(tmp_path: Path, store: ReplyStore, capsys: pytes
         assert corpus.table["scenario"].drop_duplicates().tolist() == [s.id for s in load_card("meld").scenarios[:12]]
         bar = capsys.readouterr().err
         assert "kept=36" in bar and "dropped=0" in bar and "cost=" in bar and "reply/s" in bar
-        agreed = generate("meld", "scenario", 12, chat, second_reading="agreed", progress=False)
+        agreed = generate("meld", "scenario", 12, chat, second_reading="agreed")
         assert set(agreed.table["emotion"]) == {"neutral"} and len(agreed) == 12
-        lines = generate_lines("meld", "labels", 3, chat, json=True, progress=False)
+        lines = generate_lines("meld", "labels", 3, chat, json=True)
         assert len(lines) == 9
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
 from zsemo_kit.core.errors import InputError
+from zsemo_kit.core.settings import settings
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.corpora.text import texts_of
 from zsemo_kit.training import classifier as module
@@ -25,6 +26,8 @@ from zsemo_kit.training.heads import LinearHead
 from zsemo_kit.training.recipes import Recipe, configure
 from zsemo_kit.training.targets import weighted_loss
 from zsemo_kit.training.text_encoder import TextEncoder
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 CUES = {"neutral": "table chair", "happy": "great lovely", "sad": "gone alone", "angry": "hate stop"}
 LABELS = list(CUES)
@@ -43,7 +46,8 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
     torch.manual_seed(0)
     BertModel(BertConfig(vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
                          intermediate_size=64, max_position_embeddings=64, initializer_range=0.1)).save_pretrained(folder)
-    return TextEncoder.load(str(folder), cache=folder.parent / "cache", device="cpu")
+    with settings(cache=folder.parent / "cache"):
+        return TextEncoder.load(str(folder), device="cpu")
 
 
 def toy(name: str, n: int, labels: list[str] = LABELS, noise: int = 0) -> Corpus:
@@ -143,7 +147,7 @@ def test_shares_move_the_guesses(encoder: TextEncoder) -> None:
     often = replace(even, balance="shares", shares={"sad": 0.85, "neutral": 0.05, "happy": 0.05, "angry": 0.05})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        models = [fit(NOISY, NOISY_DEV, LABELS, encoder, c, progress=False) for c in (even, often)]
+        models = [fit(NOISY, NOISY_DEV, LABELS, encoder, c) for c in (even, often)]
     mass = [m.predict(NOISY_DEV).mean(0)[2] for m in models]
     assert mass[1] > mass[0] + 0.3
 
@@ -151,7 +155,7 @@ def test_shares_move_the_guesses(encoder: TextEncoder) -> None:
 def test_sampling_draws_equal_classes(encoder: TextEncoder) -> None:
     rows = np.flatnonzero((TRAIN.table.emotion != "sad") | (TRAIN.table.index < 8))
     skewed = replace(TRAIN, table=TRAIN.table.iloc[rows])
-    job = module._job_of(skewed, DEV, LABELS, encoder, config("linear", balance="sampling"), False)
+    job = module._job_of(skewed, DEV, LABELS, encoder, config("linear", balance="sampling"))
     assert job.draw is not None and (job.weights == 1).all()
     assert np.allclose([job.draw[(skewed.table.emotion == e).to_numpy()].sum() for e in LABELS], 0.25)
     assert len(np.concatenate(loop._epoch_batches(job, np.random.default_rng(0), 0, 1))) == len(skewed)
@@ -197,7 +201,7 @@ def test_labels_that_are_none_say_so_in_one_line(labels: list[str], told: str) -
 def test_a_class_that_dev_lacks_is_told_and_training_goes_on(classifier: str, kept: list[str], encoder: TextEncoder) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        model = fit(TRAIN, DEV.where({"emotion": kept}), LABELS, encoder, config(classifier), progress=False)
+        model = fit(TRAIN, DEV.where({"emotion": kept}), LABELS, encoder, config(classifier))
     missing = ", ".join(label for label in LABELS if label not in kept)
     assert [str(w.message) for w in said] == [f"dev has no utterance of class {missing} (corpus {DEV.name!r}): its scores are "
                                               f"over {', '.join(kept)}; a larger dev share may help"]
@@ -229,13 +233,13 @@ def test_learns_the_toy_and_repeats_itself(classifier: str, encoder: TextEncoder
     before = encoder.fingerprint, encoder.model.state_dict()["embeddings.word_embeddings.weight"].clone()
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    first = fit(TRAIN, DEV, LABELS, encoder, config(classifier, seed=3), progress=False)
+    first = fit(TRAIN, DEV, LABELS, encoder, config(classifier, seed=3))
     assert torch.equal(torch.get_rng_state(), state), "the caller's random state is left alone"
     torch.manual_seed(99)
     np.random.seed(1)
-    again = fit(TRAIN, DEV, LABELS, encoder, config(classifier, seed=3), progress=False)
+    again = fit(TRAIN, DEV, LABELS, encoder, config(classifier, seed=3))
     assert np.array_equal(first.predict(DEV), again.predict(DEV))
-    other = fit(TRAIN, DEV, LABELS, encoder, config(classifier, seed=4), progress=False)
+    other = fit(TRAIN, DEV, LABELS, encoder, config(classifier, seed=4))
     assert np.array_equal(first.predict(DEV), other.predict(DEV)) == (classifier == "logistic")
     assert first.history.dev_uar.max() > 0.6 and first.history.kept.sum() == 1
     assert encoder.fingerprint == before[0] and torch.equal(
@@ -257,7 +261,7 @@ def test_gradients_reach_exactly_what_trains(classifier: str, encoder: TextEncod
         return history
 
     monkeypatch.setattr(loop, "optimise", watched)
-    fit(TRAIN, DEV, LABELS, encoder, config(classifier, balance="none", patience=0), progress=False)
+    fit(TRAIN, DEV, LABELS, encoder, config(classifier, balance="none", patience=0))
     assert seen["moved"] == seen["trains"]
     assert seen["all"] - seen["trains"] == (
         {"model.pooler.dense.weight", "model.pooler.dense.bias"} if classifier == "finetune" else set())
@@ -266,7 +270,7 @@ def test_gradients_reach_exactly_what_trains(classifier: str, encoder: TextEncod
 
 def test_the_kept_epoch_is_the_best_on_dev(encoder: TextEncoder) -> None:
     for select in ("uar", "loss"):
-        model = fit(NOISY, NOISY_DEV, LABELS, encoder, config("linear", select=select, epochs=15), progress=False)
+        model = fit(NOISY, NOISY_DEV, LABELS, encoder, config("linear", select=select, epochs=15))
         kept = model.history[model.history.kept].iloc[0]
         p, y = model.predict(NOISY_DEV), targets_of(NOISY_DEV, LABELS)
         assert np.isclose(kept.dev_loss, -(np.log(p) * y).sum(1).mean(), atol=1e-4)
@@ -275,7 +279,7 @@ def test_the_kept_epoch_is_the_best_on_dev(encoder: TextEncoder) -> None:
 
 
 def test_patience_ends_training(encoder: TextEncoder) -> None:
-    model = fit(NOISY, NOISY_DEV, LABELS, encoder, config("linear", epochs=200, patience=3), progress=False)
+    model = fit(NOISY, NOISY_DEV, LABELS, encoder, config("linear", epochs=200, patience=3))
     best = model.history.epoch[model.history.kept].item()
     assert len(model.history) == best + 3 < 200
 
@@ -284,16 +288,16 @@ def test_collapse_is_told(encoder: TextEncoder) -> None:
     shares = {"neutral": 0.97, "happy": 0.01, "sad": 0.01, "angry": 0.01}
     one = configure(strengths=(1e-9,), balance="shares", shares=shares)
     with pytest.warns(UserWarning, match="one class only"):
-        model = fit(TRAIN, DEV, LABELS, encoder, one, progress=False)
+        model = fit(TRAIN, DEV, LABELS, encoder, one)
     assert model.history.collapsed.all()
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        fit(TRAIN, DEV, LABELS, encoder, config("logistic"), progress=False)
+        fit(TRAIN, DEV, LABELS, encoder, config("logistic"))
 
 
 def test_a_diverged_model_is_one_clear_line(encoder: TextEncoder) -> None:
     bad = replace(encoder, cache=encoder.cache)
-    job = module._job_of(TRAIN, DEV, LABELS, bad, config("linear"), False)
+    job = module._job_of(TRAIN, DEV, LABELS, bad, config("linear"))
     job.targets[:] = np.nan
     with pytest.raises(InputError, match="diverged"):
         loop.optimise(LinearHead(encoder.width, 4), job)
@@ -312,7 +316,7 @@ def test_logistic_is_scikit_learns(encoder: TextEncoder) -> None:
                                                                           with_std=scale == "standard")).fit(a)
             ref = LogisticRegression(C=0.1, max_iter=5000, class_weight="balanced", tol=1e-8).fit(
                 scaler.transform(a), train.table.emotion)
-            got = fit(train, dev, labels, encoder, configure(strengths=(0.1,), scale=scale), progress=False)
+            got = fit(train, dev, labels, encoder, configure(strengths=(0.1,), scale=scale))
             order = [list(ref.classes_).index(c) for c in labels]
             assert np.abs(got.predict(dev) - ref.predict_proba(scaler.transform(b))[:, order]).max() < 5e-3
 
@@ -323,42 +327,42 @@ def test_context_soft_labels_and_smoothing_train(classifier: str, encoder: TextE
     chosen = config(classifier, context=2, soft_labels=True, smoothing=0.1, max_tokens=24, balance="none")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = fit(corpus, DEV, LABELS, encoder, chosen, progress=False)
+        model = fit(corpus, DEV, LABELS, encoder, chosen)
     assert model.encoder.max_tokens == 24
     assert model.predict(DEV)[:, 2].mean() > 0.3
 
 
 def test_batch_size_changes_no_prediction(encoder: TextEncoder) -> None:
     for classifier in ("conv", "finetune"):
-        model = fit(TRAIN, DEV, LABELS, encoder, config(classifier), progress=False)
+        model = fit(TRAIN, DEV, LABELS, encoder, config(classifier))
         one = np.concatenate([model.predict(DEV.where(DEV.table.utterance == u)) for u in DEV.table.utterance])
         assert np.abs(model.predict(DEV) - one).max() < 1e-6
         assert model.predict(DEV.where(DEV.table.utterance == "none")).shape == (0, 4)
 
 
 def test_bf16_after_plain_precision(encoder: TextEncoder) -> None:
-    fit(TRAIN, DEV, LABELS, encoder, config("finetune", epochs=1), progress=False)
+    fit(TRAIN, DEV, LABELS, encoder, config("finetune", epochs=1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = fit(TRAIN, DEV, LABELS, encoder, config("finetune", precision="bf16"), progress=False)
+        model = fit(TRAIN, DEV, LABELS, encoder, config("finetune", precision="bf16"))
     assert model.predict(DEV).dtype == np.float32 and model.history.dev_uar.max() > 0.5
     with pytest.raises(InputError, match="GPU"):
-        fit(TRAIN, DEV, LABELS, encoder, config("finetune", precision="fp16"), progress=False)
+        fit(TRAIN, DEV, LABELS, encoder, config("finetune", precision="fp16"))
 
 
 # on disk
 
 @pytest.fixture(scope="module")
 def tuned(encoder: TextEncoder) -> Model:
-    return fit(TRAIN, DEV, LABELS, encoder, config("finetune"), progress=False)
+    return fit(TRAIN, DEV, LABELS, encoder, config("finetune"))
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_a_model_comes_back_as_it_was(classifier: str, encoder: TextEncoder, tmp_path: Path) -> None:
     chosen = config(classifier, context=1, balance="shares", shares=dict.fromkeys(LABELS, 0.25))
-    model = fit(TRAIN, DEV, LABELS, encoder, chosen, progress=False)
+    model = fit(TRAIN, DEV, LABELS, encoder, chosen)
     folder = model.save(tmp_path / "deep" / "model")
-    again = Model.load(folder, cache=tmp_path / "cache", device="cpu")
+    again = Model.load(folder, device="cpu")
     assert again.config == model.config and again.labels == model.labels
     assert np.abs(again.predict(DEV) - model.predict(DEV)).max() < 1e-6
     assert list(again.history) == list(model.history) and len(again.history) == len(model.history)
@@ -386,7 +390,7 @@ def test_a_fine_tuned_model_leaves_the_cache_alone(tuned: Model, encoder: TextEn
 
 
 def test_another_encoder_is_refused(encoder: TextEncoder, tmp_path: Path) -> None:
-    folder = fit(TRAIN, DEV, LABELS, encoder, configure(), progress=False).save(tmp_path / "model")
+    folder = fit(TRAIN, DEV, LABELS, encoder, configure()).save(tmp_path / "model")
     with pytest.raises(InputError, match="is not the one"):
         Model.load(folder, encoder=replace(encoder, fingerprint="other"))
     assert Model.load(folder, encoder=encoder).encoder.cache == encoder.cache
@@ -399,14 +403,14 @@ def test_a_damaged_model_is_one_clear_line(name: str, damage: str, tuned: Model,
     content = file.read_bytes()
     file.unlink() if damage == "gone" else file.write_bytes(content[: len(content) // 2] if name != "history.csv" else b"")
     with pytest.raises(InputError) as e:
-        Model.load(tmp_path / "model", cache=tmp_path / "cache")
+        Model.load(tmp_path / "model")
     assert "\n" not in str(e.value)
 
 
 def test_nothing_else_is_written_over(encoder: TextEncoder, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    model = fit(TRAIN, DEV, LABELS, encoder, configure(), progress=False)
+    model = fit(TRAIN, DEV, LABELS, encoder, configure())
     with pytest.raises(InputError, match="will not write over"):
         model.save(tmp_path / "thesis")
     with pytest.raises(InputError, match="cannot write"):
@@ -415,7 +419,7 @@ def test_nothing_else_is_written_over(encoder: TextEncoder, tmp_path: Path) -> N
 
 
 def test_predictions_have_one_row_an_utterance(encoder: TextEncoder) -> None:
-    model = fit(TRAIN, DEV, LABELS, encoder, configure(), progress=False)
+    model = fit(TRAIN, DEV, LABELS, encoder, configure())
     blank = replace(DEV, table=DEV.table.assign(emotion=""))
     out = predictions(model, blank)
     assert list(out) == ["utterance", "dialogue", "speaker", "truth", "guess", *(f"p_{e}" for e in LABELS)]

@@ -72,7 +72,7 @@ def study(root: Path, seeds: list[int], wait: float = 0.0, more: str = "") -> No
 
 
 def go(root: Path, out: Path | str, runner: Any = None):
-    return run_study(load_study("toy", root), root=root, out=out, runner=runner, find=lambda n: None, fetch=print, progress=False)
+    return run_study(load_study("toy", root), root=root, out=out, runner=runner, find=lambda n: None, fetch=print)
 
 
 def metrics(folder: Path) -> dict[str, dict[str, Any]]:
@@ -137,7 +137,7 @@ def test_speech_made_on_two_nodes_of_which_one_dies_is_that_of_one_machine(
     rows = [(f"u{i}{e}", f"d{i}", f"Sentence number {i} of them is said here.", e) for i in range(20) for e in ("happy", "sad")]
     rows.append(("odd", "x", "...", "sad"))
     corpus = Corpus("toy", pd.DataFrame(rows, columns=["utterance", "dialogue", "text", "emotion"]))
-    local = speaking.speak(corpus, open_engine("espeak"), tmp_path / "local", jobs=1, progress=False)
+    local = speaking.speak(corpus, open_engine("espeak"), tmp_path / "local")
     node, lost = added(cluster), []
 
     def killing(work: Any, shards: Any) -> Iterator[Any]:
@@ -150,7 +150,7 @@ def test_speech_made_on_two_nodes_of_which_one_dies_is_that_of_one_machine(
 
     with connected() as ray:
         spread = spread_on(ray)
-        far = speaking.speak(corpus, open_engine("espeak"), tmp_path / "far", spread=killing, jobs=1, progress=False)
+        far = speaking.speak(corpus, open_engine("espeak"), tmp_path / "far", spread=killing)
     assert lost and far.seconds == local.seconds
     assert far.corpus.table.equals(local.corpus.table) and far.problems.equals(local.problems) and len(far.problems) == 1
     files = {p.relative_to(tmp_path / "local"): p.read_bytes() for p in (tmp_path / "local").rglob("*") if p.is_file()}
@@ -282,10 +282,10 @@ def test_features_made_on_nodes_are_those_of_one_machine(
     monkeypatch.setenv("ZSEMO_CACHE", str(tmp_path / "cache"))
     rows = [(f"u{i}", f"d{i}", f"Number {i} is said here.", "sad") for i in range(5)]
     corpus = Corpus("toy", pd.DataFrame(rows, columns=["utterance", "dialogue", "text", "emotion"]))
-    speaking.speak(corpus, open_engine("espeak"), tmp_path / "toy", jobs=1, progress=False)
+    speaking.speak(corpus, open_engine("espeak"), tmp_path / "toy")
     with connected() as ray:
         assert encode_on(ray, str(tmp_path / "toy"), "four", "egemaps") == 5
-    here = SpeechEncoder.load("egemaps", cache=tmp_path / "here")
+    here = SpeechEncoder.load("egemaps")
     here.means(Corpus.load(tmp_path / "toy"))
     everything = [c.run(lambda con: sorted(con.execute("SELECT * FROM features"))) for c in
                   (FeatureCache(tmp_path / "cache"), here.cache)]

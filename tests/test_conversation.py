@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import BertConfig, BertModel, BertTokenizer
 
+from zsemo_kit.core import settings as session
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.recorded_cues import CUES
 from zsemo_kit.corpora.table import Corpus, concat
@@ -27,6 +28,8 @@ from zsemo_kit.training.heads import MLPHead
 from zsemo_kit.training.recipes import Recipe, configure
 from zsemo_kit.training.speech_encoder import SpeechEncoder
 from zsemo_kit.training.text_encoder import TextEncoder
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 pytest.importorskip("parselmouth")
 
@@ -108,7 +111,8 @@ def encoder(place: Path) -> TextEncoder:
     torch.manual_seed(0)
     BertModel(BertConfig(vocab_size=len(VOCABULARY), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
                          intermediate_size=32, max_position_embeddings=32, initializer_range=0.1)).save_pretrained(folder)
-    return TextEncoder.load(str(folder), cache=place / "cache", device="cpu")
+    with session.settings(cache=place / "cache"):
+        return TextEncoder.load(str(folder), device="cpu")
 
 
 @dataclass(frozen=True)
@@ -132,18 +136,19 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def stack(encoder: TextEncoder, place: Path) -> Stack:
-    text = fit(TRAIN, DEV, LABELS, encoder, configure("linear", epochs=15, lr=2e-2, batch=16), progress=False)
-    cues = SpeechEncoder.load("cues", cache=place / "cache")
+    text = fit(TRAIN, DEV, LABELS, encoder, configure("linear", epochs=15, lr=2e-2, batch=16))
+    with session.settings(cache=place / "cache"):
+        cues = SpeechEncoder.load("cues")
     chosen = configure("mlp", epochs=15, lr=1e-2, batch=16, hidden=6, dropout=0.0, normalisation="source")
-    speech = fit(TRAIN, DEV, LABELS, cues, chosen, progress=False)
-    contexts = tuple(fit_conversation(TRAIN, DEV, LABELS, [m], config("context"), progress=False) for m in (text, speech))
+    speech = fit(TRAIN, DEV, LABELS, cues, chosen)
+    contexts = tuple(fit_conversation(TRAIN, DEV, LABELS, [m], config("context")) for m in (text, speech))
     return Stack(encoder, text, speech, contexts, place / "cache")  # type: ignore[arg-type]
 
 
 def made(stack: Stack, kind: str, train: Corpus = TRAIN, dev: Corpus = DEV, **more: object) -> Conversation:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a net this small may collapse; that is asked elsewhere
-        return fit_conversation(train, dev, LABELS, stack.below(kind), config(kind, **more), progress=False)
+        return fit_conversation(train, dev, LABELS, stack.below(kind), config(kind, **more))
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +159,7 @@ def stages(stack: Stack) -> dict[str, Conversation]:
 @pytest.fixture(scope="module")
 def causal(stack: Stack) -> dict[str, Conversation]:
     "Causal from the first stage on."
-    low = tuple(fit_conversation(TRAIN, DEV, LABELS, [m], config("context", causal=True), progress=False)
+    low = tuple(fit_conversation(TRAIN, DEV, LABELS, [m], config("context", causal=True))
                 for m in (stack.text, stack.speech))
     past = replace(stack, contexts=low)
     return {kind: made(past, kind, causal=True) for kind in KINDS}
@@ -277,7 +282,7 @@ def test_causal_speech_is_blind_to_the_future(causal: dict[str, Conversation]) -
 def test_what_causal_stages_read_is_causal(stack: Stack, causal: dict[str, Conversation]) -> None:
     "A fusion that is called causal would see the future through contexts that are not."
     with pytest.raises(InputError, match="causal"):
-        fit_conversation(TRAIN, DEV, LABELS, stack.contexts, config("fusion", causal=True), progress=False)
+        fit_conversation(TRAIN, DEV, LABELS, stack.contexts, config("fusion", causal=True))
     assert all(c.config.causal for c in causal["fusion"].below)
 
 
@@ -397,17 +402,17 @@ def test_a_collapse_to_one_class_is_told(kind: str, stack: Stack) -> None:
     with pytest.warns(UserWarning, match=rf"\({kind}\) guesses one class only"):
         if kind == "finetune":
             chosen = configure(kind, lr=1e-3, epochs=3, balance="none")
-            history = fit(train, dev, LABELS, stack.encoder, chosen, progress=False).history
+            history = fit(train, dev, LABELS, stack.encoder, chosen).history
         else:
             chosen = config(kind, balance="none", epochs=8)
-            history = fit_conversation(train, dev, LABELS, stack.below(kind), chosen, progress=False).history
+            history = fit_conversation(train, dev, LABELS, stack.below(kind), chosen).history
     assert history.collapsed[history.kept].all()
 
 
 def test_no_collapse_is_not_told(stack: Stack) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        fit_conversation(TRAIN, DEV, LABELS, stack.below("context"), config("context", epochs=10), progress=False)
+        fit_conversation(TRAIN, DEV, LABELS, stack.below("context"), config("context", epochs=10))
 
 
 # dialogues and modalities of any shape
@@ -459,7 +464,7 @@ def test_a_context_of_nothing_is_one_clear_line(modality: str, number: int, part
     parts = {"train": TRAIN, "dev": DEV}
     parts[part] = without(parts[part], modality)
     with pytest.raises(InputError, match=f"{part} has nothing to read") as e:
-        fit_conversation(parts["train"], parts["dev"], LABELS, [model], config("context"), progress=False)
+        fit_conversation(parts["train"], parts["dev"], LABELS, [model], config("context"))
     assert "\n" not in str(e.value)
     p = stack.contexts[number].predict(without(TARGET, modality))
     assert p.shape == (len(TARGET), 4) and np.isnan(p).all()
@@ -521,8 +526,7 @@ def refused(match: str, stack: Stack, kind: str, below: object = None, **more: o
     train, dev, labels = (more.pop(k, v) for k, v in (("train", TRAIN), ("dev", DEV), ("labels", LABELS)))
     chosen = more.pop("config", None) or config(kind, **more)
     with pytest.raises(InputError, match=match) as e:
-        fit_conversation(train, dev, labels, stack.below(kind) if below is None else below, chosen,  # type: ignore[arg-type]
-                         progress=False)
+        fit_conversation(train, dev, labels, stack.below(kind) if below is None else below, chosen)
     assert "\n" not in str(e.value)
 
 
@@ -566,7 +570,7 @@ def test_a_class_of_which_nothing_can_be_read_is_named(kind: str, stack: Stack) 
 def test_a_class_that_dev_lacks_is_a_warning(stack: Stack) -> None:
     with pytest.warns(UserWarning, match="dev has no utterance of class angry .* its scores are over neutral, happy, sad"):
         dev = DEV.where(DEV.table.emotion != "angry")
-        fit_conversation(TRAIN, dev, LABELS, stack.below("context"), config("context"), progress=False)
+        fit_conversation(TRAIN, dev, LABELS, stack.below("context"), config("context"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -610,13 +614,13 @@ def test_a_stage_comes_back_as_it_was(
     stage = stages[kind]
     folder = stage.save(tmp_path / "deep" / "stage", below=with_below)
     given = () if with_below else stage.below
-    again = Conversation.load(folder, given, cache=stack.cache, device="cpu")
+    again = Conversation.load(folder, given, device="cpu")
     assert again.config == stage.config and again.labels == stage.labels
     assert np.abs(again.predict(TARGET) - stage.predict(TARGET)).max() < 1e-6
     assert list(again.history) == list(stage.history) and len(again.history) == len(stage.history)
     assert not again.net.training and not any(p.requires_grad for p in again.net.parameters())
     again.save(folder)
-    third = Conversation.load(folder, cache=stack.cache, device="cpu")
+    third = Conversation.load(folder, device="cpu")
     assert np.abs(third.predict(TARGET) - stage.predict(TARGET)).max() < 1e-6
     assert [p.name for p in folder.parent.iterdir()] == ["stage"]
     assert not [p for p in folder.rglob("*") if p.suffix in (".bin", ".pt", ".pkl", ".joblib")]
@@ -666,19 +670,19 @@ def test_a_relative_encoder_is_found_from_anywhere(
 ) -> None:
     "As a saved Model, a saved joint stage names its encoder by its whole path."
     monkeypatch.chdir(place)
-    encoder = TextEncoder.load("tiny", cache=stack.cache, device="cpu")
+    encoder = TextEncoder.load("tiny", device="cpu")
     stage = made(replace(stack, encoder=encoder), "joint", epochs=1)
     folder = stage.save(tmp_path / "stage")
     monkeypatch.chdir(tmp_path)
-    again = Conversation.load(folder, cache=stack.cache, device="cpu")
+    again = Conversation.load(folder, device="cpu")
     assert np.abs(again.predict(TARGET) - stage.predict(TARGET)).max() < 1e-6
 
 
 def test_a_joint_stage_on_a_tuned_encoder_comes_back(stack: Stack, tmp_path: Path) -> None:
     "Pre-training on silver labels gives an encoder that lies nowhere but in its model."
-    tuned = fit(TRAIN, DEV, LABELS, stack.encoder, configure("finetune", epochs=1, lr=1e-3), progress=False)
+    tuned = fit(TRAIN, DEV, LABELS, stack.encoder, configure("finetune", epochs=1, lr=1e-3))
     stage = made(replace(stack, encoder=tuned.encoder), "joint", epochs=1)
-    again = Conversation.load(stage.save(tmp_path / "stage"), cache=stack.cache, device="cpu")
+    again = Conversation.load(stage.save(tmp_path / "stage"), device="cpu")
     assert np.abs(again.predict(TARGET) - stage.predict(TARGET)).max() < 1e-6
 
 
@@ -705,7 +709,7 @@ def test_a_damaged_stage_is_one_clear_line(
     folder = stages[kind].save(tmp_path / "stage")
     damaged(folder, name, damage)
     with pytest.raises(InputError) as e:
-        Conversation.load(folder, cache=stack.cache, device="cpu")
+        Conversation.load(folder, device="cpu")
     assert "\n" not in str(e.value)
 
 
@@ -719,18 +723,18 @@ def test_a_manifest_that_does_not_fit_is_one_clear_line(
     file = stages["context"].save(tmp_path / "stage") / "conversation.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(InputError) as e:
-        Conversation.load(file.parent, cache=stack.cache, device="cpu")
+        Conversation.load(file.parent, device="cpu")
     assert "\n" not in str(e.value)
 
 
 def test_what_is_no_stage_is_one_clear_line(stack: Stack, stages: dict[str, Conversation], tmp_path: Path) -> None:
     for folder in (tmp_path / "none", tmp_path, stack.text.save(tmp_path / "model")):
         with pytest.raises(InputError, match="cannot read the saved stage"):
-            Conversation.load(folder, cache=stack.cache)
+            Conversation.load(folder)
     low, high = (stages[k].save(tmp_path / k) for k in ("context", "fusion"))
     shutil.copy(low / "net.safetensors", high / "net.safetensors")
     with pytest.raises(InputError, match="cannot read the saved stage"):
-        Conversation.load(high, cache=stack.cache, device="cpu")
+        Conversation.load(high, device="cpu")
 
 
 def test_nothing_else_is_written_over(stages: dict[str, Conversation], tmp_path: Path) -> None:

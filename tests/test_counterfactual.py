@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsemo_kit.core import settings as session
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, load_audio, save_audio, utterance_audio
 from zsemo_kit.corpora.readers import read
@@ -19,6 +20,8 @@ from zsemo_kit.synthesis.acoustics import measure
 from zsemo_kit.synthesis.annotation import ATTRIBUTES
 from zsemo_kit.synthesis.conditions import measure_speech_level
 from zsemo_kit.synthesis.counterfactual import CONTROL, EDITS, Edit, edit_corpus, edit_sound, limit_peaks
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 pytest.importorskip("parselmouth")
 
@@ -43,7 +46,8 @@ def small(root: Path, **sounds: np.ndarray) -> Corpus:
 def quietly(corpus: Corpus, edit: str, cache: Path) -> tuple[Corpus, list[str]]:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        return edit_corpus(corpus, edit, cache=cache), [str(w.message) for w in said]
+        with session.settings(cache=cache):
+            return edit_corpus(corpus, edit), [str(w.message) for w in said]
 
 
 def moves(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
@@ -175,7 +179,7 @@ def test_what_cannot_be_edited_is_told_and_left_out(tmp_path: Path) -> None:
     assert made.table["utterance"].tolist() == ["good"] and len(said) == 1 and "\n" not in said[0]
     assert said[0].startswith("small, none: ") and said[0].count("1 left out: ") == 3 and said[0].endswith("2 more reasons")
     with pytest.raises(InputError, match="nothing could be edited"):
-        edit_corpus(whole.where({"utterance": ["gone", "none"]}), "none", cache=tmp_path / "cache")
+        edit_corpus(whole.where({"utterance": ["gone", "none"]}), "none")
 
 
 def test_who_interrupts_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +194,7 @@ def test_who_interrupts_loses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(counterfactual, "_make_one", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        edit_corpus(corpus, "softer", cache=tmp_path / "cache")
+        edit_corpus(corpus, "softer")
     stamps = [p.stat().st_mtime_ns for p in done]
     monkeypatch.setattr(counterfactual, "_make_one", whole)
     made, _ = quietly(corpus, "softer", tmp_path / "cache")
@@ -200,7 +204,7 @@ def test_who_interrupts_loses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("edit", ["", "Louder", "pitch", "loud"])
 def test_unknown_edits_are_refused(tmp_path: Path, edit: str) -> None:
     with pytest.raises(InputError, match=r"unknown edit .*; expected one of pitch up, pitch down, faster"):
-        edit_corpus(small(tmp_path, a=voice()), edit, cache=tmp_path)
+        edit_corpus(small(tmp_path, a=voice()), edit)
 
 
 @pytest.mark.parametrize("samples", [np.zeros(RATE), np.empty(0), np.full(RATE, np.nan), voice()[:500]])

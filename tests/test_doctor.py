@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from zsemo_kit.core.errors import InputError
+from zsemo_kit.core.settings import settings
 from zsemo_kit.corpora import sound_files
 from zsemo_kit.corpora.catalogue import Count, corpus_facts, corpus_names
 from zsemo_kit.corpora.doctor import _check_audio, _compare_counts, _facts_of, examine
@@ -114,10 +115,10 @@ def test_audio_of_a_table(tmp_path: Path) -> None:
     assert "silent audio" not in set(examine(str(tmp_path / "mine.csv"), audio=False).checks["check"])
 
 
-def audio_checks(folder: Path, names: list[str], corpus: str = "toy", jobs: int | None = None) -> pd.DataFrame:
+def audio_checks(folder: Path, names: list[str], corpus: str = "toy") -> pd.DataFrame:
     rows = pd.DataFrame({"utterance": [n.split(".")[0] for n in names], "audio": names, "emotion": "sad"})
     made = Corpus(corpus, rows, folder)
-    return pd.DataFrame(_check_audio(made, _facts_of(made), progress=False, jobs=jobs)).set_index("check")
+    return pd.DataFrame(_check_audio(made, _facts_of(made))).set_index("check")
 
 
 def test_every_fault_is_counted_and_named(tmp_path: Path) -> None:
@@ -138,7 +139,8 @@ def test_every_fault_is_counted_and_named(tmp_path: Path) -> None:
     (tmp_path / "zero.wav").write_bytes(b"")
     names = sorted(p.name for p in tmp_path.iterdir())
     for jobs in (1, 2):
-        seen = audio_checks(tmp_path, [*names, "gone.wav"], jobs=jobs)
+        with settings(jobs=jobs):
+            seen = audio_checks(tmp_path, [*names, "gone.wav"])
         found = {k.removesuffix(" audio"): v for k, v in seen["found"].items()}
         assert found["missing"] == "1: gone" and found["corrupt"] == "2: cut, nan" and found["empty"] == "2: empty, zero"
         assert found["silent"] == "2: offset, silent" and found["clipped"] == "1: clipped"
@@ -166,7 +168,7 @@ def test_faults_that_are_known_do_not_fail(tmp_path: Path) -> None:
     assert known.loc[["missing audio", "corrupt audio"], "status"].tolist() == ["warn", "warn"]
     rows = {"utterance": ["train_dia0_utt0", "train_dia110_utt7"], "audio": ["train_dia0_utt0.wav", ""], "emotion": "sad"}
     meld = Corpus("meld", pd.DataFrame(rows), tmp_path)
-    checks = pd.DataFrame(_check_audio(meld, _facts_of(meld), progress=False)).set_index("check")
+    checks = pd.DataFrame(_check_audio(meld, _facts_of(meld))).set_index("check")
     assert checks.loc["utterances without audio", "status"] == "warn"
     assert audio_checks(tmp_path, names).loc["missing audio", "status"] == "fail"
     worse = audio_checks(tmp_path, [*names, "train_dia1_utt1.wav"], "meld")

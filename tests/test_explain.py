@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zsemo_kit.cli import main
+from zsemo_kit.core import settings as session
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, save_audio, utterance_audio
 from zsemo_kit.corpora.segments import stretches
@@ -76,7 +77,7 @@ class Model:
         self.answers, self.annotator, self.asked = answers, annotator, [0]
         self.problems = pd.DataFrame(columns=["utterance", "problem"])
 
-    def answer(self, corpus: Corpus, *, free: bool = False, progress: bool = False) -> pd.DataFrame:
+    def answer(self, corpus: Corpus, *, free: bool = False) -> pd.DataFrame:
         rows, lost = [], []
         for u in corpus.table["utterance"]:
             self.asked.append(len(corpus))
@@ -541,9 +542,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, hertz in enumerate((110, 150, 220)):
         save_audio(folder / "wav" / f"{i}.wav", tone(1.2, hertz))
     table = pd.DataFrame({"utterance": list("abc"), "audio": [f"wav/{i}.wav" for i in range(3)], "emotion": "neutral"})
-    judge = Annotator.fit(Corpus("training", table, folder), cache=folder / "cache")
+    with session.settings(cache=folder / "cache"):
+        judge = Annotator.fit(Corpus("training", table, folder))
     texts = ["sad: a man speaks with low pitch.", "happy: a woman speaks with high pitch and normal speed.", "neutral"]
-    encoder = SpeechEncoder.load("fbank_no_cmvn", folder / "cache", "cpu")
+    with session.settings(cache=folder / "cache"):
+        encoder = SpeechEncoder.load("fbank_no_cmvn", "cpu")
     config = SpeechLLMConfig(connector="qpmapper", queries=4, seconds=3.0, words=6)
     made = SpeechLLM.make(("happy", "neutral", "sad"), encoder, tiny_llm(texts, width=16, heads=2), config, judge)
     return made.save(folder / "model")

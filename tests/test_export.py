@@ -55,13 +55,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Any]:
     table = corpus.table.copy()
     table.loc[5, ["audio", "start", "end"]] = ["long.wav", 2.0, 3.5]
     corpus = Corpus("tiny", table, corpus.root, "four")
-    return corpus, export_s3prl(corpus, root / "out", progress=False)
+    return corpus, export_s3prl(corpus, root / "out")
 
 
 @pytest.mark.parametrize("split", [False, True])
 def test_what_was_exported_is_read_back(tmp_path: Path, split: bool) -> None:
     corpus = corpus_of(tmp_path / "tiny", split=split)
-    export_s3prl(corpus, tmp_path / "out", progress=False)
+    export_s3prl(corpus, tmp_path / "out")
     back = read(tmp_path / "out")
     columns = ["speaker", "emotion", "split"]
     want = corpus.table.assign(utterance=corpus.table["utterance"].str.replace(r"[ /]", "_", regex=True)).set_index("utterance")
@@ -185,16 +185,16 @@ def test_the_superb_task_reads_it(made: tuple[Corpus, Any], tmp_path: Path) -> N
 
 def test_the_corpus_own_parts_are_one_fold(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path / "parted", split=True)
-    out = export_s3prl(corpus, tmp_path / "out", progress=False)
+    out = export_s3prl(corpus, tmp_path / "out")
     assert out.sizes == [{"train": 24, "dev": 8, "test": 8}]
     valid = pd.read_csv(out.folder / "superb_er/fold1/valid.csv")
     assert valid["id"].str.startswith("B_").all()
-    assert len(export_s3prl(corpus, tmp_path / "out", folds=5, progress=False).sizes) == 5
+    assert len(export_s3prl(corpus, tmp_path / "out", folds=5).sizes) == 5
 
 
 def test_one_corpus_trains_and_another_tests(tmp_path: Path) -> None:
     source, target = corpus_of(tmp_path / "source", "source"), corpus_of(tmp_path / "target", "target", "AB")
-    out = export_s3prl(source, tmp_path / "out", target=target, progress=False)
+    out = export_s3prl(source, tmp_path / "out", target=target)
     test = meta(out.folder, 1, "test")["meta_data"]
     assert len(test) == len(target) and all(r["path"].startswith("wav/target/") for r in test)
     assert all(r["path"].startswith("wav/source/") for r in meta(out.folder, 1, "train")["meta_data"])
@@ -204,7 +204,7 @@ def test_one_corpus_trains_and_another_tests(tmp_path: Path) -> None:
 def test_a_corpus_without_speakers_is_divided_by_dialogue(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path / "talk")
     named = corpus.table.assign(speaker="", dialogue=[f"d{i // 4}" for i in range(len(corpus))])
-    out = export_s3prl(Corpus("talk", named, corpus.root, "four"), tmp_path / "out", progress=False)
+    out = export_s3prl(Corpus("talk", named, corpus.root, "four"), tmp_path / "out")
     dialogue = dict(zip((u.replace(" ", "_").replace("/", "_") for u in named["utterance"]), named["dialogue"], strict=True))
     sides = [set(pd.read_csv(out.folder / f"superb_er/fold1/{p}.csv")["id"].map(dialogue)) for p in ("train", "valid", "test")]
     assert not sides[0] & sides[1] and not (sides[0] | sides[1]) & sides[2] and all(sides)
@@ -214,24 +214,24 @@ def test_refusals_are_one_clear_line_and_leave_nothing_behind(tmp_path: Path) ->
     corpus = corpus_of(tmp_path / "tiny", speakers="AB")
     blank = Corpus("tiny", corpus.table.assign(emotion=["", "", *corpus.table["emotion"][2:]]), corpus.root, "four")
     with pytest.raises(InputError, match=r"2 of 16 utterances have no label.*found none for 'A neutral/0'"):
-        export_s3prl(blank, tmp_path / "out", progress=False)
+        export_s3prl(blank, tmp_path / "out")
     with pytest.raises(InputError, match="will not write over"):
-        export_s3prl(corpus, tmp_path / "tiny", progress=False)
+        export_s3prl(corpus, tmp_path / "tiny")
     with pytest.raises(InputError, match="one corpus"):
-        export_s3prl(corpus, tmp_path / "out", target=corpus, progress=False)
+        export_s3prl(corpus, tmp_path / "out", target=corpus)
     silent = Corpus("text", corpus.table.assign(audio="", text="Well."), space="four")
     with pytest.raises(InputError, match="no audio"):
-        export_s3prl(silent, tmp_path / "out", progress=False)
+        export_s3prl(silent, tmp_path / "out")
     gone = Corpus("gone", corpus.table, tmp_path / "nowhere", "four")
     with pytest.raises(InputError, match="no file of its train part can be used"):
-        export_s3prl(gone, tmp_path / "out", progress=False)
+        export_s3prl(gone, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny"]
 
 
 def test_an_earlier_export_is_replaced(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path / "tiny", speakers="ABC")
-    first = export_s3prl(corpus, tmp_path / "out", progress=False)
+    first = export_s3prl(corpus, tmp_path / "out")
     less = corpus.where(corpus.table["speaker"] != "C")
-    second = export_s3prl(less, tmp_path / "out", dev_share=0.5, progress=False)
+    second = export_s3prl(less, tmp_path / "out", dev_share=0.5)
     assert len(first.sizes) == 3 and len(second.sizes) == 2
     assert not (tmp_path / "out" / "meta_data" / "Session3").exists()

@@ -48,7 +48,7 @@ def digests(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("split", [False, True])
 def test_datasets_gives_rows_labels_and_bytes_back(tmp_path: Path, split: bool) -> None:
     corpus = spoken(tmp_path / "in", split)
-    made = export_datasets(corpus, tmp_path / "out", progress=False)
+    made = export_datasets(corpus, tmp_path / "out")
     loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     assert set(loaded) == ({"train", "validation", "test"} if split else {"train"}) == set(made.splits)
     names = {"train": "train", "validation": "dev", "test": "test"}
@@ -64,7 +64,7 @@ def test_datasets_gives_rows_labels_and_bytes_back(tmp_path: Path, split: bool) 
 
 def test_audformat_gives_the_table_back(tmp_path: Path) -> None:
     corpus = spoken(tmp_path / "in")
-    export_audformat(corpus, tmp_path / "out", progress=False)
+    export_audformat(corpus, tmp_path / "out")
     back = read_path(tmp_path / "out")
     pd.testing.assert_frame_equal(
         back.table.drop(columns="audio")[corpus.table.drop(columns="audio").columns], corpus.table.drop(columns="audio"),
@@ -76,8 +76,8 @@ def test_audformat_gives_the_table_back(tmp_path: Path) -> None:
 
 def test_text_alone_makes_the_round_trip_too(tmp_path: Path) -> None:
     corpus = open_corpus("ravdess_synthetic", "four")
-    export_audformat(corpus, tmp_path / "a", progress=False)
-    export_datasets(corpus, tmp_path / "d", progress=False)
+    export_audformat(corpus, tmp_path / "a")
+    export_datasets(corpus, tmp_path / "d")
     assert read_path(tmp_path / "a").table["text"].tolist() == corpus.table["text"].tolist()
     assert not (tmp_path / "a" / "nkululeko.ini").exists()
     loaded = datasets.load_dataset(str(tmp_path / "d"), cache_dir=str(tmp_path / "cache"))["train"]
@@ -87,7 +87,7 @@ def test_text_alone_makes_the_round_trip_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("split", [False, True])
 def test_what_was_exported_is_read_back(tmp_path: Path, split: bool) -> None:
     corpus = spoken(tmp_path / "in", split)
-    export_datasets(corpus, tmp_path / "out", progress=False)
+    export_datasets(corpus, tmp_path / "out")
     back = read_path(tmp_path / "out")
     assert (back.name, back.space) == (corpus.name, corpus.space)
     want, found = (c.table.set_index("utterance", drop=False).loc[corpus.table["utterance"]] for c in (corpus, back))
@@ -122,7 +122,7 @@ def test_what_datasets_saved_to_disk_is_read_back(tmp_path: Path, parts: bool) -
 def test_the_same_corpus_gives_the_same_bytes(tmp_path: Path, export) -> None:
     corpus = spoken(tmp_path / "in")
     for where in ("a", "b"):
-        export(corpus, tmp_path / where / "out", progress=False)
+        export(corpus, tmp_path / where / "out")
     assert digests(tmp_path / "a/out") == digests(tmp_path / "b/out")
 
 
@@ -130,7 +130,7 @@ def test_the_card_is_one_that_the_hub_reads(tmp_path: Path, monkeypatch: pytest.
     from huggingface_hub import DatasetCard
     monkeypatch.delenv("ZSEMO_CORPORA", raising=False)
     corpus = spoken(tmp_path / "in")
-    export_datasets(corpus, tmp_path / "out", commands=["zsemo export datasets x out"], progress=False)
+    export_datasets(corpus, tmp_path / "out", commands=["zsemo export datasets x out"])
     card = DatasetCard.load(tmp_path / "out" / "README.md")
     told = card.data.to_dict()
     assert told["license"] == "apache-2.0" and told["language"] == ["en"] and told["size_categories"] == ["n<1K"]
@@ -163,12 +163,12 @@ def test_a_corpus_of_people_is_not_given_away(tmp_path: Path) -> None:
     corpus = spoken(tmp_path / "in")
     people = Corpus("meld", corpus.table.drop(columns=["card", "reply_id"]), corpus.root, "four")
     with pytest.raises(InputError, match="corpus of people"):
-        export_datasets(people, tmp_path / "out", progress=False)
+        export_datasets(people, tmp_path / "out")
     with pytest.raises(InputError, match="--real"):
-        export_audformat(people, tmp_path / "out", progress=False)
+        export_audformat(people, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     one = people.where({"utterance": people.table["utterance"].drop(index=1).tolist()})
-    export_audformat(one, tmp_path / "out", real=True, progress=False)
+    export_audformat(one, tmp_path / "out", real=True)
     import audformat
     db = audformat.Database.load(str(tmp_path / "out"))
     assert all(Path(f).is_file() and str(corpus.root) in f for f in db.files)
@@ -180,17 +180,17 @@ def test_what_cannot_be_used_is_listed_and_nothing_is_overwritten(tmp_path: Path
     corpus = spoken(tmp_path / "in")
     (corpus.root / corpus.table["audio"][5]).write_bytes(b"RIFF, or so it says")
     (corpus.root / corpus.table["audio"][6]).unlink()
-    made = export_datasets(corpus, tmp_path / "out", progress=False)
+    made = export_datasets(corpus, tmp_path / "out")
     assert made.utterances == len(corpus) - 2
     assert pd.read_csv(tmp_path / "out/problems.csv")["utterance"].tolist() == corpus.table["utterance"].iloc[[5, 6]].tolist()
     before = digests(tmp_path / "out")
     for folder in (tmp_path / "out", tmp_path / "in"):
         with pytest.raises(InputError, match="will not write over"):
-            export_datasets(corpus, folder, progress=False)
+            export_datasets(corpus, folder)
     with pytest.raises(InputError, match="will not write over"):
-        export_audformat(corpus, tmp_path / "out", force=True, progress=False)  # another form's export is not its own
+        export_audformat(corpus, tmp_path / "out", force=True)  # another form's export is not its own
     assert digests(tmp_path / "out") == before
-    export_datasets(corpus.where(corpus.table["turn"] < 4), tmp_path / "out", force=True, progress=False)
+    export_datasets(corpus.where(corpus.table["turn"] < 4), tmp_path / "out", force=True)
     assert digests(tmp_path / "out") != before and sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]
 
 
@@ -198,13 +198,13 @@ def test_own_models_lines_need_card_and_licence(tmp_path: Path) -> None:
     corpus = open_corpus("ravdess_synthetic", "four")
     own = Corpus(corpus.name, corpus.table.assign(reply_id="mine", model="mine"), space="four")
     with pytest.raises(InputError, match="--licence"):
-        export_datasets(own, tmp_path / "out", progress=False)
+        export_datasets(own, tmp_path / "out")
     with pytest.raises(InputError, match="bad licence"):
-        export_datasets(own, tmp_path / "out", licence="my own: yes", progress=False)
-    export_datasets(own, tmp_path / "out", licence="cc-by-4.0", progress=False)
+        export_datasets(own, tmp_path / "out", licence="my own: yes")
+    export_datasets(own, tmp_path / "out", licence="cc-by-4.0")
     assert "license: cc-by-4.0" in (tmp_path / "out/README.md").read_text()
     with pytest.raises(InputError, match="--card"):
-        export_datasets(Corpus("x", own.table.assign(card="mine"), space="four"), tmp_path / "no", licence="mit", progress=False)
+        export_datasets(Corpus("x", own.table.assign(card="mine"), space="four"), tmp_path / "no", licence="mit")
 
 
 def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -239,8 +239,8 @@ def test_nkululeko_trains_on_the_export_unchanged(tmp_path: Path) -> None:
     from zsemo_kit.synthesis.voices import open_engine
     corpus = open_corpus("ravdess_synthetic", "four")
     few = corpus.where({"dialogue": corpus.table["dialogue"].drop_duplicates().head(8).tolist()})
-    said = speak(few, open_engine("espeak"), tmp_path / "said", takes=2, jobs=1, progress=False)
-    export_audformat(said.corpus, tmp_path / "base", progress=False)
+    said = speak(few, open_engine("espeak"), tmp_path / "said", takes=2)
+    export_audformat(said.corpus, tmp_path / "base")
     settings = configparser.ConfigParser()
     settings.read(tmp_path / "base/nkululeko.ini")
     assert settings["DATA"]["target"] == "emotion"

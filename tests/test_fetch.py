@@ -108,7 +108,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def get(server: Server, name: str, path: Path, sha256: str = RIGHT) -> str:
-    return download(f"{server.url}/{name}", path, sha256=sha256, progress=False, timeout=5)
+    return download(f"{server.url}/{name}", path, sha256=sha256, timeout=5)
 
 
 def only(folder: Path) -> list[str]:
@@ -163,21 +163,21 @@ def test_a_server_that_always_cuts_is_given_up(server: Server, tmp_path: Path) -
 def test_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setattr(module, "PAUSE", 0.01)
     with pytest.raises(InputError, match="by hand") as caught:
-        download(url, tmp_path / "x.bin", progress=False, timeout=2)
+        download(url, tmp_path / "x.bin", timeout=2)
     assert "\n" not in str(caught.value)
 
 
 def test_a_silent_server_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAUSE", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as deaf, pytest.raises(InputError, match="cannot download"):
-        download(f"http://127.0.0.1:{deaf.getsockname()[1]}/x", tmp_path / "x.bin", progress=False, timeout=0.2)
+        download(f"http://127.0.0.1:{deaf.getsockname()[1]}/x", tmp_path / "x.bin", timeout=0.2)
 
 
 def test_killed_and_called_again(server: Server, tmp_path: Path) -> None:
     """kill -9 in the middle: the second call asks for the rest only, and nothing bears the final name before."""
     code = (
         "import sys; from pathlib import Path; from zsemo_kit.corpora.fetch import download; "
-        "download(sys.argv[1], Path(sys.argv[2]), progress=False)"
+        "download(sys.argv[1], Path(sys.argv[2]))"
     )
     running = subprocess.Popen([sys.executable, "-c", code, f"{server.url}/slow", str(tmp_path / "x.bin")])
     part = tmp_path / "x.bin.part"
@@ -204,22 +204,22 @@ def toy(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, o
 
 
 def test_unknown_checksums_are_recorded_and_then_hold(server: Server, toy: dict[str, object], tmp_path: Path) -> None:
-    folder = fetch("toy", tmp_path, progress=False)
+    folder = fetch("toy", tmp_path)
     assert folder == tmp_path / "toy"
     assert json.loads((folder / ".checksums.json").read_text()) == {"x.bin": RIGHT}
-    fetch("toy", tmp_path, progress=False)
+    fetch("toy", tmp_path)
     assert len(server.asked) == 1
     (folder / "x.bin").unlink()
     server.data, server.etag = DATA[::-1], '"v2"'
     with pytest.raises(InputError, match="is not the expected file"):
-        fetch("toy", tmp_path, progress=False)
+        fetch("toy", tmp_path)
 
 
 def test_a_known_checksum_replaces_a_damaged_file(server: Server, toy: dict[str, object], tmp_path: Path) -> None:
     toy["sha256"] = RIGHT
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "x.bin").write_text("damaged")
-    fetch("toy", tmp_path, progress=False)
+    fetch("toy", tmp_path)
     assert (tmp_path / "toy" / "x.bin").read_bytes() == DATA and only(tmp_path / "toy") == ["x.bin"]
 
 
@@ -235,9 +235,9 @@ def test_a_fetched_archive_is_read(
     server.data = (tmp_path / "outer.zip").read_bytes()
     toy.update(path="set.zip", unpack=True)
     corpora = tmp_path / "corpora"
-    monkeypatch.setenv("ZSEMO_CORPORA", str(fetch("dailydialog", corpora, progress=False).parent))
+    monkeypatch.setenv("ZSEMO_CORPORA", str(fetch("dailydialog", corpora).parent))
     assert list(read("dailydialog").table["emotion"]) == ["neutral", "happy"]
-    fetch("dailydialog", corpora, progress=False)
+    fetch("dailydialog", corpora)
     assert len(server.asked) == 1
 
 
@@ -263,7 +263,7 @@ def test_unsafe_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_unwritable(tmp_path: Path, toy: dict[str, object]) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot write to"):
-        fetch("toy", tmp_path / "file", progress=False)
+        fetch("toy", tmp_path / "file")
 
 
 # the data
@@ -292,11 +292,11 @@ def test_half_a_corpus_does_not_count_as_found(
     gone = {"path": "gone.csv", "url": f"{server.url}/missing", "sha256": None}
     monkeypatch.setattr(module, "_downloads", lambda name: map(Download.model_validate, (toy, gone)))
     with pytest.raises(InputError, match="HTTP 404"):
-        fetch("toy", tmp_path, progress=False)
+        fetch("toy", tmp_path)
     assert find("toy") is None and only(tmp_path / ".toy.fetching") == [".checksums.json", "x.bin"]
     before = len(server.asked)
     gone["url"] = f"{server.url}/whole"
-    assert fetch("toy", tmp_path, progress=False) == tmp_path / "toy" == find("toy")
+    assert fetch("toy", tmp_path) == tmp_path / "toy" == find("toy")
     assert len(server.asked) == before + 1 and only(tmp_path) == ["toy"]  # what had come was not asked for again
 
 
@@ -317,7 +317,7 @@ def test_videos_become_wavs_beside_them(tmp_path: Path, capsys: pytest.CaptureFi
     for i in range(2):
         make_media(splits / f"dia0_utt{i}.mp4", np.stack([tone, tone], 1))
     (splits / "dia0_utt2.mp4").write_bytes(b"\0\0\0\x20ftypisom" + b"\xf0" * 99)
-    cut, problems = cut_audio("meld", tmp_path, progress=False)
+    cut, problems = cut_audio("meld", tmp_path)
     assert cut == 2 and list(problems["utterance"]) == ["train_dia0_utt3", "train_dia0_utt2"]
     told = problems["problem"].tolist()
     assert told[0] == "there is no clip of it" and told[1].startswith("the file is cut short")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
+from zsemo_kit.core import settings as session
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import save_audio
 from zsemo_kit.corpora.table import Corpus
@@ -23,6 +24,8 @@ from zsemo_kit.training.normalise import Normaliser, groups_of
 from zsemo_kit.training.recipes import NORMALISATIONS, Recipe, configure, recipe_names
 from zsemo_kit.training.speech_encoder import SpeechEncoder
 from zsemo_kit.training.text_encoder import Frames
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 LABELS = ["neutral", "happy", "sad", "angry"]
 SPEECH = ("logistic", "svm", "linear", "weighted_sum", "attentive", "mlp")
@@ -61,7 +64,8 @@ def encoder(folder: Path) -> SpeechEncoder:
                              num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, feat_extract_norm="layer",
                              do_stable_layer_norm=True, initializer_range=0.3)).save_pretrained(folder / "hubert")
     Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder / "hubert")
-    return SpeechEncoder.load(str(folder / "hubert"), cache=folder / "cache", device="cpu")
+    with session.settings(cache=folder / "cache"):
+        return SpeechEncoder.load(str(folder / "hubert"), device="cpu")
 
 
 def config(classifier: str, **more: object) -> Recipe:
@@ -98,7 +102,7 @@ def test_training_is_adam_on_shuffled_batches(
     seen: list[list[np.ndarray]] = []
     real = loop._plan
     monkeypatch.setattr(loop, "_plan", lambda *a: seen.append(real(*a)) or seen[-1])
-    model = fit(train, dev, LABELS, encoder, chosen, progress=False)
+    model = fit(train, dev, LABELS, encoder, chosen)
     rounds = seen[0]
     assert sum(map(len, rounds)) == 40 and len(rounds) == 20 and all(len(b) <= 32 for r in rounds for b in r)
     with torch.random.fork_rng():
@@ -128,14 +132,14 @@ def test_learns_repeats_and_comes_back(
 ) -> None:
     train, dev, target = corpora
     state = torch.get_rng_state()
-    model = fit(train, dev, LABELS, encoder, config(classifier, normalisation="source", seed=3), progress=False)
+    model = fit(train, dev, LABELS, encoder, config(classifier, normalisation="source", seed=3))
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(5)
-    again = fit(train, dev, LABELS, encoder, config(classifier, normalisation="source", seed=3), progress=False)
+    again = fit(train, dev, LABELS, encoder, config(classifier, normalisation="source", seed=3))
     p = model.predict(target)
     assert np.array_equal(p, again.predict(target)) and np.allclose(p.sum(1), 1, atol=1e-5)
     assert model.history.dev_uar.max() > 0.6 and model.history.kept.sum() == 1
-    back = Model.load(model.save(tmp_path / "model"), cache=encoder.cache.folder, device="cpu")
+    back = Model.load(model.save(tmp_path / "model"), device="cpu")
     assert back.config == model.config and np.abs(back.predict(target) - p).max() < 1e-6
     assert not [f for f in tmp_path.rglob("*") if f.suffix in (".bin", ".pt", ".pkl", ".joblib")]
     one = np.concatenate([model.predict(target.where({"utterance": u})) for u in target.table.utterance[:5]])
@@ -159,18 +163,18 @@ def test_svm_is_scikit_learns(corpora: tuple[Corpus, Corpus, Corpus], encoder: S
             scaler.transform(x), y, compute_sample_weight("balanced", y))
         scores = reference.decision_function(scaler.transform(z))
         scores = scores if scores.ndim == 2 else np.stack([np.zeros_like(scores), scores], 1)
-        model = fit(a, b, labels, encoder, configure("svm", strengths=(0.01,)), progress=False)
+        model = fit(a, b, labels, encoder, configure("svm", strengths=(0.01,)))
         assert np.abs(model.predict(c) - softmax(scores, 1)).max() < 5e-3
 
 
 def test_one_layer_is_one_layer(corpora: tuple[Corpus, Corpus, Corpus], encoder: SpeechEncoder) -> None:
     train, dev, target = corpora
     for chosen in (config("logistic"), config("weighted_sum", steps=60), config("attentive", steps=10)):
-        by = [fit(train, dev, LABELS, encoder, replace(chosen, layer=n), progress=False).predict(target)
+        by = [fit(train, dev, LABELS, encoder, replace(chosen, layer=n)).predict(target)
               for n in (0, 2, -1, None)]
         assert np.array_equal(by[1], by[2]) and np.abs(by[0] - by[1]).max() > 1e-3 and np.abs(by[3] - by[1]).max() > 1e-3
         with pytest.raises(InputError, match="no layer"):
-            fit(train, dev, LABELS, encoder, replace(chosen, layer=3), progress=False)
+            fit(train, dev, LABELS, encoder, replace(chosen, layer=3))
 
 
 # normalisation
@@ -181,7 +185,7 @@ def test_predictions_follow_what_a_normalisation_may_know(
     train, dev, target = corpora
     half = target.where(target.table.speaker == "s0")
     for how in NORMALISATIONS:
-        model = fit(train, dev, LABELS, encoder, config("logistic", normalisation=how), progress=False)
+        model = fit(train, dev, LABELS, encoder, config("logistic", normalisation=how))
         whole = model.predict(target)[(target.table.speaker == "s0").to_numpy()]
         change = np.abs(model.predict(half) - whole).max()
         assert (change > 1e-4) == (how == "corpus"), how
@@ -245,7 +249,7 @@ def test_frames_are_normalised_over_frames() -> None:
 
 def test_too_little_to_normalise_by_is_told(corpora: tuple[Corpus, Corpus, Corpus], encoder: SpeechEncoder) -> None:
     train, dev, target = corpora
-    model = fit(train, dev, LABELS, encoder, config("logistic", normalisation="corpus"), progress=False)
+    model = fit(train, dev, LABELS, encoder, config("logistic", normalisation="corpus"))
     with pytest.warns(UserWarning, match="whole corpus"):
         model.predict(replace(target, table=target.table.iloc[:3]))
     assert model.predict(replace(target, table=target.table.iloc[:0])).shape == (0, 4)
@@ -265,10 +269,10 @@ def test_a_bad_file_is_left_out_and_never_guessed(
         short = {"steps": min(20, FAST[classifier]["steps"])} if "steps" in FAST[classifier] else {}
         chosen = config(classifier, normalisation="corpus", **short)
         with pytest.warns(UserWarning, match="2 of 48 utterances") as said:
-            model = fit(spoilt(train), dev, LABELS, encoder, chosen, progress=False)
+            model = fit(spoilt(train), dev, LABELS, encoder, chosen)
         assert "train10angry" not in str(said[0].message) and "train11sad" in str(said[0].message)
         rest = replace(train, table=train.table.iloc[:-2])
-        clean = fit(rest, dev, LABELS, encoder, chosen, progress=False)
+        clean = fit(rest, dev, LABELS, encoder, chosen)
         assert np.array_equal(model.predict(target), clean.predict(target))
         p = model.predict(spoilt(target))
         assert np.isnan(p[-2:]).all() and np.isfinite(p[:-2]).all()
@@ -283,20 +287,20 @@ def test_what_does_not_go_together_is_one_clear_line(
     train, dev, _ = corpora
     for classifier in set(recipe_names()) - set(SPEECH):
         with pytest.raises(InputError, match="does not read speech"):
-            fit(train, dev, LABELS, encoder, configure(classifier), progress=False)
+            fit(train, dev, LABELS, encoder, configure(classifier))
     pytest.importorskip("s3prl")
-    fbank = SpeechEncoder.load("fbank", cache=folder / "cache", device="cpu")
+    fbank = SpeechEncoder.load("fbank", device="cpu")
     with pytest.raises(InputError, match="fbank_no_cmvn"):
-        fit(train, dev, LABELS, fbank, config("weighted_sum"), progress=False)
-    assert fit(train, dev, LABELS, fbank, config("attentive", steps=30), progress=False).predict(dev).shape == (24, 4)
+        fit(train, dev, LABELS, fbank, config("weighted_sum"))
+    assert fit(train, dev, LABELS, fbank, config("attentive", steps=30)).predict(dev).shape == (24, 4)
     pytest.importorskip("opensmile")
     with pytest.raises(InputError, match="no frames"):
-        fit(train, dev, LABELS, SpeechEncoder.load(cache=folder / "cache"), config("attentive"), progress=False)
+        fit(train, dev, LABELS, SpeechEncoder.load(), config("attentive"))
 
 
 def test_other_own_terms_are_refused(corpora: tuple[Corpus, Corpus, Corpus], encoder: SpeechEncoder, tmp_path: Path) -> None:
     train, dev, _ = corpora
-    folder = fit(train, dev, LABELS, encoder, config("logistic"), progress=False).save(tmp_path / "m")
+    folder = fit(train, dev, LABELS, encoder, config("logistic")).save(tmp_path / "m")
     with pytest.raises(InputError, match="own terms"):
         Model.load(folder, encoder=replace(encoder, own_terms="none"))
     with pytest.raises(InputError, match="is not the one"):

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zsemo_kit.analysis.runs import gather
+from zsemo_kit.core import settings as session
 from zsemo_kit.studies import expand, load_study
 from zsemo_kit.cli import main
 from zsemo_kit.core.errors import InputError
@@ -38,6 +39,8 @@ from zsemo_kit.synthesis.annotation import Annotator
 from zsemo_kit.synthesis.injection import load_profile
 from zsemo_kit.synthesis.speakable import make_speakable
 from zsemo_kit.training.explain import read_scp
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 _SHARED: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True, "database": None}
 settings.register_profile("short", max_examples=25, **_SHARED)
@@ -335,7 +338,7 @@ def test_foreign_databases_are_no_stores(tmp_path: Path, schema: str) -> None:
 def test_scp_lists(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("l") / "l.scp"
     path.write_bytes(data)
-    survives(lambda: read_scp(path, jobs=1))
+    survives(lambda: read_scp(path))
 
 
 json_values = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=9), lambda x: st.lists(x, max_size=4)
@@ -392,9 +395,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
                          for i in range(4) for e, t in texts.items()])
     corpus = Corpus("tiny", rows, space="four")
     folder = tmp_path_factory.mktemp("model")
-    encoder = TextEncoder.load(cache=folder / "cache", device="cpu")
+    with session.settings(cache=folder / "cache"):
+        encoder = TextEncoder.load(device="cpu")
     made = fit(corpus.where({"dialogue": ["d0", "d1", "d2"]}), corpus.where({"dialogue": ["d3"]}), tuple(texts), encoder,
-               configure(), progress=False)
+               configure())
     return made.save(folder / "saved")
 
 
@@ -427,7 +431,7 @@ def damaged(model: Path, place: Path) -> list[Path]:
 def test_damaged_models_are_refused_and_run_nothing(model: Path, tmp_path: Path) -> None:
     from zsemo_kit.training.classifier import Model
     for folder in damaged(model, tmp_path):
-        survives(lambda folder=folder: Model.load(folder, device="cpu", cache=tmp_path / "cache"))
+        survives(lambda folder=folder: Model.load(folder, device="cpu"))
         assert not (tmp_path / CANARY).exists()
 
 
@@ -441,8 +445,8 @@ def test_an_encoder_of_pickles_runs_nothing(tmp_path: Path) -> None:
         (folder / "config.json").write_text('{"model_type": "bert", "hidden_size": 8, "auto_map": {"AutoModel": "evil.Evil"}}')
         (folder / "evil.py").write_text(f"import os; os.mkdir({str(tmp_path / CANARY)!r})")
         (folder / name).write_bytes(pickle.dumps(Sings(tmp_path / CANARY)))
-        survives(lambda folder=folder: TextEncoder.load(str(folder), cache=tmp_path / "cache", device="cpu"))
-        survives(lambda folder=folder: SpeechEncoder.load(str(folder), cache=tmp_path / "cache", device="cpu"))
+        survives(lambda folder=folder: TextEncoder.load(str(folder), device="cpu"))
+        survives(lambda folder=folder: SpeechEncoder.load(str(folder), device="cpu"))
         assert not (tmp_path / CANARY).exists(), name
 
 

@@ -22,6 +22,8 @@ from zsemo_kit.synthesis.injection import fit_profile, inject, load_profile, ope
 from zsemo_kit.synthesis.resynthesis import BOUNDS, Manner, Speaker, effort_level, measure_octaves, resynthesise
 from zsemo_kit.synthesis.speech_by_name import open_speech, refuse_target
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 DOCUMENTED = load_profile()
 
 
@@ -162,7 +164,7 @@ def acted(folder: Path, name: str, up: float) -> Corpus:
 
 
 def test_a_fitted_profile_moves_speech_as_its_corpus_does(tmp_path: Path) -> None:
-    fitted = fit_profile([acted(tmp_path, "one", 4), acted(tmp_path, "two", 4)], cache=tmp_path / "cache", progress=False)
+    fitted = fit_profile([acted(tmp_path, "one", 4), acted(tmp_path, "two", 4)])
     assert fitted.corpora == ("one", "two") and fitted.shifts is not None
     moved = [fitted.draw("happy", np.random.default_rng(i)).pitch for i in range(20)]
     assert np.median(moved) == pytest.approx(4, abs=0.4)
@@ -184,7 +186,7 @@ def test_speech_whose_profile_knew_the_target_is_refused_however_it_was_made(tmp
 def test_a_missing_file_does_not_end_the_fit(tmp_path: Path) -> None:
     corpus = acted(tmp_path, "one", 4)
     (corpus.root / "a0happy.wav").unlink()
-    fitted = fit_profile([corpus], cache=tmp_path / "cache", progress=False)
+    fitted = fit_profile([corpus])
     assert fitted.shifts is not None and len(fitted.shifts) == len(corpus) - 1
 
 
@@ -192,7 +194,7 @@ def test_names_of_profiles(tmp_path: Path) -> None:
     assert open_profile("documented").name == "documented"
     for name in ("fitted:nowhere", "no/such/file.yaml"):
         with pytest.raises(InputError):
-            open_profile(name, cache=tmp_path, progress=False)
+            open_profile(name)
 
 
 def test_another_process_makes_the_same_samples() -> None:

@@ -69,7 +69,7 @@ def guessed_runs(root: Path) -> list[str]:
     nbformat.write(book, root / "nbs" / "experiments" / "guesser.ipynb")
     study = root / "runs" / "studies" / "guessing.yaml"
     study.write_text(yaml.safe_dump({"notebook": "guesser", "grid": {"skill": [0.2, 0.9]}}))
-    outcome = run_study(load_study(str(study)), root=root, find=find, fetch=lambda _: None, progress=False)
+    outcome = run_study(load_study(str(study)), root=root, find=find, fetch=lambda _: None)
     assert outcome.finished == 2, outcome.failed
     return outcome.ids
 

@@ -19,6 +19,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from zsemo_kit.cli import main
 from zsemo_kit.core.errors import InputError
+from zsemo_kit.core.settings import settings
 from zsemo_kit.corpora.audio import RATE, save_audio
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.training import merits as module
@@ -28,6 +29,8 @@ from zsemo_kit.training.merits import STAGES, Merits, below_of
 from zsemo_kit.training.recipes import configure
 from zsemo_kit.training.speech_encoder import SpeechEncoder
 from zsemo_kit.training.text_encoder import TextEncoder
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 CUES = {"neutral": "table", "happy": "great", "sad": "gone", "angry": "hate"}
 LABELS = tuple(CUES)
@@ -80,8 +83,9 @@ def spoken(name: str, dialogues: int, root: Path, seed: int = 0) -> Corpus:
 
 
 def whole(tiny: Path, cache: Path, **more: Any) -> Merits:
-    given = {"train": lines("train", 10), "dev": lines("dev", 5, 1), "labels": LABELS, "how": QUICK,
-             "text": TextEncoder.load(str(tiny), cache=cache, device="cpu"), "kept": Stages.open(cache)}
+    with settings(cache=cache):
+        given = {"train": lines("train", 10), "dev": lines("dev", 5, 1), "labels": LABELS, "how": QUICK,
+                 "text": TextEncoder.load(str(tiny), device="cpu"), "kept": Stages.open()}
     return Merits(**given | more)
 
 
@@ -131,7 +135,7 @@ def test_two_that_need_a_stage_at_once_make_it_once(tmp_path: Path) -> None:
         time.sleep(0.3)
         return Note("hello")
 
-    threads = [threading.Thread(target=lambda: Stages.open(tmp_path).keep("s", make, read_note)) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: Stages.open().keep("s", make, read_note)) for _ in range(4)]
     for t in threads:
         t.start()
     for t in threads:
@@ -140,15 +144,15 @@ def test_two_that_need_a_stage_at_once_make_it_once(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_cannot_be_read_is_made_anew(tmp_path: Path) -> None:
-    stages = Stages.open(tmp_path)
+    stages = Stages.open()
     (stages.folder / "s").mkdir(parents=True)
     assert stages.keep("s", lambda: Note("again"), read_note).text == "again"
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="ZSEMO_CACHE"):
-        Stages.open(tmp_path / "file").keep("s", lambda: Note("x"), read_note)
+    with settings(cache=tmp_path / "file"), pytest.raises(InputError, match="ZSEMO_CACHE"):
+        Stages.open().keep("s", lambda: Note("x"), read_note)
 
 
 # MERITS-L
@@ -164,7 +168,7 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_every_stage_is_trained_once(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    speech = SpeechEncoder.load("cues", cache=tmp_path, device="cpu")
+    speech = SpeechEncoder.load("cues", device="cpu")
     train, dev = spoken("train", 8, tmp_path), spoken("dev", 4, tmp_path, 1)
     made = whole(tiny, tmp_path, train=train, dev=dev, speech=speech, silver=(lines("a", 8), lines("b", 4)))
     seen = fitted(monkeypatch)
@@ -213,7 +217,7 @@ def test_what_cannot_be_trained_is_one_line(stage: str, training: str, says: str
 
 def test_a_corpus_without_sound_is_one_line(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no speech that can be read"):
-        whole(tiny, tmp_path, speech=SpeechEncoder.load("cues", cache=tmp_path, device="cpu")).stage("audio_1")
+        whole(tiny, tmp_path, speech=SpeechEncoder.load("cues", device="cpu")).stage("audio_1")
 
 
 _KILLED = """

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import BertConfig, BertModel, BertTokenizer, HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
 from zsemo_kit.core.errors import InputError
+from zsemo_kit.core.settings import settings
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.training import loop, recipes
 from zsemo_kit.training.checkpoints import Checkpoint
@@ -78,8 +79,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
                              num_conv_pos_embedding_groups=1)).save_pretrained(folder / "hubert")
     Wav2Vec2FeatureExtractor().save_pretrained(folder / "hubert")
     cache = folder / "c"
-    return Toy(spoken(folder, "train", 6), spoken(folder, "dev", 3), TextEncoder.load(str(folder / "bert"), cache, "cpu"),
-               SpeechEncoder.load("egemaps", cache, "cpu"), SpeechEncoder.load(str(folder / "hubert"), cache, "cpu"))
+    with settings(cache=cache):
+        return Toy(spoken(folder, "train", 6), spoken(folder, "dev", 3), TextEncoder.load(str(folder / "bert"), "cpu"),
+                   SpeechEncoder.load("egemaps", "cpu"), SpeechEncoder.load(str(folder / "hubert"), "cpu"))
 
 
 # the registry
@@ -130,7 +132,7 @@ def seen_by(reads: str, encoder: Any, toy: Toy, **settings: Any) -> list[tuple[i
 
             return Head()
 
-    model = fit(toy.train, toy.dev, LABELS, encoder, configure("of_one_cell", **settings), progress=False)
+    model = fit(toy.train, toy.dev, LABELS, encoder, configure("of_one_cell", **settings))
     shapes.append((0,))
     model.predict(toy.dev)
     return shapes
@@ -175,7 +177,7 @@ def test_a_new_head_comes_back_from_disk(toy: Toy, tmp_path: Path) -> None:
 
             return Head(self.spread)
 
-    model = fit(toy.train, toy.dev, LABELS, toy.network, configure("wide", spread=4, normalisation="source"), progress=False)
+    model = fit(toy.train, toy.dev, LABELS, toy.network, configure("wide", spread=4, normalisation="source"))
     folder = model.save(tmp_path / "model")
     again = Model.load(folder, toy.network)
     assert again.config == WideRecipe(spread=4, normalisation="source") and model.vectors(toy.dev).shape == (12, 4)
@@ -196,7 +198,7 @@ def test_a_head_of_another_signature_is_one_clear_line(toy: Toy) -> None:
             return nn.Sequential(nn.Flatten(), nn.Linear(layers * width, classes))
 
     with pytest.raises(InputError, match=r"the head of 'odd' takes no x; expected forward\(self, x\); found input"):
-        fit(toy.train, toy.dev, LABELS, toy.network, OddRecipe(), progress=False)
+        fit(toy.train, toy.dev, LABELS, toy.network, OddRecipe())
     with pytest.raises(InputError, match="reads 'pixels'"):
         register("seen", reads="pixels")
     with pytest.raises(InputError, match="two recipes are called 'conv'"):
@@ -318,36 +320,35 @@ def test_an_encoder_of_another_package_is_opened_by_name(tmp_path: Path, toy: To
     "In a study, and by a saved model that stands on it; one that cannot be opened, or reads something else, is one line."
     install(
         "their_encoders",
-        "from pathlib import Path\n"
         "import numpy as np\n"
         "import torch\n"
-        "from zsemo_kit.core.cache import FeatureCache\n\n\n"
+        "from zsemo_kit.core.cache import FeatureCache, default_cache\n\n\n"
         "class Lengths:\n"
         "    name, modality, layers, width, fingerprint = 'lengths', 'text', 1, 2, 'lengths-1'\n\n"
-        "    def __init__(self, cache=None, device='auto'):\n"
-        "        self.cache, self.device = FeatureCache(Path(cache)), torch.device('cpu')\n\n"
+        "    def __init__(self, device='auto'):\n"
+        "        self.cache, self.device = FeatureCache(default_cache()), torch.device('cpu')\n\n"
         "    def features(self, corpus, reads, **settings):\n"
         "        x = np.array([[len(t), t.count('a')] for t in corpus.table['text']], np.float32)\n"
         "        return x[:, None] if reads == 'layers' else x\n\n"
         "    def within(self, max_tokens):\n"
         "        return self\n",
         "zsemo_kit.encoders", lengths="their_encoders:Lengths", gone="encoders_that_are_gone:Gone")
-    encoder = open_encoder({"modality": "text", "encoder": "lengths"}, tmp_path)
-    model = fit(toy.train, toy.dev, LABELS, encoder, configure(scale="standard"), progress=False)
-    again = Model.load(model.save(tmp_path / "model"), cache=tmp_path)
+    encoder = open_encoder({"modality": "text", "encoder": "lengths"})
+    model = fit(toy.train, toy.dev, LABELS, encoder, configure(scale="standard"))
+    again = Model.load(model.save(tmp_path / "model"))
     assert again.encoder.fingerprint == "lengths-1" and np.array_equal(again.predict(toy.dev), model.predict(toy.dev))
     with pytest.raises(InputError, match="the encoder 'lengths' reads text; expected speech"):
-        open_encoder({"modality": "speech", "encoder": "lengths"}, tmp_path)
+        open_encoder({"modality": "speech", "encoder": "lengths"})
     with pytest.raises(InputError, match="the encoder 'gone' cannot be opened; expected a function or class"):
-        open_encoder({"modality": "text", "encoder": "gone"}, tmp_path)
+        open_encoder({"modality": "text", "encoder": "gone"})
 
 
 # on disk
 
 
 def test_a_model_of_the_old_format_says_how_to_make_it_again(toy: Toy, tmp_path: Path) -> None:
-    model = fit(toy.train, toy.dev, LABELS, toy.text, configure(), progress=False)
-    stage = fit_conversation(toy.train, toy.dev, LABELS, (model,), ContextRecipe(hidden=8, heads=2, epochs=1), progress=False)
+    model = fit(toy.train, toy.dev, LABELS, toy.text, configure())
+    stage = fit_conversation(toy.train, toy.dev, LABELS, (model,), ContextRecipe(hidden=8, heads=2, epochs=1))
     for made, name, load in ((model, "model.json", Model.load), (stage, "conversation.json", Conversation.load)):
         file = made.save(tmp_path / name) / name
         file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 1}))
@@ -383,14 +384,14 @@ def cut_off(monkeypatch: pytest.MonkeyPatch, rounds: int) -> None:
 
 @pytest.mark.parametrize("classifier", SHORT)
 def test_a_training_that_was_cut_off_comes_to_the_same_numbers(
-    classifier: str, toy: Toy, monkeypatch: pytest.MonkeyPatch,
+    classifier: str, toy: Toy, own_cache: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe = configure(classifier, seed=2, patience=0, **SHORT[classifier])
 
     def train(resume: bool) -> Model:
-        return fit(toy.train, toy.dev, LABELS, toy.text, recipe, resume=resume, progress=False)
+        return fit(toy.train, toy.dev, LABELS, toy.text, recipe, resume=resume)
 
-    whole, points = train(False), toy.text.cache.folder / "stages"
+    whole, points = train(False), own_cache / "stages"
     with monkeypatch.context() as patch:
         cut_off(patch, 2)
         with pytest.raises(KeyboardInterrupt):
@@ -407,11 +408,11 @@ def test_a_training_that_was_cut_off_comes_to_the_same_numbers(
 
 
 def test_a_stage_that_was_cut_off_comes_to_the_same_numbers(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    below = (fit(toy.train, toy.dev, LABELS, toy.text, configure(), progress=False),)
+    below = (fit(toy.train, toy.dev, LABELS, toy.text, configure()),)
     recipe, point = ContextRecipe(hidden=8, heads=2, epochs=5, batch=2, patience=0), Checkpoint(tmp_path / "point.pt")
 
     def train(checkpoint: Checkpoint | None = None) -> Conversation:
-        return fit_conversation(toy.train, toy.dev, LABELS, below, recipe, checkpoint=checkpoint, progress=False)
+        return fit_conversation(toy.train, toy.dev, LABELS, below, recipe, checkpoint=checkpoint)
 
     whole = train()
     with monkeypatch.context() as patch:

@@ -230,7 +230,7 @@ def test_json_in_the_form_that_is_taken(
         refusal if "response_format" in body and body["response_format"]["type"] not in taken else (200, good())
     )
     chat = Chat("m", server.url, store, concurrency=1, response_format="json")
-    assert len(generate_lines(card, "labels", 3, chat, json=True, progress=False)) == 6
+    assert len(generate_lines(card, "labels", 3, chat, json=True)) == 6
     assert len(server.asked) == 2 + sent
     last = server.asked[-1].get("response_format")
     assert (last or {}).get("type") == (next(iter(taken)) if taken else None)
@@ -242,12 +242,12 @@ def test_json_in_the_form_that_is_taken(
 def test_json_by_a_schema_from_the_first_request_on(server: Server, store: ReplyStore, card: Card) -> None:
     server.say = lambda body, n: (200, good("neutral" if "Somebody says" in body["messages"][-1]["content"] else GOOD))
     chat = Chat("m", server.url, store, response_format="schema")
-    made = generate(card, "labels", 2, chat, json=True, second_reading="keep", progress=False)
+    made = generate(card, "labels", 2, chat, json=True, second_reading="keep")
     kinds = [body.get("response_format", {}).get("type") for body in server.asked]
     assert kinds == ["json_schema"] * 2 + [None] * 2 and set(made.table["emotion_second"]) == {"neutral"}, (
         "a reading is one word, no JSON"
     )
-    assert len(generate_lines(card, "labels", 2, chat, json=True, progress=False)) == 4 and len(server.asked) == 4
+    assert len(generate_lines(card, "labels", 2, chat, json=True)) == 4 and len(server.asked) == 4
 
 
 def test_several_noes_at_once_and_by_all_workers(server: Server, store: ReplyStore) -> None:
@@ -339,7 +339,7 @@ def test_a_run_without_a_line_for_the_corpus_leaves_its_record(
 def test_python_is_told_too(server: Server, store: ReplyStore, card: Card) -> None:
     server.say = lambda body, n: no(400, "Not so.")
     with pytest.raises(InputError, match=r"no reply, so no corpus; found HTTP 400: Not so\."):
-        generate(card, "labels", 2, Chat("m", server.url, store), progress=False)
+        generate(card, "labels", 2, Chat("m", server.url, store))
 
 
 @pytest.mark.parametrize("secret", [f"Bearer {KEY}", KEY])
@@ -450,10 +450,10 @@ def test_a_filter_refuses_one_reply_and_the_run_goes_on(
 ) -> None:
     server.say = lambda body, n: (status, said)
     chat = Chat("m", server.url, store, concurrency=4, price=(1.0, 1.0))
-    lines = generate_lines(card, "labels", 30, chat, progress=False)
+    lines = generate_lines(card, "labels", 30, chat)
     assert set(lines["status"]) == {"refused"} and (chat.sent, chat.failed, len(server.asked)) == (30, 0, 30)
     assert chat.ledger.spent == 0 or status == 200
-    generate_lines(card, "labels", 30, chat, progress=False)
+    generate_lines(card, "labels", 30, chat)
     assert len(server.asked) == 30, "a refused reply is a reply"
 
 

@@ -70,7 +70,7 @@ WORDS = st.sampled_from(["Yes.", "No way!", "yes.", "It\u2019s me.", "It's me.",
 def test_only_what_is_asked_for_is_sent_and_once(rows: list[tuple[str, str]], parts: list[str], task: str) -> None:
     mine = corpus(*zip(*rows, strict=True))
     parrot = Parrot(lambda text: "neutral")
-    made = label_silver(mine, parrot, task, parts=parts, progress=False)  # type: ignore[arg-type]
+    made = label_silver(mine, parrot, task, parts=parts)  # type: ignore[arg-type]
     assert Counter(parrot.heard) == Counter({plain(t) for t, s in rows if s in parts and any(c.isalnum() for c in t)})
     assert made.table[mine.table.columns].equals(mine.table)
     for (text, split), (label, status) in zip(rows, silver(made), strict=True):
@@ -81,13 +81,13 @@ def test_only_what_is_asked_for_is_sent_and_once(rows: list[tuple[str, str]], pa
 def test_the_test_part_is_left_alone_unless_it_is_named() -> None:
     mine, parrot = corpus(["seen", "secret"], ["train", "test"]), Parrot(lambda text: "neutral")
     assert "test" not in SILVER_PARTS
-    label_silver(mine, parrot, progress=False)  # type: ignore[arg-type]
+    label_silver(mine, parrot)  # type: ignore[arg-type]
     assert parrot.heard == ["seen"]
-    label_silver(mine, parrot, parts=("train", "test"), progress=False)  # type: ignore[arg-type]
+    label_silver(mine, parrot, parts=("train", "test"))  # type: ignore[arg-type]
     assert parrot.heard == ["seen", "seen", "secret"]
     for wrong in ("train", ["tset"]):
         with pytest.raises(InputError, match="unknown parts"):
-            label_silver(mine, parrot, parts=wrong, progress=False)  # type: ignore[arg-type]
+            label_silver(mine, parrot, parts=wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("answer", "expected"), [
@@ -99,20 +99,20 @@ def test_the_test_part_is_left_alone_unless_it_is_named() -> None:
     ("I'm sorry, I cannot assist with this request.", ("", "refused")), (None, ("", "no_reply")),
 ])
 def test_answers(answer: str | None, expected: tuple[str, str]) -> None:
-    made = label_silver(corpus(["Well."]), Parrot(lambda text: answer), progress=False)  # type: ignore[arg-type]
+    made = label_silver(corpus(["Well."]), Parrot(lambda text: answer))  # type: ignore[arg-type]
     assert silver(made) == [expected]
 
 
 @pytest.mark.parametrize(("finish", "status"), [("length", "truncated"), ("content_filter", "refused"), ("stop", "kept")])
 def test_an_answer_that_was_cut_or_withheld_is_none(finish: str, status: str) -> None:
-    made = label_silver(corpus(["Well."]), Parrot(lambda text: "positive", finish), progress=False)  # type: ignore[arg-type]
+    made = label_silver(corpus(["Well."]), Parrot(lambda text: "positive", finish))  # type: ignore[arg-type]
     assert silver(made) == [("positive" if status == "kept" else "", status)]
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(max_size=60) | st.lists(SAID, max_size=8).map(" ".join), st.sampled_from(list(SILVER_TASKS)))
 def test_any_answer_gives_one_label_of_the_task_or_a_reason(answer: str, task: str) -> None:
-    made = label_silver(corpus(["Well."]), Parrot(lambda text: answer), task, progress=False)  # type: ignore[arg-type]
+    made = label_silver(corpus(["Well."]), Parrot(lambda text: answer), task)  # type: ignore[arg-type]
     (label, status), = silver(made)
     assert status in SILVER_STATUSES and label in ("", *SILVER_TASKS[task].labels) and (status == "kept") == (label != "")
     assert len(made.table["silver_raw"][0]) <= 200
@@ -129,7 +129,7 @@ def test_prompts_are_told_apart_by_task_and_words_alone() -> None:
 def test_an_empty_corpus_asks_nothing() -> None:
     parrot = Parrot(lambda text: "neutral")
     none = corpus(["a"]).where({"utterance": "z"})
-    assert len(label_silver(none, parrot, progress=False)) == 0 and parrot.heard == []  # type: ignore[arg-type]
+    assert len(label_silver(none, parrot)) == 0 and parrot.heard == []  # type: ignore[arg-type]
 
 
 # --- recorded labels
@@ -215,7 +215,7 @@ def test_labels_of_another_corpus_are_refused(root: Path) -> None:
 
 def test_a_saved_folder_is_a_source(tmp_path: Path) -> None:
     mine = corpus(["Yes.", "No.", "Secret."], ["train", "dev", "test"])
-    made = label_silver(mine, Parrot({"Yes.": "joy", "No.": "not anger"}.get), "emotion", progress=False)  # type: ignore[arg-type]
+    made = label_silver(mine, Parrot({"Yes.": "joy", "No.": "not anger"}.get), "emotion")  # type: ignore[arg-type]
     made.save(tmp_path / "saved")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -301,7 +301,7 @@ def test_a_human_sentiment_cannot_pass_for_silver() -> None:
 def test_test_rows_under_another_part_are_found(root: Path, tmp_path: Path) -> None:
     test = read("meld").where({"split": "test"})
     made = label_silver(replace(test, name="found", table=test.table.assign(split="")),
-                        Parrot(lambda text: "joy"), "emotion", progress=False)  # type: ignore[arg-type]
+                        Parrot(lambda text: "joy"), "emotion")  # type: ignore[arg-type]
     folder = made.save(tmp_path / "found_silver")
     assert len(open_silver(str(folder), "seven")) == 2
     with pytest.raises(InputError, match=r"2 silver labels are of the target meld; .*label another corpus"):

@@ -21,6 +21,8 @@ from zsemo_kit.synthesis.speak import resolve_languages, speak
 from zsemo_kit.synthesis.speech_by_name import Speech, open_speech
 from zsemo_kit.synthesis.voices import Engine, EngineError, Voice, open_engine
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 class Hum(Engine):
     """A tone a word; can be told to fail."""
@@ -59,12 +61,12 @@ def test_a_broken_off_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path: Path)
         return EngineError("the server went away") if n == 3 else None
 
     with pytest.raises(EngineError, match="went away"):
-        speak(sentences(), Hum(stop), tmp_path / "a", progress=False)
+        speak(sentences(), Hum(stop), tmp_path / "a")
     early = {p.name for p in (tmp_path / "a").rglob("*.flac")}
     assert early and not list((tmp_path / "a").rglob("*.part*"))
     rest = Hum()
-    whole = speak(sentences(), rest, tmp_path / "a", progress=False)
-    once = speak(sentences(), Hum(), tmp_path / "b", progress=False)
+    whole = speak(sentences(), rest, tmp_path / "a")
+    once = speak(sentences(), Hum(), tmp_path / "b")
     assert 1 <= rest.asked <= 2, "two of four readings were there, or three if one was being made"
     assert files_of(whole.corpus) == files_of(once.corpus)
     for audio in whole.corpus.table.audio:
@@ -73,8 +75,8 @@ def test_a_broken_off_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path: Path)
 
 def test_order_of_rows_and_further_takes_change_nothing(tmp_path: Path) -> None:
     corpus = sentences()
-    one = files_of(speak(corpus, Hum(), tmp_path, progress=False).corpus)
-    two = speak(corpus, Hum(), tmp_path, takes=3, progress=False).corpus
+    one = files_of(speak(corpus, Hum(), tmp_path).corpus)
+    two = speak(corpus, Hum(), tmp_path, takes=3).corpus
     assert {u: a for u, a in files_of(two).items() if u in one} == one
     assert two.table.groupby("script").voice.nunique().eq(3).all()
     assert two.table.groupby(["script", "take"]).voice.nunique().eq(1).all(), "one person reads a sentence in every emotion"
@@ -82,20 +84,20 @@ def test_order_of_rows_and_further_takes_change_nothing(tmp_path: Path) -> None:
 
 
 def test_changed_settings_never_meet_old_sounds(tmp_path: Path) -> None:
-    made = [files_of(speak(sentences(1), Hum(), tmp_path, progress=False, **how).corpus) for how in (
+    made = [files_of(speak(sentences(1), Hum(), tmp_path, **how).corpus) for how in (
         {}, {"inject": "none"}, {"strength": 0.5}, {"seed": 1}, {"conditions": "random"}, {"calibrate": True})]
     assert len({audio for files in made for audio in files.values()}) == sum(len(set(files.values())) for files in made)
 
 
 def test_without_injection_all_emotions_are_one_sound(tmp_path: Path) -> None:
-    table = speak(sentences(), Hum(), tmp_path, inject="none", progress=False).corpus.table
+    table = speak(sentences(), Hum(), tmp_path, inject="none").corpus.table
     assert table.groupby("dialogue").audio.nunique().eq(1).all()
 
 
 def test_gender_is_kept_and_speakers_of_a_dialogue_differ(tmp_path: Path) -> None:
     rows = [(f"u{i}", "d", i, "AB"[i % 2], ("male", "female")[i % 2], f"Line {i} of it.", "neutral") for i in range(4)]
     table = pd.DataFrame(rows, columns=["utterance", "dialogue", "turn", "speaker", "gender", "text", "emotion"])
-    said = speak(Corpus("talk", table), Hum(), tmp_path, progress=False).corpus.table
+    said = speak(Corpus("talk", table), Hum(), tmp_path).corpus.table
     assert said.groupby("speaker").voice.nunique().eq(1).all() and said.voice.nunique() == 2
     assert [int(v[-1]) % 2 for v in said.voice] == [1, 0, 1, 0], "odd voices are men's"
 
@@ -108,7 +110,7 @@ def test_what_cannot_be_said_is_told_and_kept(tmp_path: Path) -> None:
     def refuse(n: int) -> Exception | None:
         return InputError("not this one") if n == 2 else None
 
-    said = speak(replace(corpus, table=corpus.table.assign(text=texts)), Hum(refuse), tmp_path, progress=False)
+    said = speak(replace(corpus, table=corpus.table.assign(text=texts)), Hum(refuse), tmp_path)
     assert len(said.corpus) == 6 and said.corpus.table.audio.eq("").sum() == len(said.problems) >= 3
     assert set(said.problems.columns) == {"utterance", "text", "problem"} and said.problems.problem.ne("").all()
     assert Corpus.load(tmp_path).table.audio.ne("").sum() == 6 - len(said.problems)
@@ -123,14 +125,14 @@ def test_what_cannot_be_said_is_told_and_kept(tmp_path: Path) -> None:
 def test_bad_settings_end_before_anything_is_said(tmp_path: Path, how: dict[str, Any], told: str) -> None:
     engine = Hum()
     with pytest.raises(InputError, match=told):
-        speak(sentences(), engine, tmp_path / "x", progress=False, **how)
+        speak(sentences(), engine, tmp_path / "x", **how)
     assert not engine.asked and not (tmp_path / "x").exists()
 
 
 def test_nothing_to_say_is_refused(tmp_path: Path) -> None:
     corpus = sentences(1)
     with pytest.raises(InputError, match="nothing of toy could be spoken"):
-        speak(replace(corpus, table=corpus.table.assign(text="...")), Hum(), tmp_path, progress=False)
+        speak(replace(corpus, table=corpus.table.assign(text="...")), Hum(), tmp_path)
 
 
 def rows_of(*texts: str, **columns: list[Any]) -> Corpus:
@@ -177,14 +179,14 @@ def test_what_always_fails_is_not_tried_to_the_end(tmp_path: Path) -> None:
     corpus = rows_of(*(f"Sentence number {i} is here." for i in range(40)))
     broken = Hum(lambda n: InputError(f"cannot say 'Sentence number {n}'"))
     with pytest.raises(EngineError, match=r"the first 10 utterances all fail in one way.*cannot say"):
-        speak(corpus, broken, tmp_path, progress=False)
+        speak(corpus, broken, tmp_path)
     late = Hum(lambda n: None if n == 1 else InputError("cannot say it"))
-    assert len(speak(corpus, late, tmp_path, progress=False).problems) == 39, "one that can be said shows that it is the texts"
+    assert len(speak(corpus, late, tmp_path).problems) == 39, "one that can be said shows that it is the texts"
 
 
 def test_a_name_before_the_words_is_not_spoken(tmp_path: Path) -> None:
     corpus = rows_of("Anna: Well, hello.", "Tom: come here!", speaker=["d1.Anna", "d1.Anna"])
-    assert list(speak(corpus, Hum(), tmp_path, progress=False).corpus.table.spoken) == ["Well, hello.", "Tom: come here!"]
+    assert list(speak(corpus, Hum(), tmp_path).corpus.table.spoken) == ["Well, hello.", "Tom: come here!"]
 
 
 @pytest.mark.parametrize(("card", "language"), [("ravdess", "en"), ("emodb", "de"), ("nemo", "pl")])
@@ -192,7 +194,7 @@ def test_cards_are_spoken_in_their_language(tmp_path: Path, card: str, language:
     corpus = open_corpus(f"{card}_synthetic", "four")
     some = replace(corpus, table=corpus.table.head(8))
     assert set(resolve_languages(some)) == {language}
-    said = speak(some, open_engine("espeak"), tmp_path, progress=False, jobs=1)
+    said = speak(some, open_engine("espeak"), tmp_path)
     assert said.problems.empty and said.seconds > 8
     sounds = [load_audio(tmp_path / a) for a in said.corpus.table.audio]
     assert all(0.4 * RATE < len(s) < 15 * RATE and 0.01 < np.abs(s).max() <= 0.98 for s in sounds)
@@ -200,11 +202,11 @@ def test_cards_are_spoken_in_their_language(tmp_path: Path, card: str, language:
 
 def test_speech_by_name_is_spoken_once(tmp_path: Path) -> None:
     how = Speech(takes=1, inject="none")
-    one = open_speech("nemo_synthetic", "four", how, cache=tmp_path)
+    one = open_speech("nemo_synthetic", "four", how)
     made = sorted(p.stat().st_mtime_ns for p in tmp_path.rglob("*.flac"))
-    two = open_speech("nemo_synthetic", "four", how, cache=tmp_path)
+    two = open_speech("nemo_synthetic", "four", how)
     assert files_of(one) == files_of(two) and sorted(p.stat().st_mtime_ns for p in tmp_path.rglob("*.flac")) == made
-    both = open_speech("nemo_synthetic+emodb_synthetic", "four", how, cache=tmp_path)
+    both = open_speech("nemo_synthetic+emodb_synthetic", "four", how)
     assert set(both.table.corpus) == {"nemo_synthetic", "emodb_synthetic"}
     assert all((both.root / a).is_file() for a in both.table.audio)
 

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from zsemo_kit.core.errors import InputError
+from zsemo_kit.core.settings import settings
 from zsemo_kit.corpora.audio import own_terms, save_audio, utterance_audio
 from zsemo_kit.corpora.recorded_cues import CUES
 from zsemo_kit.corpora.table import Corpus
@@ -32,6 +33,8 @@ from zsemo_kit.synthesis.acoustics import measure_cues
 from zsemo_kit.training import speech_encoder as module
 from zsemo_kit.training.heads import WeightedSumHead
 from zsemo_kit.training.speech_encoder import SpeechEncoder, upstream_names
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 pytest.importorskip("s3prl")
 pytest.importorskip("opensmile")
@@ -118,7 +121,7 @@ def test_cached_means_give_s3prls_logits_and_gradients(
     from s3prl.nn import S3PRLUpstream
 
     kind, _, family = name.partition(":")
-    encoder = SpeechEncoder.load(f"{kind}:{models[family]}" if family else kind, cache=tmp_path, device="cpu")
+    encoder = SpeechEncoder.load(f"{kind}:{models[family]}" if family else kind, device="cpu")
     upstream = S3PRLUpstream(kind, path_or_url=str(models[family]) if family else None).eval()
     waves = [torch.from_numpy(own_terms(utterance_audio(corpus, i), encoder.own_terms)) for i in range(len(corpus))]
     with torch.no_grad():
@@ -154,7 +157,7 @@ def test_frames_are_s3prls(models: dict[str, Path], corpus: Corpus, tmp_path: Pa
     from s3prl.nn import S3PRLUpstream
 
     upstream = S3PRLUpstream("hf_hubert_custom", path_or_url=str(models["hubert group"])).eval()
-    encoder = SpeechEncoder.load(f"hf_hubert_custom:{models['hubert group']}", cache=tmp_path, device="cpu", own_terms="none")
+    encoder = SpeechEncoder.load(f"hf_hubert_custom:{models['hubert group']}", device="cpu", own_terms="none")
     wave = torch.from_numpy(utterance_audio(corpus, 3))
     with torch.no_grad():
         hidden, n = upstream(wave[None], torch.tensor([len(wave)]))
@@ -169,12 +172,14 @@ def test_frames_are_s3prls(models: dict[str, Path], corpus: Corpus, tmp_path: Pa
 @pytest.mark.parametrize("family", FAMILIES)
 def test_neighbours_change_nothing(family: str, models: dict[str, Path], corpus: Corpus, tmp_path: Path) -> None:
     """Normalisation over time sees padding: such a network takes one sound at a time, the others take batches."""
-    encoder = SpeechEncoder.load(str(models[family]), cache=tmp_path / "a", device="cpu")
+    with settings(cache=tmp_path / "a"):
+        encoder = SpeechEncoder.load(str(models[family]), device="cpu")
     assert encoder.together == (family != "hubert group")
     passes = counted(encoder)
     means = encoder.means(corpus)
     assert (max(passes) > 1) == encoder.together and sum(passes) == len(corpus)
-    other = SpeechEncoder.load(str(models[family]), cache=tmp_path / "b", device="cpu")
+    with settings(cache=tmp_path / "b"):
+        other = SpeechEncoder.load(str(models[family]), device="cpu")
     alone = np.concatenate([other.means(corpus.where({"utterance": u})) for u in corpus.table.utterance])
     assert np.abs(means - alone).max() < 1e-5
     frames = encoder.frames(corpus)
@@ -182,7 +187,7 @@ def test_neighbours_change_nothing(family: str, models: dict[str, Path], corpus:
 
 
 def test_frames_of_transformers_are_the_models_own(models: dict[str, Path], corpus: Corpus, tmp_path: Path) -> None:
-    encoder = SpeechEncoder.load(str(models["hubert layer"]), cache=tmp_path, device="cpu", own_terms="none")
+    encoder = SpeechEncoder.load(str(models["hubert layer"]), device="cpu", own_terms="none")
     model = HubertModel.from_pretrained(models["hubert layer"]).eval()
     x = utterance_audio(corpus, 1)
     x = (x - x.mean()) / np.sqrt(x.var() + 1e-7)
@@ -198,14 +203,14 @@ def test_whispers_filling_is_left_out(tmp_path: Path) -> None:
                                decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, pad_token_id=0, bos_token_id=1,
                                eos_token_id=2, decoder_start_token_id=1)).save_pretrained(tmp_path / "whisper")
     WhisperFeatureExtractor(feature_size=80).save_pretrained(tmp_path / "whisper")
-    encoder = SpeechEncoder.load(str(tmp_path / "whisper"), cache=tmp_path / "cache", device="cpu", own_terms="none")
+    encoder = SpeechEncoder.load(str(tmp_path / "whisper"), device="cpu", own_terms="none")
     some = sounds(tmp_path / "w", [0.5, 1.0, 31.0])
     assert [len(f) for f in encoder.frames(some)] == [25, 50, 1550]
     assert encoder.means(some).shape == (3, 3, 16) and encoder.together
 
 
 def test_a_sound_past_the_window_is_read_in_parts(models: dict[str, Path], tmp_path: Path) -> None:
-    encoder = SpeechEncoder.load(str(models["hubert layer"]), cache=tmp_path / "c", device="cpu", own_terms="none")
+    encoder = SpeechEncoder.load(str(models["hubert layer"]), device="cpu", own_terms="none")
     long = sounds(tmp_path / "w", [50.0])
     frames, means = encoder.frames(long)[0], encoder.means(long)[0]
     assert 2490 < len(frames) <= 2500
@@ -220,7 +225,8 @@ NAMES = ["egemaps", "fbank_no_cmvn", "hubert layer"]  # cues, which a sound may 
 
 
 def opened(name: str, models: dict[str, Path], cache: Path, **more: str) -> SpeechEncoder:
-    return SpeechEncoder.load(str(models.get(name, name)), cache=cache, device="cpu", **more)
+    with settings(cache=cache):
+        return SpeechEncoder.load(str(models.get(name, name)), device="cpu", **more)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -260,10 +266,10 @@ def test_changed_weights_are_another_network(models: dict[str, Path], tmp_path: 
     folder = saved("hubert layer", tmp_path / "m")
     for name in (str(folder), f"hf_hubert_custom:{folder}"):
         torch.manual_seed(0)
-        one = SpeechEncoder.load(name, cache=tmp_path / "c", device="cpu")
+        one = SpeechEncoder.load(name, device="cpu")
         torch.manual_seed(9)
         HubertModel(FAMILIES["hubert layer"][1]).save_pretrained(folder)
-        two = SpeechEncoder.load(name, cache=tmp_path / "c", device="cpu")
+        two = SpeechEncoder.load(name, device="cpu")
         assert one.fingerprint != two.fingerprint
         saved("hubert layer", folder)
     with torch.no_grad():
@@ -283,7 +289,8 @@ def _work(name: str, cache: str, folder: str, out: "multiprocessing.Queue[bytes]
     torch.set_num_threads(1)
     some = Corpus("s", pd.DataFrame({"utterance": [f"u{i}" for i in range(12)], "emotion": "neutral",
                                      "audio": [f"{i}.wav" for i in range(12)]}), root=Path(folder))
-    out.put(SpeechEncoder.load(name, cache=cache, device="cpu").means(some).tobytes())
+    with settings(cache=cache):
+        out.put(SpeechEncoder.load(name, device="cpu").means(some).tobytes())
 
 
 def test_two_processes_share_a_cache(models: dict[str, Path], tmp_path: Path) -> None:
@@ -332,7 +339,7 @@ KNOWN = [1.5, 60.0, 7.0, 210.0, 40.0, 180.0, 4.0, 6.5]
 
 def test_cues_of_sound_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = voices(tmp_path / "s", [120, 0, 210])
-    encoder = SpeechEncoder.load("cues", cache=tmp_path / "c")
+    encoder = SpeechEncoder.load("cues")
     assert (encoder.layers, encoder.width, encoder.flat, encoder.own_terms) == (1, 8, False, "none")
     found = encoder.means(corpus)
     assert found.dtype == np.float32 and found.shape == (3, 1, 8) and np.isnan(found[1]).all(), "missing as a whole"
@@ -340,22 +347,22 @@ def test_cues_of_sound_are_measured_once(tmp_path: Path, monkeypatch: pytest.Mon
     problem = encoder.problems.set_index("utterance").problem
     assert list(problem.index) == ["u1"] and problem["u1"].startswith("no pitch_mean")
     monkeypatch.setattr(module, "stream_audio", lambda *_a, **_k: pytest.fail("read again"))
-    again = SpeechEncoder.load("cues", cache=tmp_path / "c")
+    again = SpeechEncoder.load("cues")
     assert np.array_equal(again.means(corpus), found, equal_nan=True)
     assert again.problems.problem.tolist() == problem.tolist(), "told from the cache too"
 
 
 def test_cues_on_the_utterance_s_own_terms(tmp_path: Path) -> None:
     corpus = voices(tmp_path / "s", [120])
-    levelled = SpeechEncoder.load("cues", cache=tmp_path / "c", own_terms="trim+level").means(corpus)[0, 0]
+    levelled = SpeechEncoder.load("cues", own_terms="trim+level").means(corpus)[0, 0]
     assert np.allclose(levelled, measure_cues(own_terms(utterance_audio(corpus, 0), "trim+level")), equal_nan=True)
-    assert SpeechEncoder.load("fbank", cache=tmp_path / "c", device="cpu").own_terms == "trim+level"
+    assert SpeechEncoder.load("fbank", device="cpu").own_terms == "trim+level"
 
 
 def test_cues_on_record_are_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     incomplete = [0.1, 50.0, 1.0, np.nan, 0.0, 0.0, np.nan, -4.0]
     monkeypatch.setenv("ZSEMO_CORPORA", str(on_record(tmp_path / "corpora", dia0_utt0=KNOWN, dia0_utt1=incomplete)))
-    encoder = SpeechEncoder.load("cues", cache=tmp_path / "c")
+    encoder = SpeechEncoder.load("cues")
     found = encoder.means(lines("dev_dia0_utt1", "dev_dia0_utt0", "dev_dia9_utt9"))
     assert np.isnan(found[[0, 2]]).all() and np.allclose(found[1, 0], KNOWN) and encoder.problems.empty
 
@@ -365,7 +372,7 @@ def test_sound_comes_before_the_record(tmp_path: Path, monkeypatch: pytest.Monke
     table = voices(tmp_path / "s", [120]).table.assign(utterance="dev_dia0_utt0")
     rest = lines("dev_dia0_utt1").table
     corpus = Corpus("meld", pd.concat([table, rest], ignore_index=True), root=tmp_path / "s")
-    encoder = SpeechEncoder.load("cues", cache=tmp_path / "c")
+    encoder = SpeechEncoder.load("cues")
     found = encoder.means(corpus)
     assert abs(found[0, 0, list(CUES).index("pitch_mean")] - 120) < 2 and np.allclose(found[1, 0], KNOWN)
     assert encoder.problems.empty
@@ -373,7 +380,7 @@ def test_sound_comes_before_the_record(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_modality_that_is_all_missing_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ZSEMO_CORPORA", raising=False)
-    encoder = SpeechEncoder.load("cues", cache=tmp_path / "c")
+    encoder = SpeechEncoder.load("cues")
     text = replace(lines("u1", "u2"), name="text")
     assert np.isnan(encoder.means(text)).all() and list(encoder.problems.utterance) == ["u1", "u2"]
     assert encoder.means(text.where({"utterance": "none"})).shape == (0, 1, 8)
@@ -388,7 +395,7 @@ def test_a_modality_that_is_all_missing_is_no_error(tmp_path: Path, monkeypatch:
 
 def test_cues_have_no_frames(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cues has one vector"):
-        SpeechEncoder.load("cues", cache=tmp_path).frames(lines("u1"))
+        SpeechEncoder.load("cues").frames(lines("u1"))
 
 
 # bad input
@@ -438,7 +445,7 @@ def test_what_cannot_be_opened_is_one_clear_line(
     monkeypatch.setattr("requests.sessions.Session.request", offline)
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
     with pytest.raises(InputError, match=says) as e:
-        SpeechEncoder.load(name, cache=tmp_path)
+        SpeechEncoder.load(name)
     assert "\n" not in str(e.value)
 
 
@@ -446,13 +453,13 @@ def test_no_audio_model_is_one_clear_line(models: dict[str, Path], tmp_path: Pat
     folder = saved("hubert layer", tmp_path / "m")
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(InputError, match="preprocessor_config"):
-        SpeechEncoder.load(str(folder), cache=tmp_path)
+        SpeechEncoder.load(str(folder))
     Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(folder)
     with pytest.raises(InputError, match="16000"):
-        SpeechEncoder.load(str(folder), cache=tmp_path)
+        SpeechEncoder.load(str(folder))
     (folder / "model.safetensors").write_bytes(b"\0" * 99)
     with pytest.raises(InputError, match="cannot be read"):
-        SpeechEncoder.load(str(folder), cache=tmp_path)
+        SpeechEncoder.load(str(folder))
 
 
 def test_a_flat_mean_is_refused_where_it_is_asked_for(corpus: Corpus, tmp_path: Path, models: dict[str, Path]) -> None:
@@ -466,7 +473,7 @@ def test_a_flat_mean_is_refused_where_it_is_asked_for(corpus: Corpus, tmp_path: 
 
 def test_other_bad_arguments(corpus: Corpus, tmp_path: Path, models: dict[str, Path]) -> None:
     with pytest.raises(InputError, match="trim"):
-        SpeechEncoder.load("egemaps", cache=tmp_path, own_terms="louder")
+        SpeechEncoder.load("egemaps", own_terms="louder")
     with pytest.raises(InputError, match="no frames"):
         opened("egemaps", models, tmp_path).frames(corpus)
     for layer in (7, "last", True):

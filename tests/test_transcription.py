@@ -32,6 +32,7 @@ from transformers import (
     WhisperTokenizer,
 )
 
+from zsemo_kit.core import settings as session
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.audio import RATE, load_audio, save_audio
 from zsemo_kit.corpora.table import Corpus
@@ -41,6 +42,8 @@ from zsemo_kit.synthesis.transcription import (
     Recogniser, count_edits, normalise_words, open_listener, transcribe, transcribe_corpus, wer,
 )
 from zsemo_kit.synthesis.voices import open_engine
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 pytest.importorskip("jiwer")
 HAS_SPHINX = importlib.util.find_spec("pocketsphinx") is not None
@@ -107,7 +110,8 @@ def make_whisper(folder: Path, languages: tuple[str, ...] = ("en", "de", "pl")) 
 @pytest.fixture(scope="module")
 def ctc(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
     folder = make_ctc(tmp_path_factory.mktemp("models") / "ctc")
-    return open_listener(str(folder), device="cpu", cache=folder.parent / "cache")
+    with session.settings(cache=folder.parent / "cache"):
+        return open_listener(str(folder), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +121,8 @@ def whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whisper(whisper_folder: Path) -> Recogniser:
-    return open_listener(str(whisper_folder), language="german", device="cpu", cache=whisper_folder.parent / "cache")
+    with session.settings(cache=whisper_folder.parent / "cache"):
+        return open_listener(str(whisper_folder), language="german", device="cpu")
 
 
 # word error rate
@@ -193,7 +198,7 @@ def test_a_ctc_model_is_decoded_as_its_own_processor_does(ctc: Recogniser) -> No
 
 
 def test_words_do_not_depend_on_the_batch(ctc: Recogniser, whisper: Recogniser, tmp_path: Path) -> None:
-    unmasked = open_listener(str(make_ctc(tmp_path / "m", masked=False)), device="cpu", cache=tmp_path)
+    unmasked = open_listener(str(make_ctc(tmp_path / "m", masked=False)), device="cpu")
     sounds = [sound(s, i) for i, s in enumerate((1.0, 0.5, 2.0, 1.7, 0.3))]
     for listener in (ctc, unmasked, whisper):
         assert listener.hear_all(sounds) == [listener.hear(s) for s in sounds]
@@ -230,18 +235,18 @@ def prompts(listener: Recogniser) -> list[str]:
 
 def test_a_multilingual_whisper_is_told_the_language(whisper: Recogniser, whisper_folder: Path) -> None:
     assert prompts(whisper) == ["<|startoftranscript|>", "<|de|>", "<|transcribe|>", "<|notimestamps|>"]
-    polish = open_listener(str(whisper_folder), language="PL", device="cpu", cache=whisper_folder.parent / "cache")
+    polish = open_listener(str(whisper_folder), language="PL", device="cpu")
     assert prompts(polish)[1] == "<|pl|>"
     assert polish.fingerprint != whisper.fingerprint  # else one language would be given the other's words
 
 
 def test_a_language_that_a_model_does_not_know_is_refused(whisper_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'finnish'.*de, en, pl"):
-        open_listener(str(whisper_folder), language="finnish", cache=tmp_path)
+        open_listener(str(whisper_folder), language="finnish")
     english = make_whisper(tmp_path / "english", languages=())
-    assert open_listener(str(english), language="English", device="cpu", cache=tmp_path).hear(sound(1)) is not None
+    assert open_listener(str(english), language="English", device="cpu").hear(sound(1)) is not None
     with pytest.raises(InputError, match="en, which is all"):
-        open_listener(str(english), language="de", cache=tmp_path)
+        open_listener(str(english), language="de")
 
 
 def test_a_long_sound_is_heard_whole(ctc: Recogniser, whisper: Recogniser) -> None:
@@ -308,7 +313,7 @@ def pickled(folder: Path) -> None:
 def test_what_is_no_listener_is_refused_in_one_line(tmp_path: Path, make: Callable[[Path], Path], told: str) -> None:
     folder = make(tmp_path / "model")
     with pytest.raises(InputError, match=told) as e:
-        open_listener(str(folder), device="cpu", cache=tmp_path / "cache")
+        open_listener(str(folder), device="cpu")
     assert "model" in str(e.value) and "\n" not in str(e.value)
 
 
@@ -317,7 +322,7 @@ def test_weights_that_cannot_be_fetched_are_named(tmp_path: Path, monkeypatch: p
         raise ConnectionError("no network")
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     with pytest.raises(InputError, match=r"'openai/whisper-large-v3'.*local folder") as e:
-        open_listener("openai/whisper-large-v3", cache=tmp_path)
+        open_listener("openai/whisper-large-v3")
     assert "\n" not in str(e.value)
 
 
@@ -327,7 +332,7 @@ def test_a_hub_copy_without_safetensors_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("huggingface_hub.snapshot_download",
                         lambda name, *, local_files_only, **_: asked.append(local_files_only) or str(tmp_path))
     with pytest.raises(InputError, match="no weights as safetensors"):
-        open_listener("some/model", cache=tmp_path)
+        open_listener("some/model")
     assert asked == [True, False, False]  # the local copy first, pickles last
 
 
@@ -349,7 +354,7 @@ def corpus(tmp_path: Path) -> Corpus:
 
 
 def test_a_bad_file_is_a_row_with_its_problem(corpus: Corpus, ctc: Recogniser, tmp_path: Path) -> None:
-    table = transcribe(corpus, ctc, cache=tmp_path / "cache")
+    table = transcribe(corpus, ctc)
     assert list(table) == ["utterance", "text", "problem"] and table.utterance.tolist() == corpus.table.utterance.tolist()
     good = corpus.table.audio.str.fullmatch(r"\d\.wav")
     assert table.problem.eq("").tolist() == good.tolist()
@@ -362,15 +367,15 @@ def test_words_are_heard_once(corpus: Corpus, ctc: Recogniser, tmp_path: Path, m
     heard: list[int] = []
     real = Recogniser.hear_all
     monkeypatch.setattr(Recogniser, "hear_all", lambda self, sounds: heard.append(len(sounds)) or real(self, sounds))
-    first = transcribe(corpus, ctc, cache=tmp_path / "cache")
+    first = transcribe(corpus, ctc)
     assert sum(heard) == 5
-    pd.testing.assert_frame_equal(transcribe(corpus, ctc, cache=tmp_path / "cache"), first)
+    pd.testing.assert_frame_equal(transcribe(corpus, ctc), first)
     assert sum(heard) == 5
     renamed = replace(corpus, table=corpus.table.assign(utterance=[f"v{i}" for i in range(8)]))
-    assert transcribe(renamed, ctc, cache=tmp_path / "cache").text.tolist() == first.text.tolist() and sum(heard) == 5
+    assert transcribe(renamed, ctc).text.tolist() == first.text.tolist() and sum(heard) == 5
     save_audio(corpus.root / "0.wav", sound(2, 9))
-    assert transcribe(corpus, ctc, cache=tmp_path / "cache").text[0] == ctc.hear(load_audio(corpus.root / "0.wav"))
-    transcribe(corpus, replace(ctc, fingerprint="another model"), cache=tmp_path / "cache")
+    assert transcribe(corpus, ctc).text[0] == ctc.hear(load_audio(corpus.root / "0.wav"))
+    transcribe(corpus, replace(ctc, fingerprint="another model"))
     assert sum(heard) == 5 + 1 + 1 + 5  # the changed file, the line above, and all for another model
 
 
@@ -384,7 +389,7 @@ def test_a_sound_that_a_model_cannot_hear_ends_nothing(corpus: Corpus, ctc: Reco
         return extractor(sounds, **kw)
 
     deaf.return_attention_mask = True  # type: ignore[attr-defined]
-    table = transcribe(corpus, replace(ctc, extractor=deaf, fingerprint="deaf"), cache=tmp_path / "cache")
+    table = transcribe(corpus, replace(ctc, extractor=deaf, fingerprint="deaf"))
     assert table.problem[7] == "RuntimeError: out of memory" and table.text[7] == ""
     assert table.problem[[0, 2, 4, 6]].eq("").all() and table.text[[0, 2, 4, 6]].ne("").any()
 
@@ -399,7 +404,7 @@ def test_memory_is_bounded(corpus: Corpus, ctc: Recogniser, monkeypatch: pytest.
 
 
 def test_an_empty_corpus(corpus: Corpus, ctc: Recogniser, tmp_path: Path) -> None:
-    table = transcribe(corpus.where({"utterance": "nobody"}), ctc, cache=tmp_path)
+    table = transcribe(corpus.where({"utterance": "nobody"}), ctc)
     assert len(table) == 0 and list(table) == ["utterance", "text", "problem"]
 
 
@@ -413,7 +418,7 @@ class Parrot:
 
     name = fingerprint = "parrot"
 
-    def texts(self, corpus: Corpus, jobs: int | None = None) -> Iterator[tuple[int, str | None, str]]:
+    def texts(self, corpus: Corpus) -> Iterator[tuple[int, str | None, str]]:
         for row, audio in enumerate(corpus.table.audio):
             try:
                 yield row, f"heard {len(load_audio(corpus.root / audio)) // 1600}", ""
@@ -424,7 +429,7 @@ class Parrot:
 def test_a_corpus_in_the_words_that_are_heard(corpus: Corpus, tmp_path: Path) -> None:
     said = replace(corpus, table=corpus.table.assign(text=[f"Line {i}." for i in range(8)], mine=range(8)))
     with pytest.warns(UserWarning, match=r"3 of 8 utterances of 'c' could not be heard, 'u1' first \(column text_problem"):
-        made = transcribe_corpus(said, Parrot(), cache=tmp_path / "c")
+        made = transcribe_corpus(said, Parrot())
     t = made.table
     assert t.text.tolist() == ["heard 5", "", "heard 8", "", "heard 11", "", "heard 14", "heard 17"]
     assert t.text_problem.ne("").tolist() == t.text.eq("").tolist() and t.text_reference.tolist() == said.table.text.tolist()
@@ -436,8 +441,8 @@ def test_a_corpus_in_the_words_that_are_heard(corpus: Corpus, tmp_path: Path) ->
 
 def test_a_second_listener_keeps_the_first_reference(corpus: Corpus, tmp_path: Path) -> None:
     said = replace(corpus, table=corpus.table.assign(text="Oh.")).where({"utterance": ["u0", "u2"]})
-    once = transcribe_corpus(said, Parrot(), cache=tmp_path / "c")
-    twice = transcribe_corpus(once, Parrot(), cache=tmp_path / "c")
+    once = transcribe_corpus(said, Parrot())
+    twice = transcribe_corpus(once, Parrot())
     pd.testing.assert_frame_equal(twice.table, once.table)
     assert twice.table.text_reference.tolist() == ["Oh.", "Oh."]
     folder = once.save(tmp_path / "saved")
@@ -447,21 +452,21 @@ def test_a_second_listener_keeps_the_first_reference(corpus: Corpus, tmp_path: P
 def test_the_past_is_in_the_same_words(corpus: Corpus, tmp_path: Path) -> None:
     rows = corpus.table.assign(dialogue=list("aaaabbbb"), turn=list(range(8)), text="as written")
     whole = remember(replace(corpus, table=rows).where({"utterance": ["u0", "u2", "u4", "u6"]}), 2)
-    made = transcribe_corpus(whole, Parrot(), cache=tmp_path / "c")
+    made = transcribe_corpus(whole, Parrot())
     assert made.table.history.tolist() == ["", "heard 5", "", "heard 11"]
     assert not any("written" in t for t in texts_of(made, 2))
     alone = replace(whole, table=whole.table.assign(history=""))
-    assert transcribe_corpus(alone, Parrot(), cache=tmp_path / "c").table.history.eq("").all(), "single lines stay single"
+    assert transcribe_corpus(alone, Parrot()).table.history.eq("").all(), "single lines stay single"
 
 
 def test_a_corpus_that_cannot_be_heard_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no utterance of 'c' could be heard; found u1:") as e:
-        transcribe_corpus(corpus.where({"utterance": ["u1", "u5"]}), Parrot(), cache=tmp_path)
+        transcribe_corpus(corpus.where({"utterance": ["u1", "u5"]}), Parrot())
     assert str(corpus.root) not in str(e.value)
-    none = transcribe_corpus(corpus.where({"utterance": "nobody"}), Parrot(), cache=tmp_path)
+    none = transcribe_corpus(corpus.where({"utterance": "nobody"}), Parrot())
     assert len(none) == 0 and {"text_reference", "text_problem"} <= set(none.table)
     empty = remember(corpus.where({"utterance": "nobody"}))
-    assert len(transcribe_corpus(empty, Parrot(), cache=tmp_path)) == 0
+    assert len(transcribe_corpus(empty, Parrot())) == 0
 
 
 # pocketsphinx
@@ -489,7 +494,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 def test_clear_speech_is_understood_better_than_chance(spoken: Corpus, tmp_path: Path) -> None:
     """Chance: the same words heard, laid beside the sentences of others."""
-    heard = transcribe(spoken, open_listener(), cache=tmp_path)
+    heard = transcribe(spoken, open_listener())
     assert heard.problem.eq("").all()
     rate = wer(LINES, heard.text)
     chance = np.mean([wer(LINES, np.roll(heard.text, k)) for k in range(1, len(LINES))])
@@ -505,7 +510,10 @@ def test_pocketsphinx_does_not_remember(spoken: Corpus) -> None:
 
 def test_two_processes_hear_what_one_hears(spoken: Corpus, tmp_path: Path) -> None:
     some = spoken.where(spoken.table.utterance.isin(["u1", "u3"]))
-    one, two = (transcribe(some, open_listener(), jobs=n, cache=tmp_path / str(n)) for n in (1, 2))
+    with session.settings(jobs=1, cache=tmp_path / "1"):
+        one = transcribe(some, open_listener())
+    with session.settings(jobs=2, cache=tmp_path / "2"):
+        two = transcribe(some, open_listener())
     pd.testing.assert_frame_equal(one, two)
 
 

@@ -32,9 +32,9 @@ from jupyter_client.manager import AsyncKernelManager
 import papermill
 from tqdm import tqdm
 
-from .core.cache import default_cache
 from .core.errors import InputError
 from .core.parallel import without_interrupts
+from .core.settings import Settings, current, settings
 from .corpora.corpus_name import CorpusName, check_known
 from .generation.corpus_by_name import names_of
 from .remote import Remote, is_url
@@ -150,20 +150,22 @@ class _Kernel(AsyncKernelManager):
     @property
     def kernel_spec(self) -> KernelSpec:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        return KernelSpec(argv=argv, display_name="Python", language="python")
+        return KernelSpec(argv=argv, display_name="Python", language="python", env=current().variables)
 
 # %% ../nbs/01_batch.ipynb #23d9a080
 def _papermill(job: Job, work: Path) -> None:
     given = {"study": job.study, "run_id": job.id, "out": str(work)}
     taken = parameters_of(job.notebook)
-    papermill.execute_notebook(
-        read_notebook(job.notebook),
-        re.sub(r"[{}]", r"\g<0>\g<0>", str(work / "notebook.ipynb")),  # even in a path it fills braces in
-        parameters={**job.parameters, **{k: v for k, v in given.items() if k in taken}},
-        cwd=str(job.cwd), kernel_name="python3", language="python", kernel_manager_class=_Kernel,
-        progress_bar=False, log_output=True, autosave_cell_every=0,
-        extra_arguments=["--log-level=50"],  # the kernel's own chatter on the user's terminal
-    )
+    cache = current().cache  # the run starts in another folder, and in its log bars are noise
+    with settings(progress=False, cache=cache and cache.absolute()):
+        papermill.execute_notebook(
+            read_notebook(job.notebook),
+            re.sub(r"[{}]", r"\g<0>\g<0>", str(work / "notebook.ipynb")),  # even in a path it fills braces in
+            parameters={**job.parameters, **{k: v for k, v in given.items() if k in taken}},
+            cwd=str(job.cwd), kernel_name="python3", language="python", kernel_manager_class=_Kernel,
+            progress_bar=False, log_output=True, autosave_cell_every=0,
+            extra_arguments=["--log-level=50"],  # the kernel's own chatter on the user's terminal
+        )
 
 # %% ../nbs/01_batch.ipynb #ba7c0002
 def _incomplete(work: Path, scored: bool) -> str:
@@ -296,11 +298,10 @@ def run_jobs(
     *,
     workers: int = 1,  # runs at the same time
     runner: Runner | None = None,  # who executes them; processes of this machine if None
-    progress: bool = True,  # whether to show a progress bar
 ) -> dict[str, str]:  # description of each failed run: why
     "Execute what is not finished; a failure is noted and the batch goes on."
     failed: dict[str, str] = {}
-    with tqdm(total=len(jobs), unit="run", disable=None if progress else True) as bar:
+    with tqdm(total=len(jobs), unit="run", disable=None if current().progress else True) as bar:
         todo = [j for j in jobs if not j.done]
         bar.update(len(jobs) - len(todo))
         for job, why in (runner(todo) if runner and todo else _executed(todo, workers)):
@@ -332,7 +333,7 @@ def _executed(jobs: list[Job], workers: int) -> Iterator[tuple[Job, str]]:
     # several runs that each start a thread a core slow one another down many times over
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // workers)))
     others = {child.pid for child in active_children()}
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_bound) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_bound, initargs=(current(),)) as pool:
         try:
             with without_interrupts():
                 pending: dict[Future[str | None], Job] = {pool.submit(execute, job, False): job for job in jobs}
@@ -351,8 +352,9 @@ def _executed(jobs: list[Job], workers: int) -> Iterator[tuple[Job, str]]:
             raise
 
 # %% ../nbs/01_batch.ipynb #dfcbde1a
-def _bound() -> None:
+def _bound(session: Settings) -> None:
     "A worker does not outlive its batch, and ignores Ctrl-C; what it starts can still be told to stop."
+    os.environ.update(session.variables)
     if hasattr(signal, "pthread_sigmask"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -374,7 +376,6 @@ def run_study(
     runner: Runner | None = None,  # who executes them; processes of this machine if None
     find: Callable[[str], Path | None],  # corpus name to its folder
     fetch: Callable[[str], object],  # downloads a corpus
-    progress: bool = True,  # whether to show a progress bar
 ) -> Outcome:  # what ran, what was complete before, what failed and why
     "Expand, check, resolve corpora, run what is not finished."
     root = root or project_root()
@@ -382,8 +383,6 @@ def run_study(
     here = work_folder(root)
     folder = store.mirror(here) if store else Path(out or here / "runs" / "out")
     began = time.perf_counter()
-    if os.environ.get("ZSEMO_CACHE"):  # runs start in another folder than the one that a relative path was written for
-        os.environ["ZSEMO_CACHE"] = str(default_cache().absolute())
     jobs_of(study, expand(study), root, folder)  # names and types are refused before anything is fetched
     _writable(folder / study.name)
     runs, told = resolve_corpora(study, expand(study), find=find, fetch=fetch)
@@ -393,7 +392,7 @@ def run_study(
     if store:
         _level(store, jobs, folder)
     before = sum(job.done for job in jobs)
-    failed = run_jobs(jobs, workers=workers, runner=runner, progress=progress)
+    failed = run_jobs(jobs, workers=workers, runner=runner)
     if store:
         store.pull(study.name, folder)
     _sweep(folder / study.name)

@@ -27,6 +27,7 @@ import zsemo_kit
 from .batch import Job, execute
 from .core.cache import FeatureCache, default_cache
 from .core.errors import InputError
+from .core.settings import current, settings
 from .studies import Resources
 
 # %% ../nbs/02_cluster.ipynb #ef1fb0b7
@@ -294,7 +295,6 @@ def _check_seen(cluster: Cluster, job: Job) -> None:
 # %% ../nbs/02_cluster.ipynb #6a388b23
 def spread_on(
     cluster: Cluster,  # connected
-    progress: bool = False,  # show a bar
 ) -> Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]:  # as `speak` takes it
     """What `map` is, on many machines and in the order in which results come.
 
@@ -302,7 +302,8 @@ def spread_on(
     def spread(work: Callable[[Any], Any], shards: Sequence[Any]) -> Iterator[Any]:
         if shards:
             check_nodes(cluster)
-        for _, made in tqdm(cluster.over(work, shards), total=len(shards), unit="shard", disable=not progress or not shards):
+        shown = current().progress and shards
+        for _, made in tqdm(cluster.over(work, shards), total=len(shards), unit="shard", disable=not shown):
             if isinstance(made, Lost):
                 raise InputError(f"a shard was lost: {Lost.why}", hint="what is back is kept: the same command goes on")
             yield made
@@ -334,8 +335,9 @@ def _encode(given: tuple[str, str, str, str, Sequence[str]]) -> bytes:
     name, space, features, own_terms, utterances = given
     corpus = open_corpus(name, space)
     with tempfile.TemporaryDirectory(prefix="zsemo") as own:
-        encoder = SpeechEncoder.load(features, cache=own, own_terms=own_terms or None)
-        encoder.means(corpus.where(corpus.table["utterance"].isin(list(utterances))))
+        with settings(progress=False, cache=own):
+            encoder = SpeechEncoder.load(features, own_terms=own_terms or None)
+            encoder.means(corpus.where(corpus.table["utterance"].isin(list(utterances))))
         return encoder.cache.file.read_bytes()
 
 # %% ../nbs/02_cluster.ipynb #d644d815
@@ -345,7 +347,6 @@ def encode_on(
     space: str,  # label space
     features: str,  # as `SpeechEncoder.load` takes it
     own_terms: str = "",  # of each utterance; the encoder's default if empty
-    progress: bool = False,  # show a bar
 ) -> int:  # features that the cache here holds afterwards
     """Computes means of all utterances on the nodes; afterwards each node has them, and so has this machine.
 
@@ -355,7 +356,7 @@ def encode_on(
     ids = open_corpus(name, space).table["utterance"].tolist()
     shards = [(name, space, features, own_terms, ids[i : i + _UTTERANCES]) for i in range(0, len(ids), _UTTERANCES)]
     count, sent = 0, []
-    for _, kept in tqdm(cluster.over(_encode, shards), total=len(shards), unit="shard", disable=not progress):
+    for _, kept in tqdm(cluster.over(_encode, shards), total=len(shards), unit="shard", disable=not current().progress):
         if isinstance(kept, Lost):
             raise InputError(f"features were lost: {Lost.why}", hint="what is back is kept")
         count = merge(kept)

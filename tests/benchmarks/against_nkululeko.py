@@ -41,7 +41,7 @@ def spoken(folder: Path, takes: int) -> str:
     from zsemo_kit.synthesis.speak import speak
     from zsemo_kit.synthesis.voices import open_engine
 
-    made = speak(open_corpus("ravdess_synthetic", "four"), open_engine("espeak"), folder / "audio", takes=takes, progress=False)
+    made = speak(open_corpus("ravdess_synthetic", "four"), open_engine("espeak"), folder / "audio", takes=takes)
     parts: dict[str, list[tuple[Path, str, str]]] = {"train": [], "test": []}
     for row in made.corpus.table.itertuples():
         if row.audio:

@@ -10,6 +10,7 @@ import numpy as np
 from material import first, sounds, written
 from measure import Options, Row, Skipped, command_seconds, in_turn, load, timed, zsemo
 
+from zsemo_kit.core.settings import settings
 from zsemo_kit.corpora.audio import stream_audio
 from zsemo_kit.synthesis.speak import Spoken, speak
 from zsemo_kit.synthesis.voices import open_engine
@@ -24,10 +25,12 @@ def extraction(o: Options, jobs: int, folder: Path) -> Row:
     found: dict[int, np.ndarray] = {}
 
     def measured(n: int) -> float:
-        list(stream_audio(first(corpus, 8 * n), work, jobs=n))
+        with settings(jobs=n):
+            list(stream_audio(first(corpus, 8 * n), work))
 
         def all_of_it() -> None:
-            done = list(stream_audio(corpus, work, jobs=n))
+            with settings(jobs=n):
+                done = list(stream_audio(corpus, work))
             assert all(not why for _, why in done), done
             found[n] = np.array([values for values, _ in done])
         return timed(all_of_it)
@@ -47,8 +50,10 @@ def speaking(o: Options, jobs: int, folder: Path) -> Iterator[Row]:
 
     def measured(n: int) -> float:
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            speak(written(8 * n), engine, Path(place) / "warm", jobs=n, progress=False)
-            made[n].append(speak(corpus, engine, Path(place) / "timed", jobs=n, progress=False))
+            with settings(jobs=n):
+                speak(written(8 * n), engine, Path(place) / "warm")
+            with settings(jobs=n):
+                made[n].append(speak(corpus, engine, Path(place) / "timed"))
         return made[n][-1].took
 
     before = load()

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from zsemo_kit.core.settings import settings
+
 CLOCK = time.perf_counter()  # before anything of either library is imported
 C = 0.001  # of the SVM; both scale features to unit variance and balance the classes
 INI = """
@@ -69,11 +71,12 @@ def zsemo(folder: Path) -> dict[str, Any]:
 
     train, test = corpus("train"), corpus("test")
     mark("read")
-    encoder = SpeechEncoder.load("egemaps", cache=folder / "zsemo", own_terms="none")  # nkululeko reads files as they are
+    with settings(cache=folder / "zsemo"):
+        encoder = SpeechEncoder.load("egemaps", own_terms="none")  # nkululeko reads files as they are
     encoder.means(train), encoder.means(test)
     mark("extract")
     config = configure("svm", normalisation="source", strengths=(C,))
-    model = fit(train, train, SPACES["four"], encoder, config, progress=False)  # C is fixed: nothing is chosen on a dev part
+    model = fit(train, train, SPACES["four"], encoder, config)  # C is fixed: nothing is chosen on a dev part
     found = predictions(model, test)
     scored = scores(found, SPACES["four"], cluster="speaker")
     mark("train")

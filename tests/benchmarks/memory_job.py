@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from zsemo_kit.core.settings import settings
+
 
 def reading(n: int, folder: Path, url: str) -> None:
     from zsemo_kit.corpora.labels import in_space
@@ -18,7 +20,8 @@ def features(n: int, folder: Path, url: str) -> None:
     from zsemo_kit.training.speech_encoder import SpeechEncoder
 
     corpus = segments(Corpus.load(folder / "few"), n)
-    SpeechEncoder.load("egemaps", cache=folder / f"cache_{n}", own_terms="none").means(corpus)
+    with settings(cache=folder / f"cache_{n}"):
+        SpeechEncoder.load("egemaps", own_terms="none").means(corpus)
 
 
 def generation(n: int, folder: Path, url: str) -> None:
@@ -36,7 +39,7 @@ def speaking(n: int, folder: Path, url: str) -> None:
     from zsemo_kit.synthesis.voices import open_engine
 
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        speak(written(n), open_engine("espeak"), out, progress=False)
+        speak(written(n), open_engine("espeak"), out)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM, Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
+from zsemo_kit.core.settings import settings
 from zsemo_kit.corpora.audio import save_audio, utterance_audio
 from zsemo_kit.corpora.table import SPACES, Corpus
 from zsemo_kit.training.connectors import SHAPES, Connector, QFormer, QPMapper, Shape
@@ -204,7 +205,7 @@ def trained(o: argparse.Namespace, model: SpeechLLM, parts: Sequence[Corpus], li
         frames = Live(learnt.frames.values, learnt.frames.starts, model.encoder, sounds, watch)
         learnt = replace(learnt, frames=frames)
     config = configure("speechllm", epochs=o.epochs, batch=o.batch, seed=o.seed)
-    job = Timed(config, learnt.data, None, model.encoder.device, False, judged, watch, calls, [])
+    job = Timed(config, learnt.data, None, model.encoder.device, judged, watch, calls, [])
     torch.manual_seed(o.seed)
     net = _freed(model)
     calls.clear()
@@ -234,7 +235,8 @@ def answering(model: SpeechLLM, corpus: Corpus, words: bool) -> tuple[np.ndarray
 def small(o: argparse.Namespace, folder: Path) -> bool:
     calls: Counter[str] = Counter()
     begin = peak_memory(torch.device("cpu"))
-    encoder = SpeechEncoder.load(o.encoder or wavlm(folder / "wavlm"), cache=folder / "cache", device=o.device, own_terms="none")
+    with settings(cache=folder / "cache"):
+        encoder = SpeechEncoder.load(o.encoder or wavlm(folder / "wavlm"), device=o.device, own_terms="none")
     encoder.net.module.register_forward_hook(lambda *_: calls.update(["encoder"]))
     parts = [spoken(folder / name, n, o.seconds, i) for i, (name, n) in
              enumerate((("train", o.utterances), ("dev", max(1, o.utterances // 4))))]
@@ -247,7 +249,7 @@ def small(o: argparse.Namespace, folder: Path) -> bool:
     once = clock.now() - clock.last
     histories, runs, memory = [], [], []
     for model, live in zip(models, (False, True), strict=True):
-        _settle(model, parts[0], False)
+        _settle(model, parts[0])
         history, epochs = trained(o, model, parts, live, calls)
         histories.append(history)
         runs.append(epochs)
@@ -461,7 +463,6 @@ class Bench:
     watch: Watch
     steps: list[float]  # when each step began, and the last one ended
     draw: np.ndarray | None = None
-    progress: bool = False
 
     def loss(self, model: nn.Module, units: np.ndarray) -> Tensor:
         self.watch.mark("optimiser")

@@ -16,6 +16,7 @@ import torch
 from measure import Options, Row, in_turn, timed
 from transformers import AutoTokenizer, BertConfig, BertModel
 
+from zsemo_kit.core.settings import settings
 from zsemo_kit.corpora.labels import in_space
 from zsemo_kit.corpora.table import SPACES, Corpus
 from zsemo_kit.corpora.text import texts_of
@@ -66,7 +67,8 @@ def compared(name: str, what: str, encoder_name: str, utterances: int, epochs: i
     found: dict[str, Any] = {}
 
     def opened() -> TextEncoder:  # with an empty cache
-        encoder = TextEncoder.load(encoder_name, cache=Path(tempfile.mkdtemp(dir=folder)), device="cpu").within(config.max_tokens)
+        with settings(cache=Path(tempfile.mkdtemp(dir=folder))):
+            encoder = TextEncoder.load(encoder_name, device="cpu").within(config.max_tokens)
         encoder.model(**encoder.tokenizer("warm up", return_tensors="pt"))
         return encoder
 
@@ -74,13 +76,13 @@ def compared(name: str, what: str, encoder_name: str, utterances: int, epochs: i
         encoder = opened()
 
         def work() -> None:
-            found["job"] = training._job_of(part[0], part[1], SPACES["four"], encoder, config, False)
+            found["job"] = training._job_of(part[0], part[1], SPACES["four"], encoder, config)
             found["cached"] = train(found["job"], encoder.width)
         return timed(work)
 
     def every_epoch() -> float:
         encoder = opened()
-        job = found.get("job") or training._job_of(part[0], part[1], SPACES["four"], encoder, config, False)
+        job = found.get("job") or training._job_of(part[0], part[1], SPACES["four"], encoder, config)
 
         def work() -> None:
             slow = replace(job, train=live(encoder, texts_of(part[0])), dev=live(encoder, texts_of(part[1])))

@@ -22,6 +22,7 @@ from torch import nn
 from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
 from zsemo_kit.core.cache import FeatureCache
+from zsemo_kit.core.settings import settings
 from zsemo_kit.corpora.audio import utterance_audio
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.training.classifier import fit
@@ -75,7 +76,7 @@ def published_step(place: str, corpus: Corpus) -> Callable[[], float]:
 class Known(SpeechEncoder):
     """An encoder whose means are there already."""
 
-    def means(self, corpus: Corpus, progress: bool = False, ram: int = 0) -> np.ndarray:
+    def means(self, corpus: Corpus, ram: int = 0) -> np.ndarray:
         return np.random.default_rng(0).normal(size=(len(corpus), self.layers, self.width)).astype(np.float32)
 
 
@@ -91,7 +92,7 @@ def cached(encoder: SpeechEncoder, corpus: Corpus, steps: int, folder: Path) -> 
         fresh.__dict__["together"] = encoder.together  # tried once: the trial is no part of an utterance's time
         encode = timed(lambda: fresh.means(corpus)) / len(corpus)
         dev = replace(whole, table=whole.table.iloc[4 * CORPUS // 5 :])
-        head = timed(lambda: fit(first(whole, 4 * CORPUS // 5), dev, LABELS, known, config, progress=False)) / steps
+        head = timed(lambda: fit(first(whole, 4 * CORPUS // 5), dev, LABELS, known, config)) / steps
         return CORPUS * encode + STEPS * head
 
     return seconds
@@ -107,7 +108,8 @@ def rows(o: Options) -> Iterator[Row]:
             name = hubert(folder / "hubert")
             corpus = sounds(folder / "sounds", sample, 3.0)
             step = published_step(name.split(":", 1)[1], corpus)
-            encoder = SpeechEncoder.load(name, cache=folder / "cache", device="cpu", own_terms="none")
+            with settings(cache=folder / "cache"):
+                encoder = SpeechEncoder.load(name, device="cpu", own_terms="none")
             ours = cached(encoder, corpus, steps, folder)
             yield Row("upstream", "HuBERT base (random), means once", "upstream in every step", least=50.0,
                       **in_turn(ours, lambda: STEPS * step(), o.times(3)),

@@ -66,7 +66,6 @@ def run_ablations(
     *,
     edits: int = 0,  # utterances that are edited and heard again; 0 leaves that out
     seed: int = 0,  # of what is exchanged
-    progress: bool = False,  # show bars
 ) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:  # answers and evidence by condition
     """Answers under every condition that fits the model, and to edited voices; and what was measured.
 
@@ -76,14 +75,13 @@ def run_ablations(
     Raises: `InputError` for a model without thresholds to hold its claims against."""
     if model.annotator is None:
         raise InputError("this model has no thresholds to hold its claims against", hint="train it with fit_speechllm")
-    store = model.encoder.cache.folder
-    known = model.annotator.annotate(corpus, cache=store, progress=progress)
+    known = model.annotator.annotate(corpus)
     answers: dict[str, pd.DataFrame] = {}
     evidence = {"full": known.table}
     for name in list_ablations(model):
         free, mute = name == "free", name == "muted"
         asked = ablate(known, name, seed)
-        answers[name] = model.answer(asked, free=free, mute=mute, progress=progress)
+        answers[name] = model.answer(asked, free=free, mute=mute)
         if name == "shuffled features":
             evidence[name] = asked.table
     if edits:
@@ -91,7 +89,7 @@ def run_ablations(
         few = replace(known, table=known.table.iloc[chosen])
         answers["original"] = answers["full"][answers["full"]["utterance"].isin(few.table["utterance"])]
         for name in EDITS:
-            sound = edit_corpus(few, name, cache=store, progress=progress)
-            other = model.annotator.annotate(sound, cache=store, progress=progress)
-            answers[name], evidence[name] = model.answer(other, progress=progress), other.table
+            sound = edit_corpus(few, name)
+            other = model.annotator.annotate(sound)
+            answers[name], evidence[name] = model.answer(other), other.table
     return answers, evidence

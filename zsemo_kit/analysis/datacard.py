@@ -280,14 +280,13 @@ def export_datasets(
     licence: str = "",  # the hub's name of it
     commands: Sequence[str] = (),  # that made the corpus
     force: bool = False,  # replace an earlier export
-    progress: bool = True,  # show bars
 ) -> Written:  # what was written
     "A folder ready for the Hugging Face hub."
     require_synthetic(corpus)
     refuse_export(Path(folder), "datasets", force)
-    good, bad = usable(corpus, progress)
+    good, bad = usable(corpus)
     texts = _write_texts(good, own, "datasets", Path(folder), licence, commands, len(bad))
-    return write_datasets(good, folder, texts, problems=bad, force=force, progress=progress)
+    return write_datasets(good, folder, texts, problems=bad, force=force)
 
 
 def _write_texts(
@@ -315,18 +314,17 @@ def export_audformat(
     licence: str = "",  # the hub's name of it
     commands: Sequence[str] = (),  # that made the corpus
     force: bool = False,  # replace an earlier export
-    progress: bool = True,  # show bars
 ) -> Written:  # what was written
     "An audformat database with its data card and an experiment for nkululeko."
     refuse_export(Path(folder), "audformat", force)
     if not is_synthetic(corpus):
         if not real:
             require_synthetic(corpus, "--real writes a database that points to its audio, for this machine only")
-        good, bad = usable(corpus, progress)
+        good, bad = usable(corpus)
         texts = {"README.md": _REAL.format(name=corpus.name) + _USE["audformat"].format(folder=Path(folder).name) + "\n"}
-        return write_audformat(good, folder, texts, real=True, problems=bad, force=force, progress=progress)
-    good, bad = usable(corpus, progress)
+        return write_audformat(good, folder, texts, real=True, problems=bad, force=force)
+    good, bad = usable(corpus)
     texts = _write_texts(good, own, "audformat", Path(folder), licence, commands, len(bad))
     about = {"license": _choose_licence(good, licence), "source": ", ".join(f"{c}_synthetic" for c in find_cards(good, own)),
              "description": f"Synthetic emotional speech or text, zsemo_kit {__version__}; see README.md"}
-    return write_audformat(good, folder, texts, about=about, problems=bad, force=force, progress=progress)
+    return write_audformat(good, folder, texts, about=about, problems=bad, force=force)

@@ -72,7 +72,7 @@ def doctor(
 ) -> None:
     "Hold a corpus against its published counts and known defects; exits with 1 if a check fails."
     from zsemo_kit.corpora.doctor import examine
-    found = examine(name, path, progress=not as_json)
+    found = examine(name, path)
     typer.echo(found.checks.to_json(orient="records") if as_json else str(found))
     if not found.ok:
         raise SystemExit(1)

@@ -38,7 +38,7 @@ def s3prl(
     from zsemo_kit.generation.corpus_by_name import open_corpus
     make_corpora_absolute()
     tests = open_corpus(target, space) if target else None
-    made = export_s3prl(open_corpus(corpus, space), folder, target=tests, folds=folds, seed=seed, progress=not as_json)
+    made = export_s3prl(open_corpus(corpus, space), folder, target=tests, folds=folds, seed=seed)
     where = display_path(folder)
     if as_json:
         echo_json({"folder": where, "labels": made.labels, "folds": made.sizes, "problems": len(made.problems)})
@@ -110,7 +110,7 @@ def datasets(
     from zsemo_kit.generation.cards import load_card
     chosen, commands = _open_for_export("datasets", corpus, folder, space, strategy, second_reading)
     made = export_datasets(chosen, folder, own=[load_card(file) for file in card or []], licence=licence, commands=commands,
-                           force=force, progress=not as_json)
+                           force=force)
     _echo_export(made, f"hf upload --repo-type dataset YOU/{folder.name} {display_path(folder)}", as_json)
 
 # %% ../../nbs/cli/05_export.ipynb #a2c7ff22
@@ -133,6 +133,6 @@ def audformat(
     from zsemo_kit.generation.cards import load_card
     chosen, commands = _open_for_export("audformat", corpus, folder, space, strategy, second_reading)
     made = export_audformat(chosen, folder, real=real, own=[load_card(file) for file in card or []], licence=licence,
-                            commands=commands, force=force, progress=not as_json)
+                            commands=commands, force=force)
     train = "python -m nkululeko.nkululeko --config nkululeko.ini, in that folder"
     _echo_export(made, train if (made.folder / "nkululeko.ini").is_file() else "zsemo speak: nkululeko needs audio", as_json)

@@ -179,12 +179,15 @@ def _recognise(recogniser: "EmotionRecogniser", corpus: "Corpus", long: str, lim
         part = corpus.where(pd.Series(range(len(corpus))).between(begin, end - 1))
         begin = end
         if recogniser.modality == "text":
-            yield recogniser.predict(part)
+            with settings(progress=False):  # there is a bar of all utterances
+                made = recogniser.predict(part)
+            yield made
             continue
         from zsemo_kit.training.explain import NOBODY, within
         pieces, notes = within(part, limit, long)
         mute = notes.loc[notes["note"] == NOBODY, "utterance"]
-        made = recogniser.predict(pieces) if len(pieces) else pd.DataFrame(columns=["utterance", "problem"])
+        with settings(progress=False):
+            made = recogniser.predict(pieces) if len(pieces) else pd.DataFrame(columns=["utterance", "problem"])
         if long == "sentences":
             made = pieces.table[["utterance", "recording", "start", "end"]].merge(made, on="utterance")
             made = pd.concat([made, pd.DataFrame({"utterance": mute, "recording": mute, "problem": NOBODY})])

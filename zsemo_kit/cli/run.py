@@ -160,7 +160,8 @@ def _draw_silver(made: "Report") -> tuple[dict[str, "Figure"], list[str]]:
 def run(
     study: Annotated[str, typer.Argument(help="Name of a file in runs/studies, or a path to a YAML file.")],
     out: Annotated[str | None, typer.Option(help="Folder of results, or a URL such as s3://…; runs/out by default.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at the same time; 1, or what a cluster has room for.")] = None,
+    workers: Annotated[int | None, typer.Option(
+        "--jobs", min=1, help="Runs at the same time; 1, or what a cluster has room for.")] = None,
     engine: EngineName = "local",
     set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE or NAME=[A, B]: these runs, or new ones.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the study and list its runs; run nothing.")] = False,
@@ -178,10 +179,10 @@ def run(
             typer.echo(f"{job.id}  {'done' if job.done else 'to do'}  {job.describe()}")
         return
     make_corpora_absolute()
-    with open_cluster(engine, jobs) as cluster:
+    with open_cluster(engine, workers) as cluster:
         outcome = run_study(
-            chosen, root=root, out=out, workers=jobs or 1, runner=partial(run_on, cluster) if cluster else None,
-            find=find, fetch=lambda name: _fetch_corpus(name, root), progress=not as_json,
+            chosen, root=root, out=out, workers=workers or 1, runner=partial(run_on, cluster) if cluster else None,
+            find=find, fetch=lambda name: _fetch_corpus(name, root),
         )
     _finish(outcome, root, as_json, out)
 
@@ -253,7 +254,7 @@ def figures(
     studies: Annotated[list[str] | None, typer.Argument(help="Studies that are published; all of them by default.")] = None,
     redraw: Annotated[bool, typer.Option("--redraw", help="Draw from finished runs only; run nothing.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of results; runs/out of the project by default.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    workers: Annotated[int, typer.Option("--jobs", min=1, help="Runs at the same time.")] = 1,
 ) -> None:
     "Remake the figures of the published studies in figures/: run what has never run, then draw and describe."
     from zsemo_kit.batch import jobs_of, resolve_corpora, run_jobs
@@ -273,7 +274,7 @@ def figures(
             for line in told:
                 typer.echo(line)
             there = _find_runs(study, root, results, resolved)
-            failed = run_jobs([job for job in jobs_of(study, resolved, root, results) if job.id not in there], workers=jobs)
+            failed = run_jobs([job for job in jobs_of(study, resolved, root, results) if job.id not in there], workers=workers)
             runs += resolved
         ids = list(dict.fromkeys(_find_runs(study, root, results, runs).values()))
         for which, why in failed.items():

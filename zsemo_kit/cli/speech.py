@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .app import STOPPED, EngineName, Json, app, display_path, echo_first, echo_json
-from .app import make_corpora_absolute, open_cluster
+from .app import hide_bars, make_corpora_absolute, open_cluster
 from ..core.errors import InputError
+from ..core.settings import settings
 
 # %% ../../nbs/cli/04_speech.ipynb #023e8db4
 if TYPE_CHECKING:
@@ -72,6 +73,12 @@ def _describe_engines() -> str:
     there = ", ".join(name for name in _NEEDED if name not in lost)
     return f"{there} (not installed: {', '.join(lost)})" if lost else there
 
+# %% ../../nbs/cli/04_speech.ipynb #a3f8b6d2
+def _set_jobs(context: typer.Context, workers: int | None) -> int | None:
+    "So many processes until the command has ended."
+    context.with_resource(settings(jobs=workers))
+    return workers
+
 # %% ../../nbs/cli/04_speech.ipynb #d07b8370
 @app.command(epilog="Examples: zsemo speak ravdess_synthetic · zsemo speak emodb_synthetic --takes 8 --conditions random · "
                     "zsemo speak meld_synthetic --voice coqui --inject none --out meld_spoken · "
@@ -95,7 +102,8 @@ def speak(
         help="Only these, by name, with genders where the engine knows none: af_bella:female,am_adam:male.")] = "",
     model: Annotated[str, typer.Option(help="kokoro, coqui: a model's name or folder; openai: the server's name of it.")] = "",
     base_url: Annotated[str, typer.Option(help="openai: any server of its protocol; OPENAI_BASE_URL by default.")] = "",
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
+    workers: Annotated[int | None, typer.Option(
+        "--jobs", min=1, callback=_set_jobs, help="Processes; one a core by default.")] = None,
     engine: EngineName = "local",
     seed: Annotated[int, typer.Option(help="Of cast, people, manners and conditions.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder; runs/out/corpora/<corpus>_spoken by default.")] = None,
@@ -109,16 +117,16 @@ def speak(
     from zsemo_kit.synthesis.voices import open_engine
     make_corpora_absolute()
     reader = open_engine(voice, model=model, base_url=base_url, voices=voices)
-    chosen, manners = open_corpus(corpus, space, strategy=strategy), open_profile(profile, progress=not as_json)
+    chosen, manners = open_corpus(corpus, space, strategy=strategy), open_profile(profile)
     folder = out or Path("runs/out/corpora") / f"{Path(corpus).name}_spoken"
     refuse_taken(folder, "corpus.json", "audio")
-    with _echo_warnings(), open_cluster(engine, jobs) as cluster:
+    with _echo_warnings(), open_cluster(engine, workers) as cluster:
         if cluster:
             from zsemo_kit.cluster import spread_on
         made = speak_corpus(
-            chosen, reader, folder, inject=inject, profile=manners, strength=strength, conditions=conditions, jobs=jobs,
+            chosen, reader, folder, inject=inject, profile=manners, strength=strength, conditions=conditions,
             takes=takes if (chosen.table["speaker"] == "").all() else 1, language=language, seed=seed,
-            spread=spread_on(cluster, not as_json) if cluster else None, progress=not as_json,
+            spread=spread_on(cluster) if cluster else None,
         )
     made.problems.to_csv(folder / "problems.csv", index=False)
     _echo_spoken(made, folder, reader.licence, as_json)
@@ -138,13 +146,13 @@ def encode(
     with open_cluster(engine) as cluster:
         if cluster:
             from zsemo_kit.cluster import encode_on
-            typer.echo(f"{encode_on(cluster, corpus, space, features, own_terms, progress=True):,} features in the cache")
+            typer.echo(f"{encode_on(cluster, corpus, space, features, own_terms):,} features in the cache")
             return
     from zsemo_kit.generation.corpus_by_name import open_corpus
     from zsemo_kit.training.speech_encoder import SpeechEncoder
     encoder = SpeechEncoder.load(features, own_terms=own_terms or None)
     chosen = open_corpus(corpus, space)
-    encoder.means(chosen, progress=True)
+    encoder.means(chosen)
     typer.echo(f"{len(chosen) - len(encoder.problems):,} of {len(chosen):,} utterances of {corpus} are in the cache")
 
 # %% ../../nbs/cli/04_speech.ipynb #51cc886b
@@ -171,13 +179,13 @@ def _refuse_foreign(file: Path | None) -> None:
 
 # %% ../../nbs/cli/04_speech.ipynb #1c84b83b
 def _read_list(
-    scp: Path, limit: float, long: str, transcripts: str, progress: bool,
+    scp: Path, limit: float, long: str, transcripts: str,
 ) -> tuple["Corpus", "pd.DataFrame", "pd.DataFrame"]:
     "Utterances of a list, none too long; its lines that cannot be used; notes. Raises: `InputError` if no utterance is left."
     import pandas as pd
 
     from zsemo_kit.training.explain import NOBODY, read_scp, within
-    corpus, problems = read_scp(scp, progress=progress)
+    corpus, problems = read_scp(scp)
     if not len(corpus):
         found = f"line {problems['line'].iloc[0]}: {problems['problem'].iloc[0]}" if len(problems) else "an empty file"
         raise InputError(f"nothing in {scp} can be used", found=found)
@@ -190,7 +198,7 @@ def _read_list(
         from zsemo_kit.synthesis.transcription import open_listener, transcribe_corpus
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # what could not be heard is a note of its utterance
-            corpus = transcribe_corpus(corpus, open_listener(transcripts), progress=progress)
+            corpus = transcribe_corpus(corpus, open_listener(transcripts))
     return corpus, problems, notes
 
 # %% ../../nbs/cli/04_speech.ipynb #2b5ef1ca
@@ -292,7 +300,8 @@ def explain(
     llm: Annotated[str, typer.Option(help="The model's base LLM, if it lies elsewhere: a folder or a name.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     out: Annotated[Path | None, typer.Option(help="File of JSON lines; <list>.explained.jsonl here by default.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on standard output; a file only with --out.")] = False,
+    as_json: Annotated[bool, typer.Option(
+        "--json", callback=hide_bars, help="JSON lines on standard output; a file only with --out.")] = False,
 ) -> None:
     "Explain recordings: emotion, confidence, explanation, and the measurements behind it; exits with 1 if some failed."
     _check_options(model, annotate, bool(free or llm), base_url, writer_model)
@@ -304,16 +313,15 @@ def explain(
     if model:
         from zsemo_kit.training.speechllm import SpeechLLM
     speech = SpeechLLM.load(model, device=device, llm=llm) if model else None
-    judge = open_annotator(reference, levels=levels, progress=not as_json) if reference else speech.annotator if speech else None
+    judge = open_annotator(reference, levels=levels) if reference else speech.annotator if speech else None
     heard = speech.config.seconds if speech else 30.0  # a model would cut off the rest and say nothing
     longest = heard if limit is None or (speech and limit > heard) else limit
-    listed, problems, notes = _read_list(scp, longest, long, transcripts, not as_json)
+    listed, problems, notes = _read_list(scp, longest, long, transcripts)
     own = f"of this list itself, {len(listed)} utterances; --reference CORPUS takes others"
     told = [f"low and high are those {f'of {judge.reference}' if judge else own}"]
     if speech and not transcripts and "transcript" in speech.config.reads:
         told.append("the model was trained to read a transcript, and there is none; --transcripts pocketsphinx gives it one")
     with _open_writer(writer_model, base_url, file or scp) as chat:
-        answers = explain_corpus(listed, speech, judge, chat=chat, notes=notes, levels=levels, gender=gender, free=free,
-                                 progress=not as_json)
+        answers = explain_corpus(listed, speech, judge, chat=chat, notes=notes, levels=levels, gender=gender, free=free)
         found = _write_answers(answers, problems, file, as_json)
     _echo_explained(found, problems, told, file, as_json)

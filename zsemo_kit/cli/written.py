@@ -94,19 +94,18 @@ def _read_recorded(card: "Card", strategy: str, second_reading: bool) -> tuple["
 
 # %% ../../nbs/cli/03_written.ipynb #15ebb642
 def _ask(
-    card: "Card", strategy: str, n: int, chat: "Chat", second_reading: bool, seed: int, json_mode: bool, progress: bool,
-    folder: Path,
+    card: "Card", strategy: str, n: int, chat: "Chat", second_reading: bool, seed: int, json_mode: bool, folder: Path,
 ) -> tuple["pd.DataFrame", "Corpus"]:
     "Every line that the server writes, and the corpus. Raises: `InputError` without a reply, or without a line that is accepted."
     from zsemo_kit.generation.written_corpus import corpus_of, generate_lines, read_again
-    lines = generate_lines(card, strategy, n, chat, seed=seed, json=json_mode, progress=progress)
+    lines = generate_lines(card, strategy, n, chat, seed=seed, json=json_mode)
     if lines.empty:
         raise InputError("no reply, so no corpus", found=_describe_requests(chat))
     try:
         made = corpus_of(lines, card, getattr(chat.store, "path", ""))
     except InputError as e:  # what became of each line is kept all the same
         raise InputError(e.what, found=e.found, hint="; ".join(filter(None, [e.hint, _save_record(lines, folder)]))) from e
-    return lines, made if chat.stopped or not second_reading else read_again(made, chat, progress=progress)
+    return lines, made if chat.stopped or not second_reading else read_again(made, chat)
 
 # %% ../../nbs/cli/03_written.ipynb #e592b2fb
 def _save_corpus(lines: "pd.DataFrame", made: "Corpus", told: str, folder: Path, as_json: bool) -> None:
@@ -177,11 +176,11 @@ def generate(
     with ReplyStore(_store_path(folder)) as store:
         chat = Chat(model, base_url, store, concurrency=concurrency, timeout=timeout, response_format=form, fields=fields,
                     **limits)
-        lines, made = _ask(chosen, how, n or 200, chat, second_reading, seed, bool(form), not as_json, folder)
+        lines, made = _ask(chosen, how, n or 200, chat, second_reading, seed, bool(form), folder)
         _save_corpus(lines, made, _describe_requests(chat), folder, as_json)
 
 # %% ../../nbs/cli/03_written.ipynb #acaa5a1d
-def _open_words(corpus: str, transcripts: str, progress: bool) -> "Corpus":
+def _open_words(corpus: str, transcripts: str) -> "Corpus":
     "The corpus as it was read, with its own words or with what is heard. Raises: `InputError` if it has no text."
     from zsemo_kit.corpora.corpus_name import CorpusName
     from zsemo_kit.corpora.readers import read
@@ -192,7 +191,7 @@ def _open_words(corpus: str, transcripts: str, progress: bool) -> "Corpus":
         from zsemo_kit.synthesis.transcription import open_listener, transcribe_corpus
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # what could not be heard is told at the end
-            return transcribe_corpus(chosen.where({"split": list(SILVER_PARTS)}), open_listener(transcripts), progress=progress)
+            return transcribe_corpus(chosen.where({"split": list(SILVER_PARTS)}), open_listener(transcripts))
     if not chosen.table["text"].ne("").any():
         hint = "have it transcribed: --transcripts pocketsphinx, or a Whisper model by name"
         raise InputError(f"{corpus} has no text", hint=hint)
@@ -293,7 +292,7 @@ def label(
     from zsemo_kit.generation.silver import human_labels, label_silver
     fields, what = parse_request_fields(request or []), task or ("emotion" if labels else "sentiment")
     make_corpora_absolute()
-    chosen = _open_words(corpus, transcripts, not as_json)
+    chosen = _open_words(corpus, transcripts)
     own = human_labels(chosen, what)  # refuses an unknown task before anything is written
     folder = out or Path("runs/out/corpora") / f"{chosen.name}_silver_{what}"
     refuse_taken(folder, "corpus.json", _RECORD)
@@ -306,5 +305,5 @@ def label(
             temperature=temperature, max_tokens=max_tokens, requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
         )
-        made = label_silver(chosen, chat, what, progress=not as_json)
+        made = label_silver(chosen, chat, what)
         _save_labels(made, _describe_requests(chat), own, folder, as_json)

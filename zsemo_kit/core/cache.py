@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from .errors import InputError
 from .files import file_stamp, hash_file
+from .settings import current
 
 # %% ../../nbs/core/02_cache.ipynb #76dfd580
 _T = TypeVar("_T")
@@ -67,16 +68,8 @@ def _can_write(folder: Path) -> bool:
 
 # %% ../../nbs/core/02_cache.ipynb #15d262a2
 def default_cache() -> Path:  # folder, which need not exist yet
-    """Where features are kept: `ZSEMO_CACHE`, else `own_cache()`.
-
-    Raises: `InputError` for a ZSEMO_CACHE whose ~ names nobody."""
-    given = os.environ.get("ZSEMO_CACHE", "").strip()
-    if not given:
-        return own_cache()
-    try:
-        return Path(given).expanduser()
-    except RuntimeError as e:  # a tilde, and no home
-        raise InputError(f"ZSEMO_CACHE is {given}", found=str(e), hint="give it without ~") from e
+    "Where features are kept: the cache of the settings, else `own_cache()`."
+    return current().cache or own_cache()
 
 
 def own_cache() -> Path:  # folder, which need not exist yet
@@ -297,7 +290,6 @@ class FeatureCache:
         keys: Sequence[bytes],  # what is wanted; twice the same is computed once
         compute: Compute,  # takes places in `keys`
         *,
-        progress: bool = False,  # show a bar
         unit: str = "text",  # what the bar counts
     ) -> None:
         "Computes what is missing, writing as it goes: a run that is cut off goes on where it was."
@@ -305,7 +297,7 @@ class FeatureCache:
         first = {k: i for i, k in reversed([*enumerate(keys)])}
         todo = sorted(i for k, i in first.items() if k not in there)
         _store(self, keys, tqdm(compute(todo), total=len(todo), desc="encode", unit=unit,
-                                disable=not progress or not todo))
+                                disable=not current().progress or not todo))
 
     def values(
         self,

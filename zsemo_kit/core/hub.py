@@ -102,7 +102,6 @@ def _put(part: Path, place: Path) -> None:
 # %% ../../nbs/core/05_hub.ipynb #f798eec0
 def with_safetensors(
     folder: Path,  # a model in Hugging Face layout, with weights
-    cache: Path | str | None = None,  # where converted models are kept; `default_cache()` if None
 ) -> Path:  # the same folder, or one of the cache
     """A model whose weights are safetensors: as it is, or converted once and kept by its content.
 
@@ -111,7 +110,7 @@ def with_safetensors(
         return folder
     if lost := [name for name in names if not (folder / name).is_file()]:
         raise InputError(f"{folder} lacks {len(lost)} of {len(names)} files of weights", found=f"no {lost[0]}", hint=_AGAIN)
-    kept = Path(cache or default_cache())
+    kept = default_cache()
     beside = [f for f in folder.iterdir() if f.suffix in _BESIDE and f.is_file()]
     files = sorted({*beside, *(folder / name for name in names)})
     marks: Callable[[Any], list[str]] = lambda con: [f"{f.name} {file_digest(f, con)}" for f in files]  # noqa: E731
@@ -155,7 +154,6 @@ def _fetch(name: str, packaged: str) -> Path:
 def prepare_model(
     name: str,  # a folder, or a model on the Hugging Face hub
     packaged: str,  # what needs neither, for the hint: "minilm", "pocketsphinx"
-    cache: Path | str | None = None,  # keeps weights that had to be converted; `default_cache()` if None
 ) -> Path:  # folder with configuration, safetensors and what lies beside them
     """Find a model and see to its weights.
 
@@ -165,8 +163,8 @@ def prepare_model(
         if not name or folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
             hint = f"give a folder, a name on the Hugging Face hub, or {packaged!r}"
             raise InputError(f"there is no folder {name!r}", hint=hint)
-        return with_safetensors(_fetch(name, packaged), cache)
-    found = with_safetensors(folder, cache) if (folder / "config.json").exists() else folder
+        return with_safetensors(_fetch(name, packaged))
+    found = with_safetensors(folder) if (folder / "config.json").exists() else folder
     if not _is_whole(found):
         raise InputError(f"{name} is not a model that can be read", expected=f"config.json and *.safetensors or {_PICKLE}",
                          found=", ".join(sorted(f.name for f in folder.iterdir())[:8]) or "an empty folder",

@@ -24,6 +24,7 @@ from joblib.externals.loky import ProcessPoolExecutor  # type: ignore[import-unt
 from tqdm.auto import tqdm
 
 from .errors import InputError
+from .settings import Settings, current, settings
 
 # %% ../../nbs/core/03_parallel.ipynb #a2cea2f5
 _MARK = "ZSEMO_WORKER"  # set in workers: they start none of their own
@@ -50,10 +51,11 @@ def _tried(work: Callable[[Any], Any], item: Any) -> tuple[Any, str]:
         return None, told if isinstance(e, InputError) else f"{type(e).__name__}: {told}"
 
 
-def _chunk(work: Callable[[Any], Any], items: Sequence[Any]) -> tuple[list[tuple[Any, str]], float]:
-    "The results, and the seconds that one took."
+def _chunk(work: Callable[[Any], Any], items: Sequence[Any], session: Settings) -> tuple[list[tuple[Any, str]], float]:
+    "The results, and the seconds that one took; a worker began in another session, and shows no bars."
     begin = time.monotonic()
-    return [_tried(work, item) for item in items], (time.monotonic() - begin) / len(items)
+    with settings(progress=False, cache=session.cache and session.cache.absolute()):
+        return [_tried(work, item) for item in items], (time.monotonic() - begin) / len(items)
 
 # %% ../../nbs/core/03_parallel.ipynb #8b8fdf29
 @contextmanager
@@ -86,12 +88,12 @@ _CHUNK, _BEAT = 16, 0.5  # items sent to a worker at once: so many, or as many a
 def _shared(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[tuple[Any, str]]:
     "The results of other processes, in order; about two chunks a worker are on the way."
     begin, size = 0, 1
-    pool, waiting = _pool(workers), deque[Any]()
+    pool, waiting, session = _pool(workers), deque[Any](), current()
     try:
         while begin < len(items) or waiting:
             while begin < len(items) and len(waiting) <= 2 * workers:  # loky queues so many: more trip it when workers are killed
                 with without_interrupts():
-                    waiting.append(pool.submit(_chunk, work, items[begin : begin + size]))
+                    waiting.append(pool.submit(_chunk, work, items[begin : begin + size], session))
                 begin += size
             pairs, seconds = waiting.popleft().result()
             size = max(1, min(_CHUNK, int(_BEAT / max(seconds, 1e-6))))
@@ -123,7 +125,7 @@ def _lost(error: Exception, died: bool) -> InputError:
         return InputError("a worker process died, killed or crashed", found=found,
                           hint="most often memory ran out: use fewer jobs, or shorter files")
     return InputError("the work or its result cannot be sent to another process", found=found,
-                      hint="use a function of a module and plain results, or jobs=1")
+                      hint="use a function of a module and plain results, or one job")
 
 # %% ../../nbs/core/03_parallel.ipynb #2cb055e3
 _HERE, _LEFT = 1.0, 4.0  # seconds worked before processes are thought of; seconds of work left that are worth them
@@ -133,18 +135,18 @@ def in_order(
     work: Callable[[Any], Any],  # for one item; sent to other processes, so best a function of a module
     items: Sequence[Any],  # what it is called with, one at a time
     *,
-    jobs: int | None = None,  # processes; None is one a core where that pays, 1 is none but this
-    progress: bool = False,  # show a bar
-    title: str = "",  # what the bar says
+    here: bool = False,  # in this process alone, whatever the settings say
+    title: str = "",  # what a bar says; none is shown without
 ) -> Iterator[tuple[Any, str]]:  # one an item, in order: the result and "", or None and what went wrong
-    """Work through items on all cores with flat memory; an exception belongs to its item and ends nothing.
+    """Work through items in as many processes as the settings say; an exception belongs to its item and ends nothing.
 
     A worker that is killed is an `InputError`. Relative paths in items mean nothing in other processes."""
     inside = _MARK in os.environ or multiprocessing.current_process().daemon  # which may have no children
-    workers = 1 if inside else max(jobs or cpu_count(), 1)
+    asked = current().jobs
+    workers = 1 if here or inside else asked or cpu_count()
     begin, done = time.monotonic(), 0
-    with tqdm(total=len(items), desc=title, unit="file", disable=not progress) as bar:
-        while done < len(items) and (workers == 1 or (jobs is None and not _pays(time.monotonic() - begin, done, len(items)))):
+    with tqdm(total=len(items), desc=title, unit="file", disable=not (title and items and current().progress)) as bar:
+        while done < len(items) and (workers == 1 or (asked is None and not _pays(time.monotonic() - begin, done, len(items)))):
             yield _tried(work, items[done])
             done += 1
             bar.update()

@@ -328,9 +328,9 @@ def stream_audio(
     work: Callable[..., Any],  # called with samples, float32 (samples,) at RATE; best a function of a module
     *,
     given: Sequence[Any] | None = None,  # one a row: a second argument for `work`
-    jobs: int | None = None,  # processes; None is one a core where that pays, 1 is none but this
     longest: float = LONGEST,  # seconds; a longer utterance is a problem
-    progress: bool = False,  # show a bar
+    here: bool = False,  # in this process alone, whatever the settings say
+    title: str = "",  # what a bar says; none is shown without
 ) -> Iterator[tuple[Any, str]]:  # one a row, in order: the result and "", or None and the problem
     """`each_audio` one result at a time, for results that should not all be in memory.
 
@@ -345,7 +345,7 @@ def stream_audio(
     why |= {path: "the path leaves the corpus' folder" for path in corpus.table["audio"] if escapes(path)}
     items = [(why.get(path) or root / path, *row) for path, *row in rows]
     heard = partial(_on_sound, work=work, longest=longest)
-    return in_order(heard, items, jobs=jobs, progress=progress, title=f"{corpus.name} audio")
+    return in_order(heard, items, here=here, title=title)
 
 # %% ../../nbs/corpora/09_audio.ipynb #366276c4
 def each_audio(
@@ -353,12 +353,10 @@ def each_audio(
     work: Callable[..., Any],  # called with samples, float32 (samples,) at RATE; best a function of a module
     *,
     given: Sequence[Any] | None = None,  # one a row: a second argument for `work`
-    jobs: int | None = None,  # processes; None is one a core where that pays, 1 is none but this
     longest: float = LONGEST,  # seconds; a longer utterance is a problem
-    progress: bool = False,  # show a bar
 ) -> tuple[list[Any], pd.DataFrame]:  # one result a row, None where there is none; problems (utterance, audio, problem)
     "Work on the sound of every utterance, on all cores; a bad file is a row of problems and ends nothing."
-    pairs = list(stream_audio(corpus, work, given=given, jobs=jobs, longest=longest, progress=progress))
+    pairs = list(stream_audio(corpus, work, given=given, longest=longest, title=f"{corpus.name} audio"))
     told = pd.Series([problem for _, problem in pairs], corpus.table.index, dtype="str")
     problems = corpus.table[["utterance", "audio"]].assign(problem=told)[told.ne("")]
     return [result for result, _ in pairs], problems.reset_index(drop=True)

@@ -247,7 +247,7 @@ def _check_copies(heard: pd.DataFrame, copies: Sequence[KnownFault]) -> Iterator
             yield _check("known copy", "as released", copy.why, "fail", copy.hint)
 
 # %% ../../nbs/corpora/18_doctor.ipynb #2f59b019
-def _check_audio(corpus: Corpus, facts: CorpusFacts, progress: bool, jobs: int | None = None) -> Iterator[dict[str, str]]:
+def _check_audio(corpus: Corpus, facts: CorpusFacts) -> Iterator[dict[str, str]]:
     table, known = corpus.table, {item.utterance for item in facts.known_bad}
     some = table[table["audio"] != ""]
     if some.empty:
@@ -261,7 +261,7 @@ def _check_audio(corpus: Corpus, facts: CorpusFacts, progress: bool, jobs: int |
         return
     root = corpus.root.absolute()
     parts = [(root / audio, start, end) for audio, start, end in zip(some["audio"], some["start"], some["end"], strict=True)]
-    results = in_order(_hear, parts, jobs=jobs, progress=progress, title=f"{corpus.name} audio")
+    results = in_order(_hear, parts, title=f"{corpus.name} audio")
     columns = ["kind", "clipped", "seconds", "rate", "channels", "digest", "told", "mend", "form", *_ODD]
     heard = pd.DataFrame([r or {"kind": "corrupt"} for r, _ in results], some.index, columns)
     yield from _check_copies(heard, facts.copies)
@@ -275,7 +275,6 @@ def examine(
     path: Path | None = None,  # where the named corpus is, if not under ZSEMO_CORPORA
     *,
     audio: bool = True,  # hear every utterance, on all cores; takes its time for large corpora
-    progress: bool = False,  # show a bar while audio is heard
 ) -> Examination:  # all checks, with what to do about each
     """Hold a corpus on this disk against what is published about it.
 
@@ -285,5 +284,5 @@ def examine(
     off = {sum(abs(_count(corpus, item) - item.n) for item in release.counts): release for release in reversed(facts.releases)}
     release = off[min(off)] if off else None  # the nearest
     checks = [*(_compare_counts(corpus, release.counts, facts.partial) if release else ()), *_check_text(corpus)]
-    checks += [*_check_known_bad(corpus, facts), *(_check_audio(corpus, facts, progress) if audio else ())]
+    checks += [*_check_known_bad(corpus, facts), *(_check_audio(corpus, facts) if audio else ())]
     return Examination(corpus.name, pd.DataFrame(checks), *((release.name, release.citation) if release else ()))

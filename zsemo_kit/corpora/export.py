@@ -87,14 +87,14 @@ def _write_wav(samples: np.ndarray, job: tuple[Path, Path | None]) -> int:
     return len(samples)
 
 # %% ../../nbs/corpora/24_export.ipynb #f7173ce8
-def _write_all(corpus: Corpus, folder: Path, jobs: int | None, progress: bool) -> pd.DataFrame:
+def _write_all(corpus: Corpus, folder: Path) -> pd.DataFrame:
     "Write every utterance as 16 kHz mono WAV; a row each: corpus, utterance, audio, path (relative), samples, problem."
     table = corpus.table
     home = f"wav/{file_names([corpus.name])[0]}"
     paths = [f"{home}/{stem}.wav" for stem in file_names(table["utterance"].tolist())]
     whole = table["audio"].ne("") & table["start"].isna() & table["end"].isna()
     given = [(folder / path, audio_path(corpus, i).absolute() if whole.iloc[i] else None) for i, path in enumerate(paths)]
-    done = list(stream_audio(corpus, _write_wav, given=given, jobs=jobs, progress=progress))
+    done = list(stream_audio(corpus, _write_wav, given=given, title=f"{corpus.name} audio"))
     return table[["utterance", "audio"]].assign(
         corpus=corpus.name, path=paths, samples=[n for n, _ in done], problem=[problem for _, problem in done]
     ).set_index("utterance", drop=False)
@@ -224,25 +224,23 @@ def export_s3prl(
     folds: int | None = None,  # of speakers; None takes the corpus' own parts, else five folds or one a speaker
     dev_share: float = 0.2,  # of what trains, where the corpus defines no dev part
     seed: int = 0,  # of the folds
-    jobs: int | None = None,  # processes; None is one a core where that pays
-    progress: bool = True,  # show a bar
 ) -> Exported:  # what was written, and what was left out
     "Write a corpus as s3prl's emotion recipe and SUPERB ER read it."
     folder, corpora = Path(folder), [corpus] if target is None else [corpus, target]
     _check(corpora)
     divided = list(_folds(corpus, target, folds, dev_share, seed))
     with new_folder(folder, form="s3prl", replace=True) as staging:
-        made = _fill(staging, corpora, divided, jobs, progress)
+        made = _fill(staging, corpora, divided)
     return Exported(folder, *made)
 
 # %% ../../nbs/corpora/24_export.ipynb #fc3f595d
 def _fill(
-    folder: Path, corpora: Sequence[Corpus], divided: Sequence[_Fold], jobs: int | None, progress: bool
+    folder: Path, corpora: Sequence[Corpus], divided: Sequence[_Fold]
 ) -> tuple[tuple[str, ...], list[dict[str, int]], pd.DataFrame]:
     "Write everything into an empty folder; labels, sizes and problems."
     used = {c.name: set().union(*(p.table["utterance"] for fold in divided for p in fold if p.name == c.name)) for c in corpora}
     heard = [c.where(c.table["utterance"].isin(used[c.name])) for c in corpora]  # rows in no part are not copied
-    written = pd.concat([_write_all(c, folder, jobs, progress) for c in heard])
+    written = pd.concat([_write_all(c, folder) for c in heard])
     present = {e for c in heard for e in c.table["emotion"]}
     labels = tuple(e for e in SPACES[corpora[0].space] if e in present)
     sizes = [_write_fold(folder, number, fold, written, labels) for number, fold in enumerate(divided, 1)]

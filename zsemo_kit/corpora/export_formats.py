@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from ..core.errors import InputError, import_extra
 from ..core.files import json_text
+from ..core.settings import current
 from .audio import audio_path, open_part
 from .export import MARK, file_names, new_folder, read_template
 from .table import SPACES, Corpus
@@ -52,7 +53,6 @@ def require_synthetic(
 # %% ../../nbs/corpora/25_export_formats.ipynb #9cecd83b
 def usable(
     corpus: Corpus,  # text, or speech
-    progress: bool = True,  # show a bar
 ) -> tuple[Corpus, pd.DataFrame]:  # rows that can be used; utterance, audio, problem of the others
     """A corpus of speech without the rows that have no readable audio; a corpus of text as it is.
 
@@ -62,7 +62,7 @@ def usable(
         raise InputError(f"corpus {corpus.name!r} is empty", hint="another label space, strategy or second reading keeps more")
     if not table["audio"].ne("").any():
         return corpus, pd.DataFrame(columns=["utterance", "audio", "problem"])
-    bar = tqdm(range(len(table)), desc="look", unit="file", disable=not progress)
+    bar = tqdm(range(len(table)), desc="look", unit="file", disable=not current().progress)
     problem = pd.Series([_problem(corpus, i) for i in bar], table.index)
     bad = table.loc[problem != "", ["utterance", "audio"]].assign(problem=problem[problem != ""]).reset_index(drop=True)
     if len(bad) == len(table):
@@ -119,11 +119,11 @@ _BATCH = 100  # rows held in memory and kept together in a file
 _SHARD = 500_000_000  # bytes of audio in one file; the hub asks for less than a gigabyte or so
 
 
-def _batches(corpus: Corpus, features: "datasets.Features", progress: bool) -> "Iterator[pa.Table]":
+def _batches(corpus: Corpus, features: "datasets.Features") -> "Iterator[pa.Table]":
     import pyarrow as pa
     number = {label: i for i, label in enumerate(SPACES[corpus.space])}
     stems = file_names(corpus.table["utterance"].tolist())
-    bar = tqdm(total=len(corpus), desc="write", unit="row", disable=not progress)
+    bar = tqdm(total=len(corpus), desc="write", unit="row", disable=not current().progress)
     for first in range(0, len(corpus), _BATCH):
         part = corpus.table.iloc[first : first + _BATCH]
         cells: dict[str, list[Any]] = {c: [_plain(v, features[c]) for v in part[c]] for c in features if c != "audio"}
@@ -142,13 +142,13 @@ def _plain(value: Any, feature: Any) -> Any:
     return None if pd.isna(value) else value
 
 # %% ../../nbs/corpora/25_export_formats.ipynb #10cdc7fe
-def _write_parts(corpus: Corpus, folder: Path, progress: bool) -> None:
+def _write_parts(corpus: Corpus, folder: Path) -> None:
     "The Parquet files of every split."
     import pyarrow.parquet as pq
     features, names = _features(corpus), split_names(corpus)
     for split in names.unique():
         writer, shard, size = None, 0, 0
-        for batch in _batches(corpus.where(names == split), features, progress):
+        for batch in _batches(corpus.where(names == split), features):
             if writer is None or size > _SHARD:
                 if writer is not None:
                     writer.close()
@@ -189,7 +189,6 @@ def write_datasets(
     *,
     problems: pd.DataFrame | None = None,  # what `usable` left out
     force: bool = False,  # replace an earlier export
-    progress: bool = True,  # show a bar
 ) -> Written:  # what was written
     """A folder for the Hugging Face hub: Parquet and a data card, no code.
 
@@ -202,12 +201,12 @@ def write_datasets(
     lost = problems if problems is not None else pd.DataFrame(columns=["utterance", "audio", "problem"])
     with new_folder(Path(folder), form="datasets", replace=force) as staging:
         (staging / "data").mkdir()
-        _write_parts(corpus, staging / "data", progress)
+        _write_parts(corpus, staging / "data")
         splits = _finish(corpus, staging, "datasets", texts, lost)
     return Written(Path(folder), len(corpus), splits, lost)
 
 # %% ../../nbs/corpora/25_export_formats.ipynb #2a051306
-def _with_media(corpus: Corpus, folder: Path, copy: bool, progress: bool) -> Corpus:
+def _with_media(corpus: Corpus, folder: Path, copy: bool) -> Corpus:
     "The corpus with the paths that the database will have."
     table = corpus.table
     if not table["audio"].ne("").any():
@@ -220,7 +219,7 @@ def _with_media(corpus: Corpus, folder: Path, copy: bool, progress: bool) -> Cor
     stems = file_names(table["utterance"].tolist())
     names = [f"media/{stem}{Path(a).suffix.lower()}" for stem, a in zip(stems, table["audio"], strict=True)]
     (folder / "media").mkdir()
-    for i in tqdm(rows, desc="copy", unit="file", disable=not progress):
+    for i in tqdm(rows, desc="copy", unit="file", disable=not current().progress):
         shutil.copyfile(audio_path(corpus, i), folder / names[i])
     return Corpus(corpus.name, table.assign(audio=names), folder, corpus.space)
 
@@ -245,7 +244,6 @@ def write_audformat(
     about: Mapping[str, str] | None = None,  # what the header says: description, license, source, author, organization
     problems: pd.DataFrame | None = None,  # what `usable` left out
     force: bool = False,  # replace an earlier export
-    progress: bool = True,  # show a bar
 ) -> Written:  # what was written
     "An audformat database, with an experiment for nkululeko where there is audio."
     if not real:
@@ -253,7 +251,7 @@ def write_audformat(
     import_extra("audformat", "exchange")
     lost = problems if problems is not None else pd.DataFrame(columns=["utterance", "audio", "problem"])
     with new_folder(Path(folder), form="audformat", replace=force) as staging:
-        db = _with_media(corpus, staging, is_synthetic(corpus), progress).to_audformat()
+        db = _with_media(corpus, staging, is_synthetic(corpus)).to_audformat()
         for key, value in (about or {}).items():
             setattr(db, key, value)
         db.save(str(staging), storage_format="parquet", update_other_formats=False, verbose=False)

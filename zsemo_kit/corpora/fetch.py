@@ -23,6 +23,7 @@ from .. import __version__
 from ..core.errors import InputError
 from ..core.files import hash_file, json_text, write_text
 from ..core.proxies import client_options, proxy_of, without_password
+from ..core.settings import current
 from .catalogue import Download, corpus_facts, corpus_names
 from .table import escapes
 
@@ -141,14 +142,13 @@ def download(
     path: Path,  # where it goes; its folder exists
     *,
     sha256: str = "",  # what it must be; any if empty
-    progress: bool = True,  # show a bar
     timeout: float = 30.0,  # seconds without a byte before the connection counts as dead
 ) -> str:  # the file's SHA-256
     """Download a file, going on where an earlier try stopped; it takes its name only when it is whole and right.
 
     Raises: `InputError` for a file whose checksum is another."""
     part = path.with_name(path.name + ".part")
-    with tqdm(desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar:
+    with tqdm(desc=path.name, unit="B", unit_scale=True, disable=not current().progress) as bar:
         _until_whole(url, part, bar, timeout)
     found = hash_file(part)
     if sha256 and found != sha256:
@@ -225,26 +225,26 @@ def unpack(
     return folder
 
 # %% ../../nbs/corpora/19_fetch.ipynb #b7026075
-def _fetch_file(spec: Download, folder: Path, progress: bool) -> None:
+def _fetch_file(spec: Download, folder: Path) -> None:
     path = folder / spec.path
     expected = spec.sha256 or _read_ledger(folder).get(spec.path, "")
     checksum = hash_file(path) if path.is_file() else ""
     fresh = not checksum or (bool(expected) and checksum != expected)
     if fresh:
-        checksum = download(spec.url, path, sha256=expected, progress=progress)
+        checksum = download(spec.url, path, sha256=expected)
     if not spec.sha256 and not expected:
         _record(folder, spec.path, checksum)
     if spec.unpack and (fresh or not path.with_suffix("").is_dir()):
         unpack(path)
 
 # %% ../../nbs/corpora/19_fetch.ipynb #a74b1030
-def _fetch_files(specs: Iterable[Download], target: Path, progress: bool) -> Path:
+def _fetch_files(specs: Iterable[Download], target: Path) -> Path:
     "The folder takes its name when all of it is there: half a corpus must not pass for one that is found."
     work = target if target.exists() else target.with_name(f".{target.name}.fetching")
     try:
         work.mkdir(parents=True, exist_ok=True)
         for spec in specs:
-            _fetch_file(spec, work, progress)
+            _fetch_file(spec, work)
         if work != target:
             work.rename(target)
     except OSError as e:
@@ -259,13 +259,11 @@ def _fetch_files(specs: Iterable[Download], target: Path, progress: bool) -> Pat
 def fetch(
     name: str,  # a corpus of `fetchable()`
     folder: Path | str,  # folder of corpora, as ZSEMO_CORPORA names it; made if missing
-    *,
-    progress: bool = True,  # show a bar a file
 ) -> Path:  # the corpus' folder, `folder/name`
     """Download a corpus that may be downloaded.
 
     Raises: `InputError` for one that may not, with where to ask, and where a download fails or a file is not the expected one."""
-    return _fetch_files(_downloads(name), Path(folder) / name, progress)
+    return _fetch_files(_downloads(name), Path(folder) / name)
 
 # %% ../../nbs/corpora/19_fetch.ipynb #4533ae80
 def _cut_wav(item: tuple[Path, Path]) -> None:
@@ -287,9 +285,6 @@ def _list_videos(name: str, folder: Path) -> tuple[Path, pd.DataFrame]:
 def cut_audio(
     name: str,  # a corpus that is released as videos: meld
     folder: Path | str,  # the corpus' folder, with its tables and, anywhere in it, the videos
-    *,
-    jobs: int | None = None,  # processes; None is one a core where that pays
-    progress: bool = True,  # show a bar
 ) -> tuple[int, pd.DataFrame]:  # WAVs that were cut, and what has no sound: a row each of utterance, problem
     """Cut 16 kHz WAVs from a corpus' videos, each beside its own, where the corpus' reader finds them.
 
@@ -300,7 +295,7 @@ def cut_audio(
         raise InputError("videos need a decoder", hint="pip install 'zsemo_kit[media]', or put ffmpeg on the path")
     items = [(root / a, (root / a).with_suffix(".wav")) for a in videos["audio"]]
     problems = {u: "there is no clip of it" for u in table.loc[table["audio"].eq(""), "utterance"]}
-    results = in_order(_cut_wav, items, jobs=jobs, progress=progress, title=f"{name} audio")
+    results = in_order(_cut_wav, items, title=f"{name} audio")
     for utterance, (video, _), (_, told) in zip(videos["utterance"], items, results, strict=True):
         if told.startswith("cannot write"):
             raise InputError(told)

@@ -18,6 +18,7 @@ from sklearn.metrics import cohen_kappa_score, confusion_matrix
 from tqdm.auto import tqdm
 
 from ..core.errors import InputError
+from ..core.settings import current
 from ..corpora.catalogue import corpus_names
 from ..corpora.column_names import own_columns, plain_word
 from ..corpora.corpus_name import CorpusName
@@ -142,12 +143,11 @@ def _ask_model(
     texts: Sequence[str],  # plain texts, each once
     task: Task,  # what is asked of them
     chat: Chat,  # who is asked
-    progress: bool,  # show a bar
 ) -> dict[str, _Reading]:  # of the texts that got a reply
     asked = {silver_prompt(text, task.name).messages[-1]["content"]: text for text in texts}
     found: dict[str, _Reading] = {}
     kept = 0
-    with tqdm(total=len(texts), unit="utterance", disable=not progress) as bar:
+    with tqdm(total=len(texts), unit="utterance", disable=not current().progress) as bar:
         for prompt, reply in chat.stream(silver_prompt(text, task.name) for text in texts):
             reading = _read_reply(reply, task)
             found[asked[prompt.messages[-1]["content"]]] = reading
@@ -172,7 +172,6 @@ def label_silver(
     task: str = "sentiment",  # one of TASKS
     *,
     parts: Sequence[str] = SILVER_PARTS,  # parts of the corpus to label; test is sent only if it is named here
-    progress: bool = True,  # show a progress bar
 ) -> Corpus:  # the same rows; columns silver, silver_status, silver_raw, silver_task, silver_model
     """Have a model label each utterance by its words alone; equal words are asked once.
 
@@ -182,7 +181,7 @@ def label_silver(
     words = [plain(text) for text in corpus.table["text"]]
     said = [re.search(r"\w", text) is not None for text in words]
     ask = dict.fromkeys(w for w, yes, s in zip(words, wanted, said, strict=True) if yes and s)
-    found = _ask_model(list(ask), what, chat, progress)
+    found = _ask_model(list(ask), what, chat)
     unasked, empty, unanswered = (("", status, "") for status in ("not_asked", "no_text", "no_reply"))
     readings = [unasked if not yes else found.get(w, unanswered) if s else empty
                 for w, yes, s in zip(words, wanted, said, strict=True)]

@@ -23,6 +23,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..core.errors import InputError
+from ..core.settings import current
 from ..corpora.corpus_name import CorpusName
 from ..corpora.table import Corpus
 from .cards import Card, load_card
@@ -199,7 +200,6 @@ def generate_lines(
     *,
     seed: int = 0,  # 0: the card's order of scenarios; else shuffled
     json: bool = False,  # ask for JSON; for a Chat with response_format="json" or "schema"
-    progress: bool = True,  # show a progress bar
 ) -> pd.DataFrame:  # one line a row, with its status
     "Ask for n replies and parse them; every line is there, kept or not."
     card = load_card(card) if isinstance(card, str) else card
@@ -207,7 +207,7 @@ def generate_lines(
     asked = _number_prompts((ask_for_json(p, card) for p in made) if json else made, order)
     rows: list[tuple[Any, ...]] = []
     kept = 0
-    with tqdm(total=n, unit="reply", disable=not progress) as bar:
+    with tqdm(total=n, unit="reply", disable=not current().progress) as bar:
         for prompt, reply in chat.stream(asked):
             new = _parse_rows(prompt, reply, card)
             rows += new
@@ -245,7 +245,6 @@ def read_again(
     chat: Chat,  # who reads; replies are kept in its store
     *,
     seed: int = 0,  # of the order in which the lines are shown
-    progress: bool = True,  # show a progress bar
 ) -> Corpus:  # the same with `emotion_second`; "" where the reader gave no label
     "Have every conversation line read blind, alone and in random order; equal lines are read once."
     table = corpus.table
@@ -254,7 +253,7 @@ def read_again(
     name = CorpusName.parse(corpus.name).base
     asked = {second_prompt(name, text).messages[0]["content"]: text for text in texts}
     heard: dict[str, str] = {}
-    with tqdm(total=len(texts), unit="line", disable=not progress) as bar:
+    with tqdm(total=len(texts), unit="line", disable=not current().progress) as bar:
         for prompt, reply in chat.stream(second_prompt(name, text) for text in texts):
             good = classify_finish(reply.finish) == "whole"
             label = read_label(reply.text, SECOND_LABELS) if good else None
@@ -273,18 +272,17 @@ def generate(
     second_reading: str = "none",  # none; keep: in the column `emotion_second`; agreed: only where both readers agree
     seed: int = 0,  # 0: the card's order of scenarios; else shuffled
     json: bool = False,  # ask for JSON; for a Chat with response_format="json"
-    progress: bool = True,  # show a progress bar
 ) -> Corpus:  # `<card>_synthetic`
     """Ask a model for a corpus. What was answered is on disk, so the same call goes on where it was stopped.
 
     Raises: `InputError` for a server that gave no reply at all."""
     _check_second(second_reading)
     card = load_card(card) if isinstance(card, str) else card
-    lines = generate_lines(card, strategy, n, chat, seed=seed, json=json, progress=progress)
+    lines = generate_lines(card, strategy, n, chat, seed=seed, json=json)
     if lines.empty:
         raise InputError("no reply, so no corpus", found=chat.last_failure or f"stopped: {chat.stopped}")
     corpus = corpus_of(lines, card)
     if second_reading == "none":
         return corpus
-    corpus = read_again(corpus, chat, seed=seed, progress=progress)
+    corpus = read_again(corpus, chat, seed=seed)
     return keep_agreed(corpus) if second_reading == "agreed" else corpus

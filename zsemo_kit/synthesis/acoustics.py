@@ -344,13 +344,9 @@ def compute_cached(
     work: Callable[[np.ndarray], Sequence[float] | np.ndarray],  # called with samples at RATE; a function of a module
     width: int,  # how many numbers it gives
     mark: str,  # what decides them besides the sound, such as a name and a version
-    *,
-    cache: Path | str | None = None,  # folder that keeps them; `default_cache()` if None
-    jobs: int | None = None,  # processes; all cores if None
-    progress: bool = False,  # show a bar
 ) -> tuple[np.ndarray, list[str]]:  # (n, width), NaN where there are none; the problem of each, "" if none
     "Compute numbers of every utterance, in order, on all cores; equal sound is worked on once, ever."
-    store = FeatureCache(Path(cache or default_cache()))
+    store = FeatureCache(default_cache())
     keys = _sound_keys(corpus, mark, store)
     known = store.get(sorted({k for k in keys if len(k) == 32}), 2 * width)
     first = {k: i for i, k in reversed([*enumerate(keys)]) if k not in known}
@@ -358,7 +354,7 @@ def compute_cached(
     part = replace(corpus, table=corpus.table.iloc[todo])
     new: dict[bytes, np.ndarray] = {}
     why: dict[bytes, str] = {}
-    for i, (numbers, problem) in zip(todo, stream_audio(part, work, jobs=jobs, progress=progress and bool(todo)), strict=True):
+    for i, (numbers, problem) in zip(todo, stream_audio(part, work, title=f"{corpus.name} audio"), strict=True):
         key = keys[i]
         if problem:
             why[key] = problem
@@ -381,15 +377,11 @@ def _eleven(
 
 def measure_corpus(
     corpus: Corpus,  # corpus with audio
-    *,
-    cache: Path | str | None = None,  # folder that keeps them; `default_cache()` if None
-    jobs: int | None = None,  # processes; all cores if None
-    progress: bool = False,  # show a bar
 ) -> pd.DataFrame:  # one row an utterance, in order: `utterance`, the names of `MEASURES`, `problem` ("" if none)
     "Measure every utterance, in order, on all cores; what was measured once is not measured again."
     import_extra("parselmouth", "praat")  # its absence is one line here, not a problem of every file
     mark = f"measures 1 praat-parselmouth {version('praat-parselmouth')}"
-    numbers, problems = compute_cached(corpus, _eleven, len(MEASURES), mark, cache=cache, jobs=jobs, progress=progress)
+    numbers, problems = compute_cached(corpus, _eleven, len(MEASURES), mark)
     table = pd.DataFrame(numbers, columns=list(MEASURES))
     table.insert(0, "utterance", corpus.table["utterance"].to_numpy())
     return table.assign(problem=pd.Series(problems, table.index, dtype="str"))

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from ..core.errors import InputError
 from ..core.files import json_text
+from ..core.settings import current
 from ..corpora.splits import normal_text
 from ..corpora.table import EMOTIONS, Corpus
 from ..corpora.text import plain
@@ -66,9 +67,9 @@ def fit_gender_limit(
     return float(best[np.abs(best - GENDER_LIMIT).argmin()]), float(recall.max())
 
 # %% ../../nbs/synthesis/14_annotation.ipynb #32f05ed2
-def _measured(corpus: Corpus, cache: Path | str | None, progress: bool) -> pd.DataFrame:
+def _measured(corpus: Corpus) -> pd.DataFrame:
     "The measures of `ATTRIBUTES` and the problem of each row; a sound without a syllable has no rate."
-    table = measure_corpus(corpus, cache=cache, progress=progress)[[*ATTRIBUTES.values(), "problem"]]
+    table = measure_corpus(corpus)[[*ATTRIBUTES.values(), "problem"]]
     silent = table["problem"].eq("") & table["intensity_mean"].isna()
     rate = table["articulation_rate"].where(table["articulation_rate"] > 0)
     told = table["problem"].where(~silent, "too silent or too short to be measured")
@@ -107,8 +108,6 @@ class Annotator:
         train: Corpus,  # the training part, with audio
         *,
         levels: int = 3,  # a key of `LEVELS`
-        cache: Path | str | None = None,  # folder that keeps measures; `default_cache()` if None
-        progress: bool = False,  # show a bar
     ) -> "Annotator":
         """Fit thresholds of each gender with at least 20 measured utterances, else of all; unknown genders are measured.
 
@@ -116,7 +115,7 @@ class Annotator:
         """
         if levels not in LEVELS:
             raise InputError(f"no words for {levels} levels", expected=f"one of {', '.join(map(str, LEVELS))}")
-        numbers = _measured(train, cache, progress)
+        numbers = _measured(train)
         lacking = [m for m in ATTRIBUTES.values() if numbers[m].isna().all()]
         if lacking:
             found = next(iter(numbers["problem"][numbers["problem"] != ""]), "no utterance")
@@ -133,8 +132,6 @@ class Annotator:
         corpus: Corpus,  # utterances with audio
         *,
         gender: str = "corpus",  # "corpus": as it says, measured where it does not; "measured": by pitch alone
-        cache: Path | str | None = None,  # folder that keeps measures; `default_cache()` if None
-        progress: bool = False,  # show a bar
     ) -> Corpus:  # the same rows; columns heard_gender, gender_by, measures, pitch, speed, volume, problem
         """Add measures and their words; what cannot be measured is NaN and "", and its problem is told.
 
@@ -142,7 +139,7 @@ class Annotator:
         """
         if gender not in ("corpus", "measured"):
             raise InputError(f"unknown gender rule {gender!r}", expected="corpus or measured")
-        numbers = _measured(corpus, cache, progress)
+        numbers = _measured(corpus)
         said = corpus.table["gender"].ne("unknown") & (gender == "corpus")
         who = corpus.table["gender"].where(said, _heard(numbers["pitch_mean"], self.gender_limit)).astype("str")
         by = pd.Series(np.select([said, who != ""], ["corpus", "measured"], ""), who.index, dtype="str")
@@ -452,12 +449,11 @@ def _judged(
 def _answered(
     asked: Mapping[str, Row],  # what is sent: a row that it is sent for
     chat: Chat,  # who is asked
-    progress: bool,  # show a bar
 ) -> dict[str, tuple[str, str]]:  # what was sent: status and reply
     "The replies, as far as there are any."
     found: dict[str, tuple[str, str]] = {}
     kept = 0
-    with tqdm(total=len(asked), unit="explanation", disable=not progress) as bar:
+    with tqdm(total=len(asked), unit="explanation", disable=not current().progress) as bar:
         for prompt, reply in chat.stream(build_explanation_prompt(row["emotion"], row) for row in asked.values()):
             sent = prompt.messages[-1]["content"]
             status = _judged(reply, asked[sent]["emotion"], asked[sent])
@@ -486,7 +482,6 @@ def add_explanations(
     chat: Chat | None = None,  # who writes; the template if None
     *,
     parts: Sequence[str] = SILVER_PARTS,  # parts of the corpus that may be sent; test only if it is named here
-    progress: bool = False,  # show a bar
 ) -> Corpus:  # the same rows; columns explanation, explanation_by, explanation_status, explanation_reply
     """Add an explanation of each utterance that its measurements bear out; equal evidence is asked about once.
 
@@ -502,6 +497,6 @@ def add_explanations(
              for known, sent in zip(evident, select_parts(annotated, parts), strict=True)]
     asks = [build_explanation_prompt(row["emotion"], row).messages[-1]["content"] for row in rows]
     asked = {ask: row for ask, row, status in zip(asks, rows, first, strict=True) if not status}
-    found = _answered(asked, chat, progress) if chat else {}
+    found = _answered(asked, chat) if chat else {}
     told = [(status, "") if status else found.get(ask, ("no_reply", "")) for ask, status in zip(asks, first, strict=True)]
     return _explained(annotated, rows, told, chat.model if chat else "")

@@ -109,7 +109,7 @@ def _make_one(samples: np.ndarray, given: tuple[Path, int], edit: Edit) -> float
 
 
 def _make(
-    corpus: Corpus, edit: Edit, keys: Sequence[bytes], problems: list[str], folder: Path, progress: bool
+    corpus: Corpus, edit: Edit, keys: Sequence[bytes], problems: list[str], folder: Path
 ) -> list[float]:  # dB that the limiter took, one a row
     "Makes what is not there; rows that cannot be made get a problem."
     store, sounds, why = FeatureCache(folder), writable(folder, "edited"), dict[bytes, str]()
@@ -118,7 +118,7 @@ def _make(
     todo = sorted(first.values())
     given = [(sounds / _name(keys[i]), int.from_bytes(keys[i][:4], "big")) for i in todo]
     part = replace(corpus, table=corpus.table.iloc[todo])
-    found = stream_audio(part, partial(_make_one, edit=edit), given=given, progress=progress and bool(todo))
+    found = stream_audio(part, partial(_make_one, edit=edit), given=given, title=f"{corpus.name} audio")
     for key, (lost, problem) in zip([keys[i] for i in todo], found, strict=True):
         if problem:
             why[key] = problem
@@ -150,9 +150,6 @@ def _tell(corpus: Corpus, edit: str, made: Corpus, problems: Sequence[str]) -> N
 def edit_corpus(
     corpus: Corpus,  # corpus with audio
     edit: str,  # one of EDITS
-    *,
-    cache: Path | str | None = None,  # where sounds are kept; `default_cache()` if None
-    progress: bool = False,  # show a bar
 ) -> Corpus:  # its audio under the cache, one file an utterance; extra columns edit, limited (dB that the limiter took)
     """Change one thing of every utterance.
 
@@ -161,9 +158,9 @@ def edit_corpus(
     """
     if edit not in EDITS:
         raise InputError(f"unknown edit {edit!r}", expected=f"one of {', '.join(EDITS)}")
-    folder = Path(cache or default_cache()).absolute()
+    folder = default_cache().absolute()
     keys, problems = _keys(corpus, EDITS[edit], FeatureCache(folder))
-    lost = _make(corpus, EDITS[edit], keys, problems, folder, progress)
+    lost = _make(corpus, EDITS[edit], keys, problems, folder)
     audio = [_name(k) if k and not p else "" for k, p in zip(keys, problems, strict=True)]
     table = corpus.table.assign(audio=audio, start=np.nan, end=np.nan, edit=edit, limited=lost)
     made = replace(corpus, table=table[table["audio"] != ""], root=writable(folder, "edited"))

@@ -203,9 +203,9 @@ def _shift(difference: pd.Series) -> dict[str, float]:
     }
 
 # %% ../../nbs/synthesis/08_injection.ipynb #cd988965
-def _shifts_of(corpus: Corpus, cache: Path | str | None, progress: bool) -> pd.DataFrame:
+def _shifts_of(corpus: Corpus) -> pd.DataFrame:
     "One row an utterance of a speaker who also speaks neutrally: corpus, emotion and the settings of `_shift`."
-    numbers, _ = compute_cached(corpus, _reading, len(_MEASURED), "reading 2", cache=cache, progress=progress)
+    numbers, _ = compute_cached(corpus, _reading, len(_MEASURED), "reading 2")
     readings = pd.DataFrame(numbers.astype(np.float32), columns=list(_MEASURED), index=corpus.table.index)
     table = corpus.table[["speaker", "script", "emotion"]].join(readings).dropna()
     rows = []
@@ -223,15 +223,12 @@ def _shifts_of(corpus: Corpus, cache: Path | str | None, progress: bool) -> pd.D
 
 def fit_profile(
     corpora: Sequence[Corpus],  # real sources, with audio, speakers, and neutral utterances; never the target
-    *,
-    cache: Path | str | None = None,  # where readings are kept; `default_cache()` if None
-    progress: bool = True,  # show a bar
 ) -> Profile:  # named after the corpora
     """Fit the expression of real speakers as a profile. Utterances that cannot be measured are left out.
 
     Raises InputError for a corpus without any speaker who also speaks neutrally.
     """
-    parts = {c.name: _shifts_of(c, cache, progress) for c in corpora}
+    parts = {c.name: _shifts_of(c) for c in corpora}
     empty = [name for name, part in parts.items() if part.empty or part.emotion.nunique() < 2]
     if empty or not parts:
         raise InputError(f"no profile can be fitted on {empty[0] if empty else 'nothing'}",
@@ -263,12 +260,9 @@ def _fitted_way(profile: Profile, shifts: pd.DataFrame, emotion: str, rng: np.ra
 # %% ../../nbs/synthesis/08_injection.ipynb #143bca13
 def open_profile(
     name: str,  # "documented", "fitted:CORPUS+CORPUS", or a YAML file
-    *,
-    cache: Path | str | None = None,  # where readings of real corpora are kept
-    progress: bool = True,  # show a bar
 ) -> Profile:  # ready to draw from
     "Open a profile by its name in a study or on the command line; raises InputError for an unknown one."
     if not name.startswith("fitted:"):
         return load_profile(name)
     given = CorpusName.parse(name.removeprefix("fitted:"))
-    return fit_profile([read(part.text) for part in given.singles], cache=cache, progress=progress)
+    return fit_profile([read(part.text) for part in given.singles])

@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from ..core.errors import InputError
 from ..core.files import atomic_file
 from ..core.parallel import in_order
+from ..core.settings import current, settings
 from ..corpora.audio import RATE, load_audio, save_audio
 from ..corpora.corpus_name import CorpusName
 from ..corpora.table import Corpus
@@ -209,10 +210,10 @@ def _read_one(engine: Engine, task: _Task) -> float:
     return len(samples) / RATE
 
 # %% ../../nbs/synthesis/10_speak.ipynb #d14131bb
-def _read(engine: Engine, tasks: Sequence[_Task], jobs: int | None, progress: bool) -> Iterator[tuple[float | None, str]]:
+def _read(engine: Engine, tasks: Sequence[_Task]) -> Iterator[tuple[float | None, str]]:
     "Seconds, or the problem, of each reading, in order, in the way that suits the engine."
     if engine.parallel == "processes":
-        yield from in_order(partial(_read_one, engine), tasks, jobs=jobs, progress=progress and bool(tasks), title="read")
+        yield from in_order(partial(_read_one, engine), tasks, title="read")
         return
 
     def attempt(task: _Task) -> tuple[float | None, str]:
@@ -223,10 +224,10 @@ def _read(engine: Engine, tasks: Sequence[_Task], jobs: int | None, progress: bo
         except Exception as e:  # one text must not end the corpus
             return None, " ".join(str(e).split()) or type(e).__name__
 
-    with ThreadPoolExecutor((jobs or 8) if engine.parallel == "threads" else 1) as pool:
+    with ThreadPoolExecutor((current().jobs or 8) if engine.parallel == "threads" else 1) as pool:
         found = pool.map(attempt, tasks)
         try:
-            yield from tqdm(found, total=len(tasks), desc="read", unit="file", disable=not progress or not tasks)
+            yield from tqdm(found, total=len(tasks), desc="read", unit="file", disable=not current().progress or not tasks)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # who stops early does not want the rest
 
@@ -314,15 +315,15 @@ def _step(
 
 # %% ../../nbs/synthesis/10_speak.ipynb #437df6ee
 def _make(
-    engine: Engine, how: _How, table: pd.DataFrame, plan: pd.DataFrame, problems: dict[Any, str], jobs: int | None, progress: bool
+    engine: Engine, how: _How, table: pd.DataFrame, plan: pd.DataFrame, problems: dict[Any, str]
 ) -> float:  # seconds of speech made
     "Makes the readings that are needed and not there, then the utterances."
     needed = problems | {i: "" for i, f in plan.file.items() if f.is_file()}
     readings = list(zip(plan.text, plan.voice, plan.reading, strict=True))
-    _step(lambda some: _read(engine, some, jobs, progress), plan.reading, readings, needed)
+    _step(lambda some: _read(engine, some), plan.reading, readings, needed)
     problems |= {i: why for i, why in needed.items() if why}
     lines = list(zip(plan.reading, plan.file, table.utterance, table.emotion, plan.person, table.gender, strict=True))
-    return _step(lambda some: in_order(partial(_say_one, how), some, jobs=jobs, progress=progress and bool(some), title="say"),
+    return _step(lambda some: in_order(partial(_say_one, how), some, title="say"),
                  plan.file, lines, problems)
 
 # %% ../../nbs/synthesis/10_speak.ipynb #4ae19775
@@ -346,7 +347,9 @@ def _elsewhere(engine: Engine, how: _How, shard: _Shard) -> tuple[dict[str, byte
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_bytes(sound)
         tasks = [(text, voice, out / name) for text, voice, name in shard.texts]
-        good = {name for (*_, name), (_, problem) in zip(shard.texts, _read(engine, tasks, 1, False), strict=True) if not problem}
+        with settings(progress=False, jobs=1):  # the machine has others to do
+            read = list(_read(engine, tasks))
+        good = {name for (*_, name), (_, problem) in zip(shard.texts, read, strict=True) if not problem}
         for reading, name, *line in shard.lines:
             if reading in good or reading in shard.sounds:
                 with suppress(Exception):
@@ -398,10 +401,8 @@ def speak(
     takes: int = 1,  # how often the corpus is said, each time by other voices
     language: str = "",  # of rows that do not tell theirs, by code or name; empty: guessed from their words, with a warning
     seed: int = 0,  # of cast, people, manners and conditions
-    jobs: int | None = None,  # processes; one a core if None
     spread: Spread | None = None,  # who makes shards of it elsewhere: `zsemo_kit.cluster`; nobody if None
     save: bool = True,  # write the table too, so that `Corpus.load(out)` opens the corpus; else `out` is a store of sounds
-    progress: bool = True,  # show bars
 ) -> Spoken:  # its audio under `out`
     """Speak a corpus.
 
@@ -416,7 +417,7 @@ def speak(
     how = _How(inject, profile or load_profile(), strength, calm, conditions, seed)
     table, plan, problems = _plan(corpus, engine, how, takes, resolve_languages(corpus, language), out)
     shards = spread(partial(_elsewhere, engine, how), _shards(table, plan, problems, out)) if spread else iter(())
-    made = _gather(out, shards) + _make(engine, how, table, plan, problems, jobs, progress)
+    made = _gather(out, shards) + _make(engine, how, table, plan, problems)
     if len(problems) == len(table):
         raise InputError(f"nothing of {corpus.name} could be spoken", found=next(iter(problems.values()), "no utterances"))
     profile_name, strength = (how.profile.name, strength) if inject != "none" else ("", 0.0)

@@ -7,7 +7,6 @@ __all__ = ['Speech', 'refuse_target', 'open_speech']
 
 # %% ../../nbs/synthesis/11_speech_by_name.ipynb #d210445e
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
@@ -59,31 +58,29 @@ def open_speech(
     target: str = "",  # corpus that will score what is trained on this: a profile fitted on it is refused
     strategy: str = "conversations+utterances",  # synthetic corpora: which of the replies
     second_reading: str = "agreed",  # synthetic conversations: none | keep | agreed
-    cache: Path | str | None = None,  # where speech is kept; `default_cache()` if None
-    progress: bool = False,  # show bars
 ) -> Corpus:  # labelled utterances of the space, each with audio
     "Open a corpus of speech by name; raises InputError where there is no audio and nothing that can be spoken."
     parts = names_of(name)
     if parts != [name]:
-        more = {"target": target, "strategy": strategy, "second_reading": second_reading, "cache": cache, "progress": progress}
-        return concat([open_speech(n, space, how, **more) for n in parts], name)  # type: ignore[arg-type]
+        more = {"target": target, "strategy": strategy, "second_reading": second_reading}
+        return concat([open_speech(n, space, how, **more) for n in parts], name)
     corpus = open_corpus(name, space, strategy=strategy, second_reading=second_reading)
     for profile in corpus.table.get("profile", pd.Series(dtype=str)).unique():  # of what was spoken before
         refuse_target(profile, target)
     if not corpus.table["audio"].ne("").any():
-        corpus = _spoken(corpus, how, target, Path(cache or default_cache()), progress)
+        corpus = _spoken(corpus, how, target)
     heard = corpus.where(corpus.table["audio"].ne(""))
     if not len(heard):
         raise InputError(f"{name} has no audio", hint="give a corpus with audio, or one of text that a voice can say")
     return heard
 
 
-def _spoken(corpus: Corpus, how: Speech, target: str, cache: Path, progress: bool) -> Corpus:
-    engine, profile = open_engine(how.voice, model=how.model), open_profile(how.profile, cache=cache, progress=progress)
+def _spoken(corpus: Corpus, how: Speech, target: str) -> Corpus:
+    engine, profile = open_engine(how.voice, model=how.model), open_profile(how.profile)
     refuse_target(profile.name, target)
     takes = how.takes if (corpus.table["speaker"] == "").all() else 1
     # one store for all ways of speaking: readings are shared, and files are named by what decides their sound
-    store = writable(cache, f"speech/{corpus.name}")
+    store = writable(default_cache(), f"speech/{corpus.name}")
     spoken = speak(corpus, engine, store, inject=how.inject, profile=profile, strength=how.strength, conditions=how.conditions,
-                   takes=takes, seed=how.seed, save=False, progress=progress)
+                   takes=takes, seed=how.seed, save=False)
     return spoken.corpus

@@ -99,7 +99,7 @@ class Listener(Protocol):
     def hear(self, samples: np.ndarray) -> str:  # its words, "" for silence
         "The words of one sound, float32 (samples,) at RATE."
 
-    def texts(self, corpus: Corpus, jobs: int | None = None) -> Iterator[tuple[int, str | None, str]]:
+    def texts(self, corpus: Corpus) -> Iterator[tuple[int, str | None, str]]:
         "Row, words and problem (\"\" if none) of every utterance, in any order."
 
 # %% ../../nbs/synthesis/13_transcription.ipynb #25a97580
@@ -157,9 +157,9 @@ class Sphinx:
         "The words of one sound."
         return _sphinx(samples)
 
-    def texts(self, corpus: Corpus, jobs: int | None = None) -> Iterator[tuple[int, str | None, str]]:
+    def texts(self, corpus: Corpus) -> Iterator[tuple[int, str | None, str]]:
         "Row, words and problem of every utterance, in order."
-        for row, (text, problem) in enumerate(stream_audio(corpus, _sphinx, jobs=jobs)):
+        for row, (text, problem) in enumerate(stream_audio(corpus, _sphinx)):
             yield row, text, problem
 
 # %% ../../nbs/synthesis/13_transcription.ipynb #5e963d06
@@ -258,10 +258,10 @@ class Recogniser:
             words |= dict(zip(some, _decoded(self, [pieces[k][1] for k in some]), strict=True))
         return [" ".join(words[k] for k, (j, _) in enumerate(pieces) if j == i and words[k]) for i in range(len(sounds))]
 
-    def texts(self, corpus: Corpus, jobs: int | None = None) -> Iterator[tuple[int, str | None, str]]:
+    def texts(self, corpus: Corpus) -> Iterator[tuple[int, str | None, str]]:
         "Row, words and problem of every utterance; ten minutes of sound are in memory at once."
         waiting: list[tuple[int, np.ndarray]] = []
-        for row, (samples, problem) in enumerate(stream_audio(corpus, np.asarray, jobs=1)):
+        for row, (samples, problem) in enumerate(stream_audio(corpus, np.asarray, here=True)):
             if problem:
                 yield row, None, problem
                 continue
@@ -348,7 +348,6 @@ def open_listener(
     language: str = "",  # name or code, for a Whisper that knows several; other models know their own
     device: str = "auto",  # "auto", "cpu", "cuda", …
     batch: int = 8,  # sounds at once
-    cache: Path | str | None = None,  # folder that remembers hashes of weights; `default_cache()` if None
 ) -> Listener:  # ready to hear
     "Open a recogniser by name; raises InputError that says what to do where that fails."
     if name == "pocketsphinx":
@@ -357,8 +356,8 @@ def open_listener(
                              hint="give a Whisper or CTC model of that language")
         _decoder()  # a missing package is said here
         return Sphinx()
-    where, store = _device(device), FeatureCache(Path(cache or default_cache()))
-    folder = prepare_model(str(find_model(name) or hub_name(name)), "pocketsphinx", cache)
+    where, store = _device(device), FeatureCache(default_cache())
+    folder = prepare_model(str(find_model(name) or hub_name(name)), "pocketsphinx")
     files = sorted(f for f in folder.iterdir() if f.is_file() and f.suffix in _MARKING)
     mark = hashlib.sha256("\n".join([language, *(f"{f.name} {file_digest(f, store)}" for f in files)]).encode()).hexdigest()[:32]
     model, extractor, tokenizer = _read(folder)
@@ -399,27 +398,23 @@ def _as_text(
 def transcribe(
     corpus: Corpus,  # corpus with audio
     listener: Listener,  # from `open_listener`
-    *,
-    cache: Path | str | None = None,  # folder where words are kept; `default_cache()` if None
-    jobs: int | None = None,  # processes, where the listener works in several
-    progress: bool = False,  # show a bar
 ) -> pd.DataFrame:  # one row an utterance, in order: utterance, text ("" if it has a problem), problem ("" if none)
     "Transcribe every utterance; a bad file is a row with its problem and ends nothing."
     keys, problems = _keys(corpus, listener)
     rows = [i for i, k in enumerate(keys) if k]
     part = [k for k in keys if k]
-    store = FeatureCache(Path(cache or default_cache()))
+    store = FeatureCache(default_cache())
 
     def compute(places: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         at = [rows[p] for p in places]
         some = replace(corpus, table=corpus.table.iloc[at])
-        for j, text, problem in listener.texts(some, jobs) if at else ():
+        for j, text, problem in listener.texts(some) if at else ():
             if problem:
                 problems[part[places[j]]] = problem
             else:
                 yield places[j], _as_numbers(text or "")
 
-    store.fill(part, compute, progress=progress, unit="utterance")
+    store.fill(part, compute, unit="utterance")
     untried = lambda places: compute([p for p in places if part[p] not in problems])  # noqa: E731  a problem is not tried twice
     texts = dict(zip(rows, map(_as_text, store.values(part, untried, 1)), strict=True))
     return pd.DataFrame({"utterance": corpus.table["utterance"].to_numpy(), "text": [texts.get(i, "") for i in range(len(keys))],
@@ -429,17 +424,13 @@ def transcribe(
 def transcribe_corpus(
     corpus: Corpus,  # corpus with audio
     listener: Listener,  # from `open_listener`
-    *,
-    cache: Path | str | None = None,  # folder where words are kept; `default_cache()` if None
-    jobs: int | None = None,  # processes, where the listener works in several
-    progress: bool = False,  # show a bar
 ) -> Corpus:  # the same rows; `text` is what is heard; extra columns text_reference, text_problem ("" where it was heard)
     """Put a corpus into the listener's words; a warning counts the rows that could not be heard.
 
     A `history` is made anew of what is heard in the rows at hand: transcribe whole dialogues, and drop rows later.
     Raises InputError if no row could be heard.
     """
-    heard = transcribe(corpus, listener, cache=cache, jobs=jobs, progress=progress)
+    heard = transcribe(corpus, listener)
     deaf = heard[heard["problem"] != ""]
     if len(deaf):
         _tell(deaf, corpus)

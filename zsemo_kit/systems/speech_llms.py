@@ -181,10 +181,10 @@ class SpeechLLMSystem(System):
             if not self.answers_in_words:
                 recipe: Any = configure(normalisation="source", scale="standard", seed=self.seed)
                 encoder = SpeechEncoder.load("egemaps", own_terms="trim")
-                return [fit(r.train, r.dev, data.labels, encoder, recipe, progress=False) for r in data.rounds]
+                return [fit(r.train, r.dev, data.labels, encoder, recipe) for r in data.rounds]
             encoder, llm = SpeechEncoder.load(self.features, own_terms="trim"), None if self.llm == "tiny" else load_llm(self.llm)
             return [fit_speechllm(r.train, r.dev, data.labels, encoder, llm, self.config, self.phases, listened=data.beside,
-                                  levels=self.levels, kept=Stages.open(), progress=False) for r in data.rounds]
+                                  levels=self.levels, kept=Stages.open()) for r in data.rounds]
 
     def evaluate(self, data: Prepared, model: Sequence[Any]) -> SpeechLLMResult:
         "Guesses over all rounds, and answers under every condition that fits; what was not taught is never guessed."

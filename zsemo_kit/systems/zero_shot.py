@@ -94,7 +94,7 @@ class ZeroShotText(ZeroShot):
         with measure_time(data.seconds, "load"):
             encoder = open_encoder({"modality": "text", "encoder": self.encoder})
         with measure_time(data.seconds, "train"):
-            return fit(data.parts.train, data.parts.dev, data.labels, encoder, self.recipe, resume=True, progress=False)
+            return fit(data.parts.train, data.parts.dev, data.labels, encoder, self.recipe, resume=True)
 
 # %% ../../nbs/systems/01_zero_shot.ipynb #8643edf1
 def _others(target: str) -> str:
@@ -162,4 +162,4 @@ class ZeroShotSpeech(ZeroShot):
     def train(self, data: Prepared) -> Model:
         encoder = self.encode(data)
         with measure_time(data.seconds, "train"):
-            return fit(data.parts.train, data.parts.dev, data.labels, encoder, self.recipe, resume=True, progress=False)
+            return fit(data.parts.train, data.parts.dev, data.labels, encoder, self.recipe, resume=True)

@@ -106,12 +106,9 @@ class Stages:
     folder: Path  # made when it is first needed
 
     @classmethod
-    def open(
-        cls,
-        cache: Path | str | None = None,  # cache folder; `default_cache()` if None
-    ) -> "Stages":  # ready
-        "The stages of a cache."
-        return cls(Path(cache or default_cache()) / "stages")
+    def open(cls) -> "Stages":  # ready
+        "The stages of the cache."
+        return cls(default_cache() / "stages")
 
     def checkpoint(
         self,

@@ -40,13 +40,12 @@ def _features(
     recipe: UtteranceRecipe,  # what it reads
     encoder: Encoder,  # makes or recalls the features
     corpus: Corpus,  # what is read
-    progress: bool,  # show a bar
     keep: bool = False,  # the vectors of a tuned encoder too, which a model used once would only fill the cache with
 ) -> np.ndarray | Frames:  # one vector (or one a layer) an utterance, or frames
     "What the head declares, and exactly that; of an encoder that was trained with it the vectors."
     tuned = recipe.reads == "tokens"
     return encoder.features(corpus, "vector" if tuned else recipe.reads, layer=recipe.layer, context=recipe.context,
-                            keep=keep or not tuned, progress=progress)
+                            keep=keep or not tuned)
 
 # %% ../../nbs/training/11_classifier.ipynb #e430b314
 def _data(
@@ -137,10 +136,9 @@ class Model:
     def predict(
         self,
         corpus: Corpus,  # labelled or not
-        progress: bool = False,  # show a bar
     ) -> np.ndarray:  # (n, classes) float32, rows sum to one; NaN for a recording that cannot be read
         "Probability of each label for each row."
-        values = _features(self.config, self.encoder, corpus, progress)
+        values = _features(self.config, self.encoder, corpus)
         rows = readable_rows(values)
         data = _data(values, rows, _normaliser(self.config, corpus, values, rows, self.normaliser))
         found = probabilities(self.head.to(self.encoder.device), data, len(self.labels), self.encoder.device)
@@ -156,10 +154,9 @@ class Model:
     def inputs(
         self,
         corpus: Corpus,  # labelled or not
-        progress: bool = False,  # show a bar
     ) -> np.ndarray:  # (n, k), or (n, layers, k), float32; NaN for what cannot be read
         "Features that went through the normalisation; raises InputError for a head that reads frames or tokens."
-        values = _features(self.config, self.encoder, corpus, progress)
+        values = _features(self.config, self.encoder, corpus)
         if self.is_tuned or isinstance(values, Frames):
             raise InputError(f"the classifier {self.config.classifier!r} has no fixed inputs", hint="use mlp or logistic")
         rows, out = readable_rows(values), np.full(values.shape, np.nan, np.float32)
@@ -170,10 +167,9 @@ class Model:
     def vectors(
         self,
         corpus: Corpus,  # labelled or not
-        progress: bool = False,  # show a bar
     ) -> np.ndarray:  # (n, k) float32; NaN for an utterance without text (or without sound that can be read)
         "What the last layer reads of each row: the utterance as this model represents it."
-        return _vectors(self, corpus, progress)
+        return _vectors(self, corpus)
 
     def save(
         self,
@@ -189,17 +185,15 @@ class Model:
         cls,
         folder: Path | str,  # what `save` wrote
         encoder: Encoder | None = None,  # a frozen encoder that is open already, or moved since
-        cache: Path | str | None = None,  # cache folder of an encoder that is opened here
         device: str = "auto",  # "auto", "cpu", "cuda", …
     ) -> "Model":  # ready to predict
         "Reads a model; no pickle, no code."
-        return _load(Path(folder), encoder, cache, device)
+        return _load(Path(folder), encoder, device)
 
 # %% ../../nbs/training/11_classifier.ipynb #b4df3c7e
 def _vectors(
     model: Model,  # trained
     corpus: Corpus,  # labelled or not
-    progress: bool,  # show a bar
 ) -> np.ndarray:  # (n, k)
     "The head without its last layer; rows that say nothing are left empty, whatever their modality."
     text = model.encoder.modality == "text"
@@ -207,7 +201,7 @@ def _vectors(
     out = np.full((len(corpus), model.vector_width), np.nan, np.float32)
     if len(there):
         some = replace(corpus, table=corpus.table.iloc[there])
-        values = _features(model.config, model.encoder, some, progress, keep=True)
+        values = _features(model.config, model.encoder, some, keep=True)
         rows = readable_rows(values)
         data = _data(values, rows, _normaliser(model.config, some, values, rows, model.normaliser))
         body = copy.copy(model.head)
@@ -297,7 +291,6 @@ def _build_head(
 def _load(
     folder: Path,  # what `_write` wrote
     encoder: Encoder | None,  # a frozen encoder that is open already
-    cache: Path | str | None,  # cache folder
     device: str,  # where to compute
 ) -> Model:  # ready to predict
     "Reads manifest, head and encoder; anything missing or damaged is one line."
@@ -315,7 +308,7 @@ def _load(
         if encoder is None or tuned:
             head_of, colon, place = manifest["encoder"].rpartition(":")
             beside = f"{head_of}{colon}{folder / place}" if (folder / place).is_dir() else manifest["encoder"]
-            encoder = open_encoder({**manifest, "encoder": beside}, cache, device)
+            encoder = open_encoder({**manifest, "encoder": beside}, device)
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as e:
@@ -346,7 +339,6 @@ def _read(
     labels: Sequence[str],  # classes
     encoder: Encoder,  # reads it
     recipe: UtteranceRecipe,  # settings
-    progress: bool,  # show a bar
     source: Normaliser | None = None,  # statistics of the training data
 ) -> _Part:
     "Tokens of an encoder that trains too, or features that do not change, normalised."
@@ -355,7 +347,7 @@ def _read(
         tokens = whole.tokens(texts)
         data = Data([len(t) for t in tokens], lambda rows: whole.batch([tokens[i] for i in rows]))
         return _Part(corpus, data, "\n".join(texts))
-    values = _features(recipe, encoder, corpus, progress)
+    values = _features(recipe, encoder, corpus)
     rows = readable_rows(values)
     made, part = _normaliser(recipe, corpus, values, rows, source), _readable(corpus, rows, name)
     if len(part) < len(corpus):  # what could not be read may have been all of a class
@@ -370,20 +362,19 @@ def _job_of(
     labels: Sequence[str],  # classes
     encoder: Encoder,  # reads them
     recipe: UtteranceRecipe,  # settings
-    progress: bool,  # show a bar
 ) -> TrainingJob:  # checked, encoded, weighted
     "Text or sound becomes features or tokens, labels become targets and weights."
     check_labels(train, labels, "train")
     check_labels(dev, labels, "dev")
-    a = _read("train", train, labels, encoder, recipe, progress)
-    b = _read("dev", dev, labels, encoder, recipe, progress, a.normaliser)
+    a = _read("train", train, labels, encoder, recipe)
+    b = _read("dev", dev, labels, encoder, recipe, a.normaliser)
     y, y_dev = targets_of(a.corpus, labels, recipe.soft_labels), targets_of(b.corpus, labels)
     draws = recipe.balance == "sampling" and recipe.samples
     shares = recipe.shares if recipe.balance == "shares" else None
     weights = np.ones(len(labels), np.float32) if draws or recipe.balance == "none" else class_weights(y.sum(0), shares, labels)
     chance = y @ class_weights(y.sum(0)) if draws else None
     draw = None if chance is None else chance.astype(np.float64) / chance.sum(dtype=np.float64)
-    return TrainingJob(recipe, a.data, y, weights, draw, b.data, y_dev, y_dev.argmax(1), encoder.device, progress, a.normaliser,
+    return TrainingJob(recipe, a.data, y, weights, draw, b.data, y_dev, y_dev.argmax(1), encoder.device, a.normaliser,
                (a.content, b.content))
 
 # %% ../../nbs/training/11_classifier.ipynb #752770df
@@ -395,7 +386,6 @@ def fit(
     recipe: UtteranceRecipe,  # what to train and how, from `configure`
     *,
     resume: bool = False,  # keep a checkpoint in the cache after each round, and go on from it
-    progress: bool = True,  # show bars
 ) -> Model:  # with the state that was best on dev
     """Trains a classifier of text or speech on one corpus and chooses on another.
 
@@ -405,9 +395,9 @@ def fit(
     """
     recipe = recipe.settle(encoder.modality)
     encoder = encoder.within(recipe.max_tokens)
-    job = _job_of(train, dev, labels, encoder, recipe, progress)
+    job = _job_of(train, dev, labels, encoder, recipe)
     decides = (recipe, " ".join(labels), encoder.fingerprint, job.targets, job.dev_targets, *job.content)
-    checkpoint = Stages.open(encoder.cache.folder).checkpoint(stage_name(recipe.classifier, *decides)) if resume else None
+    checkpoint = Stages.open().checkpoint(stage_name(recipe.classifier, *decides)) if resume else None
     with torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
         head = _build_head(recipe, encoder.layers, encoder.width, len(labels))

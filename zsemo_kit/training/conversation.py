@@ -158,10 +158,9 @@ class Conversation:
     def predict(
         self,
         corpus: Corpus,  # whole dialogues, labelled or not
-        progress: bool = False,  # show bars of what is computed below
     ) -> np.ndarray:  # (n, classes) float32, rows sum to one; NaN where neither modality is there
         "Probability of each label for each row, read in its dialogue."
-        data, turns = self.config.read(self.below, corpus, progress)
+        data, turns = self.config.read(self.below, corpus)
         out = np.full((len(corpus), len(self.labels)), np.nan, np.float32)
         out[turns.asked] = probabilities(self.net, data, len(self.labels), self.device, 32)
         return out
@@ -169,12 +168,11 @@ class Conversation:
     def vectors(
         self,
         corpus: Corpus,  # whole dialogues
-        progress: bool = False,  # show bars of what is computed below
     ) -> np.ndarray:  # (n, k) float32; NaN where the modality is missing
         "What the last layer reads of each row: the turn in its dialogue; raises InputError for fusion and joint."
         if not isinstance(self.net, ContextNet):
             raise InputError(f"a {self.config.classifier} stage gives no vectors", expected="a context stage")
-        data, turns = self.config.read(self.below, corpus, progress)
+        data, turns = self.config.read(self.below, corpus)
         body = copy.copy(self.net)
         body._modules = {**body._modules, "out": nn.Identity(), "dropout": nn.Identity()}
         out = np.full((len(corpus), self.vector_width), np.nan, np.float32)
@@ -196,11 +194,10 @@ class Conversation:
         cls,
         folder: Path | str,  # what `save` wrote
         below: tuple[Any, ...] = (),  # the stages below, where they were not saved with it
-        cache: Path | str | None = None,  # cache folder of encoders that are opened here
         device: str = "auto",  # "auto", "cpu", "cuda", …
     ) -> "Conversation":  # ready to predict
         "Reads a stage; no pickle, no code."
-        return _load(Path(folder), tuple(below), cache, device)
+        return _load(Path(folder), tuple(below), device)
 
 # %% ../../nbs/training/13_conversation.ipynb #0a32659d
 @dataclass(frozen=True, kw_only=True)
@@ -237,9 +234,9 @@ class StageRecipe(LoopRecipe, ABC):
         "Numbers a turn that each stage below gives."
         return [stage.vector_width for stage in below]
 
-    def read(self, below: Sequence[Any], corpus: Corpus, progress: bool) -> tuple[Data, _Turns]:
+    def read(self, below: Sequence[Any], corpus: Corpus) -> tuple[Data, _Turns]:
         "What the stages below say of a corpus."
-        return _read(corpus, [stage.vectors(corpus, progress) for stage in below])
+        return _read(corpus, [stage.vectors(corpus) for stage in below])
 
     @abstractmethod
     def build_net(self, below: Sequence[Any], widths: Sequence[int], classes: int) -> nn.Module:
@@ -294,7 +291,7 @@ class JointRecipe(StageRecipe):
     def widths(self, below: Sequence[Any]) -> list[int]:
         return [below[0].width, below[1].vector_width]
 
-    def read(self, below: Sequence[Any], corpus: Corpus, progress: bool) -> tuple[Data, _Turns]:
+    def read(self, below: Sequence[Any], corpus: Corpus) -> tuple[Data, _Turns]:
         return _read_jointly(corpus, below[0].within(self.max_tokens), below[1], self.context)
 
     def build_net(self, below: Sequence[Any], widths: Sequence[int], classes: int) -> nn.Module:
@@ -339,7 +336,6 @@ def fit_conversation(
     recipe: StageRecipe,  # context, fusion or joint, and how to train
     *,
     checkpoint: Checkpoint | None = None,  # where the training is kept meanwhile
-    progress: bool = True,  # show bars
 ) -> Conversation:  # with the state that was best on dev
     """Trains stage II, stage III, or all stages at once (Dutta and Ganapathy, ICASSP 2025).
 
@@ -353,7 +349,7 @@ def fit_conversation(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
         net = recipe.build_net(below, recipe.widths(below), len(labels))
-        job = _job(train, dev, labels, below, recipe, device, progress)
+        job = _job(train, dev, labels, below, recipe, device)
         net, history = recipe.solve(net, job, checkpoint)
     warn_of_collapse(history, recipe.classifier)
     return Conversation(tuple(labels), recipe, tuple(below), net.eval().requires_grad_(False), history)
@@ -366,12 +362,11 @@ def _job(
     below: Sequence[Any],  # what the stage reads
     recipe: StageRecipe,  # settings
     device: torch.device,  # where to compute
-    progress: bool,  # show bars
 ) -> TrainingJob:  # checked, read, weighted
     "Dialogues and the targets of the turns that are seen."
     parts = []
     for name, corpus in (("train", train), ("dev", dev)):
-        data, turns = recipe.read(below, corpus, progress)
+        data, turns = recipe.read(below, corpus)
         if not turns.asked.any():
             raise InputError(f"{name} has nothing to read (corpus {corpus.name!r})", hint="give it text or speech")
         if not turns.asked.all():  # what cannot be read may be all of a class
@@ -379,7 +374,7 @@ def _job(
         parts.append((data, targets_of(corpus, labels, recipe.soft_labels and name == "train")[turns.asked]))
     (a, y), (b, y_dev) = parts
     weights = class_weights(y.sum(0)) if recipe.balance == "weights" else np.ones(len(labels), np.float32)
-    return TrainingJob(recipe, a, y, weights, None, b, y_dev, y_dev.argmax(1), device, progress)
+    return TrainingJob(recipe, a, y, weights, None, b, y_dev, y_dev.argmax(1), device)
 
 # %% ../../nbs/training/13_conversation.ipynb #2b5eed66
 _MANIFEST = "conversation.json"  # marks a saved stage's folder
@@ -428,7 +423,6 @@ def _write(
 def _load(
     folder: Path,  # what `_write` wrote
     below: tuple[Any, ...],  # stages below, where the caller has them
-    cache: Path | str | None,  # cache folder
     device: str,  # where to compute
 ) -> Conversation:  # ready to predict
     "Reads what lies below, then the stage; anything missing or damaged is one line."
@@ -438,7 +432,7 @@ def _load(
         config: Any = configure(**manifest["config"])
         labels = tuple(manifest["labels"])
         names = enumerate(manifest["below"])
-        below = below or tuple(_load_below(n, folder / f"below_{i}", manifest["config"], cache, device) for i, n in names)
+        below = below or tuple(_load_below(n, folder / f"below_{i}", manifest["config"], device) for i, n in names)
         _check_stage(config, below, labels)
         if [_mark_of(b) for b in below] != manifest["marks"]:
             raise InputError(f"what is given as below is not the one that {folder} was trained on", hint="pass that one")
@@ -457,12 +451,11 @@ def _load_below(
     kind: str,  # "Model", "Conversation" or "TextEncoder"
     folder: Path,  # where it lies
     settings: dict[str, Any],  # of the stage above
-    cache: Path | str | None,  # cache folder
     device: str,  # where to compute
 ) -> Any:  # Model, Conversation or TextEncoder
     "One stage below."
     if kind == "Conversation":
-        return Conversation.load(folder, (), cache, device)
+        return Conversation.load(folder, (), device)
     if kind == "Model":
-        return Model.load(folder, None, cache, device)
-    return TextEncoder.load(str(folder), cache, device, settings["max_tokens"])
+        return Model.load(folder, None, device)
+    return TextEncoder.load(str(folder), device, settings["max_tokens"])

@@ -137,7 +137,6 @@ class _Teaching:
     train: Data
     draw: np.ndarray | None
     device: torch.device
-    progress: bool
     dev: Lessons
 
     def loss(self, model: nn.Module, units: np.ndarray) -> Tensor:
@@ -300,10 +299,9 @@ def _lessons(
     model: SpeechLLM,  # who learns
     corpus: Corpus,  # annotated
     tasks: tuple[str, ...],  # of a phase
-    progress: bool,  # show a bar
 ) -> Lessons:
     "Rows that can be heard."
-    part, frames = model.prepared(corpus, progress)
+    part, frames = model.prepared(corpus)
     if not len(part):
         raise InputError(f"{corpus.name} has no sound that can be heard", hint="look at the encoder's problems")
     return Lessons(model, part, frames, tasks)
@@ -329,17 +327,16 @@ def train_phase(
     phase: Phase,  # what to learn
     *,
     checkpoint: Checkpoint | None = None,  # where the training is kept meanwhile
-    progress: bool = True,  # show bars
 ) -> SpeechLLM:  # the same model in the state that was best on dev
     "One phase."
-    learnt, judged = (_lessons(model, c, phase.tasks, progress) for c in (train, dev))
+    learnt, judged = (_lessons(model, c, phase.tasks) for c in (train, dev))
     net, device, config = _freed(model), model.encoder.device, phase.config
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         if phase.tasks == (ALIGN,):
-            history = _aligned(model, learnt, judged, phase, progress, checkpoint)
+            history = _aligned(model, learnt, judged, phase, checkpoint)
         else:
-            job = _Teaching(config, learnt.data, _chances(learnt, phase), device, progress, judged)
+            job = _Teaching(config, learnt.data, _chances(learnt, phase), device, judged)
             history = optimise(net, job, checkpoint)
     net.requires_grad_(False).eval()
     rows = [h for h in (model.history, history.assign(phase=phase.name)) if h is not None]
@@ -351,7 +348,6 @@ def _aligned(
     learnt: Lessons,  # training part
     judged: Lessons,  # dev
     phase: Phase,  # how long
-    progress: bool,  # show a bar
     checkpoint: Checkpoint | None,  # where the training is kept meanwhile
 ) -> pd.DataFrame:
     "Trains the Q-Former on captions, with a path for words that it loses afterwards."
@@ -362,7 +358,7 @@ def _aligned(
     wordy.load_state_dict(own.state_dict(), strict=False)
     wordy.out.requires_grad_(False)  # the way into the language model is not in use yet
     aligner = Aligner(wordy, len(model.llm.tokenizer), model.config.words).to(model.encoder.device)
-    job = _Aligning(phase.config, _captions(learnt), None, model.encoder.device, progress, judged)
+    job = _Aligning(phase.config, _captions(learnt), None, model.encoder.device, judged)
     history = optimise(aligner, job, checkpoint)
     own.load_state_dict(wordy.without_words().state_dict())
     return history
@@ -380,23 +376,22 @@ def fit_speechllm(
     listened: tuple[Corpus, Corpus] | None = None,  # train and dev of the phases without emotions; the source's own if None
     kept: Stages | None = None,  # where finished phases are kept
     levels: int = 3,  # words of a feature, 3 or 5
-    progress: bool = True,  # show bars
 ) -> SpeechLLM:  # as the last phase left it
     "Makes a speech LLM and teaches it phase by phase; what has been taught before is read, not taught again."
     for name, corpus in (("train", train), ("dev", dev)):
         check_labels(corpus, labels, name)
-    store, seed = encoder.cache.folder, phases[0].config.seed
-    annotator = Annotator.fit(train, levels=levels, cache=store, progress=progress)
-    corpora = [annotator.annotate(c, cache=store, progress=progress) for c in (train, dev, *(listened or ()))]
+    seed = phases[0].config.seed
+    annotator = Annotator.fit(train, levels=levels)
+    corpora = [annotator.annotate(c) for c in (train, dev, *(listened or ()))]
     train, dev = corpora[:2]
     llm = llm or tiny_llm([s for c in corpora[::2] for s in spoken_of(c, labels, config)], seed=seed)
     model = SpeechLLM.make(labels, encoder, llm, config, annotator, seed=seed)
-    _settle(model, train, progress)
+    _settle(model, train)
     done = [_sounds(c, encoder) for c in corpora] if kept else []
     for phase in phases:
         done.append(json.dumps([phase.name, phase.tasks, asdict(phase.config)], sort_keys=True, default=str))
         learnt, judged = corpora[:2] if "emotion" in phase.tasks else corpora[-2:]
-        model = _kept(model, learnt, judged, phase, kept, done, progress)
+        model = _kept(model, learnt, judged, phase, kept, done)
     return model
 
 # %% ../../nbs/training/18_curriculum.ipynb #27e189fd
@@ -430,11 +425,10 @@ def _kept(
     phase: Phase,  # the next one
     kept: Stages | None,  # where phases lie
     done: Sequence[str],  # sounds, this phase and those before it
-    progress: bool,  # show bars
 ) -> SpeechLLM:
     "A phase from disk, or taught and kept."
     if kept is None:
-        return train_phase(model, train, dev, phase, progress=progress)
+        return train_phase(model, train, dev, phase)
     columns = ["utterance", "text", "emotion", "pitch", "speed", "volume", "heard_gender"]
     told = [c.table[columns].to_csv() for c in (train, dev)]
     weights = () if model.llm.mark else model.net.llm.state_dict().values()
@@ -448,7 +442,7 @@ def _kept(
         return SpeechLLM.load(place, encoder=model.encoder, llm=base)
 
     def make() -> SpeechLLM:
-        return train_phase(model, train, dev, phase, checkpoint=kept.checkpoint(name), progress=progress)
+        return train_phase(model, train, dev, phase, checkpoint=kept.checkpoint(name))
 
     return kept.keep(name, make, load)
 
@@ -456,10 +450,9 @@ def _kept(
 def _settle(
     model: SpeechLLM,  # with fresh weights
     train: Corpus,  # training part
-    progress: bool,  # show a bar
 ) -> None:
     "Mean and deviation of the training part's frames, in the connector."
-    frames = model.encoder.frames(train, model.config.layer, progress)
+    frames = model.encoder.frames(train, model.config.layer)
     connector = model.net.connector
     if not len(frames.values):
         raise InputError(f"{train.name} has no sound that can be heard", hint="look at the encoder's problems")

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from ..core.errors import InputError
 from ..core.files import to_builtin
 from ..core.parallel import in_order
+from ..core.settings import current, settings
 from ..corpora.audio import RATE, AudioError, audio_path, open_part
 from ..corpora.own_data import local_path
 from ..corpora.readers import read
@@ -127,9 +128,6 @@ def _placed(
 
 def read_scp(
     file: Path | str,  # UTF-8 text: id, tab or blank, path of a WAV or FLAC, relative to this file's folder or absolute
-    *,
-    jobs: int | None = None,  # processes; one a core where that pays, if None
-    progress: bool = False,  # show a bar
 ) -> tuple[Corpus, pd.DataFrame]:  # unlabelled utterances in order, perhaps none; problems: line, id, problem
     """A list of recordings as a corpus; each line that cannot be used is one row of problems, and the others go on.
 
@@ -145,7 +143,7 @@ def read_scp(
     table["file"] = pd.Series([file for file, _ in placed], table.index, dtype=object)
     table["problem"] = [problem or why for problem, (_, why) in zip(table["problem"], placed, strict=True)]
     good = table.index[table["problem"].eq("")]
-    heard = in_order(_wrong_with, list(table.loc[good, "file"]), jobs=jobs, progress=progress, title=path.name)
+    heard = in_order(_wrong_with, list(table.loc[good, "file"]), title=path.name)
     table.loc[good, "problem"] = [f"{audio}: {why or failed}" if why or failed else ""
                                   for audio, (why, failed) in zip(table.loc[good, "audio"], heard, strict=True)]
     return _listed(path, table)
@@ -235,7 +233,6 @@ class Answering(Protocol):
         corpus: Corpus,
         *,
         free: bool = False,
-        progress: bool = False,
     ) -> pd.DataFrame: ...  # utterance, answer, guess, confidence, parsed, p_<label>
 
 # %% ../../nbs/training/19_explain.ipynb #1a872024
@@ -280,7 +277,7 @@ def _answers(
     "Asks the model; without one there is neither."
     if model is None:
         return {}, {}
-    table = model.answer(corpus, free=free, progress=False)
+    table = model.answer(corpus, free=free)
     answers = {str(row["utterance"]): {str(k): v for k, v in row.items()} for row in table.to_dict("records")}
     why = dict(zip(model.problems["utterance"], model.problems["problem"], strict=True))
     lost = [u for u in corpus.table["utterance"] if u not in answers]
@@ -290,11 +287,11 @@ def _answers(
 def _seen(
     corpus: Corpus,  # a batch
     judge: Annotator | str,  # what measures, or why nothing can
-    how: Mapping[str, Any],  # gender and cache
+    gender: str,  # corpus or measured
 ) -> Corpus:  # annotated, or with nothing known and the reason why
     "Measures. Where a model answers, that a list cannot be measured ends nothing."
     if not isinstance(judge, str):
-        return judge.annotate(corpus, gender=how["gender"], cache=how["cache"])
+        return judge.annotate(corpus, gender=gender)
     blank = dict.fromkeys(("heard_gender", "gender_by", *ATTRIBUTES), "") | dict.fromkeys(ATTRIBUTES.values(), math.nan)
     return replace(corpus, table=corpus.table.assign(**blank, problem=judge))
 
@@ -303,12 +300,10 @@ def _own_judge(
     corpus: Corpus,  # the list
     needed: bool,  # whether there is nothing without it
     levels: int,  # words for a measure
-    how: Mapping[str, Any],  # cache
-    progress: bool,  # show a bar
 ) -> Annotator | str:  # why there is none, where it is not needed
     "Low and high as the list itself has them."
     try:
-        return Annotator.fit(corpus, levels=levels, cache=how["cache"], progress=progress)
+        return Annotator.fit(corpus, levels=levels)
     except InputError as e:
         if needed:
             raise
@@ -320,11 +315,11 @@ def _batch(
     model: Answering | None,  # what answers
     judge: Annotator | str,  # what measures, or why nothing can
     chat: "Chat | None",  # who writes; None is the template
-    how: Mapping[str, Any],  # gender, cache and free
+    how: Mapping[str, Any],  # gender and free
 ) -> list[Explained]:  # one a row
     "Answers, measurements, words."
     answers, problems = _answers(corpus, model, how["free"])
-    seen = _seen(corpus, judge, how)
+    seen = _seen(corpus, judge, how["gender"])
     guesses = [str(answers.get(u, {}).get("guess") or "") for u in seen.table["utterance"]]
     written = add_explanations(replace(seen, table=seen.table.assign(emotion=guesses)), chat).table
     out = []
@@ -430,8 +425,6 @@ def explain(
     gender: str = "corpus",  # corpus: as the corpus says, measured where it does not; measured: always
     free: bool = False,  # let the model decode freely
     batch: int = 32,  # utterances at once
-    cache: Path | str | None = None,  # folder of measurements; `default_cache()` if None
-    progress: bool = False,  # show a bar
 ) -> Iterator[Explained]:  # one an utterance, in order, as they come
     """Emotion, confidence, explanation and evidence of each utterance.
 
@@ -439,12 +432,13 @@ def explain(
     told: dict[str, list[str]] = {}
     for name, note in [] if notes is None else notes[["utterance", "note"]].itertuples(index=False):
         told.setdefault(name, []).append(note)
-    how = {"gender": gender, "cache": cache, "free": free}
-    judge = annotator or (model.annotator if model else None) or _own_judge(corpus, model is None, levels, how, progress)
-    with tqdm(total=len(corpus), desc="explain", unit="utterance", disable=not progress) as bar:
+    how = {"gender": gender, "free": free}
+    judge = annotator or (model.annotator if model else None) or _own_judge(corpus, model is None, levels)
+    with tqdm(total=len(corpus), desc="explain", unit="utterance", disable=not current().progress) as bar:
         for groups in _batches(corpus, batch):
             rows = [r for _, some in groups for r in some]
-            done = iter(_batch(replace(corpus, table=corpus.table.iloc[rows]), model, judge, chat, how))
+            with settings(progress=False):  # there is one bar for all
+                done = iter(_batch(replace(corpus, table=corpus.table.iloc[rows]), model, judge, chat, how))
             for name, some in groups:
                 yield _joined(name, [next(done) for _ in some], told.get(name, []))
             bar.update(len(rows))
@@ -454,8 +448,6 @@ def open_annotator(
     reference: str,  # a corpus by name or path, or a JSON file that `Annotator.save` wrote
     *,
     levels: int = 3,  # words for each measure, of a corpus
-    cache: Path | str | None = None,  # folder of measurements; `default_cache()` if None
-    progress: bool = False,  # show a bar
 ) -> Annotator:  # ready to measure
     "An annotator by its name on the command line; raises InputError for a corpus without audio."
     if reference.endswith(".json"):
@@ -464,7 +456,7 @@ def open_annotator(
     train = corpus.where({"split": "train"}) if (corpus.table["split"] == "train").any() else corpus
     if not (train.table["audio"] != "").any():
         raise InputError(f"{reference} has no audio to measure", hint="give a corpus with audio, or an annotator that was saved")
-    return Annotator.fit(train, levels=levels, cache=cache, progress=progress)
+    return Annotator.fit(train, levels=levels)
 
 # %% ../../nbs/training/19_explain.ipynb #f881cd92
 def as_table(

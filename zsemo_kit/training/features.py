@@ -47,7 +47,6 @@ class Encoder(Protocol):
 
     def features(
         self, corpus: Corpus, reads: str, *, layer: int | None = None, context: int = 0, keep: bool = True,
-        progress: bool = False,
     ) -> np.ndarray | Frames: ...  # vector (n, width), layers (n, layers, width), or frames; InputError for what it does not have
 
     def within(self, max_tokens: int) -> Any: ...  # the same with another longest input, where it has one
@@ -71,7 +70,7 @@ def resolve_name(
 
 # %% ../../nbs/training/04_features.ipynb #086ca57f
 _KINDS: dict[str, Any] = {"text": TextEncoder, "speech": SpeechEncoder}
-ENCODER_GROUP = "zsemo_kit.encoders"  # entry points of other packages: what makes an encoder of a cache folder and a device
+ENCODER_GROUP = "zsemo_kit.encoders"  # entry points of other packages: what makes an encoder of a device
 
 
 def describe_encoder(
@@ -85,7 +84,6 @@ def describe_encoder(
 # %% ../../nbs/training/04_features.ipynb #aac037f2
 def open_encoder(
     described: Mapping[str, Any],  # modality, encoder (its name) and own_terms, as `describe_encoder` gives them
-    cache: Path | str | None = None,  # cache folder
     device: str = "auto",  # where to compute
 ) -> Any:  # a TextEncoder, a SpeechEncoder, or what another package calls by that name
     """The encoder that a study or a saved model names.
@@ -96,12 +94,12 @@ def open_encoder(
     theirs = {entry.name: entry for entry in entry_points(group=ENCODER_GROUP)}
     if entry := theirs.get(described["encoder"]):
         try:
-            made = entry.load()(cache=cache, device=device)
+            made = entry.load()(device=device)
         except (ImportError, AttributeError, TypeError) as e:
             raise InputError(f"the encoder {entry.name!r} cannot be opened", found=f"{entry.value}: {e}",
-                             expected="a function or class that takes cache and device") from e
+                             expected="a function or class that takes a device") from e
         if made.modality != described["modality"]:
             raise InputError(f"the encoder {entry.name!r} reads {made.modality}", expected=described["modality"])
         return made
     own = (described["own_terms"],) if "own_terms" in described else ()
-    return _KINDS[described["modality"]].load(described["encoder"], cache, device, *own)
+    return _KINDS[described["modality"]].load(described["encoder"], device, *own)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..core.errors import InputError
+from ..core.settings import current
 from .checkpoints import Checkpoint
 from .normalise import Normaliser
 from .recipes import Recipe
@@ -167,8 +168,6 @@ class Training(Protocol):
     @property
     def device(self) -> torch.device: ...  # where to compute
 
-    @property
-    def progress(self) -> bool: ...  # show a bar
 
     def loss(self, model: nn.Module, units: np.ndarray) -> Tensor: ...  # of some units of the training data
 
@@ -190,7 +189,6 @@ class TrainingJob:
     dev_targets: np.ndarray  # (m, classes)
     dev_truth: np.ndarray  # (m,)
     device: torch.device  # where to compute
-    progress: bool  # show a bar
     source: Normaliser | None = None  # what the training data went through
     content: tuple[Any, ...] = ()  # what both sides are made of, for the name of a checkpoint
 
@@ -356,7 +354,8 @@ def optimise(
     if state:
         _restore(state, model, adam, accelerator, job.device)
     steps, done, written = sum(map(len, plan)), sum(map(len, plan[: len(history)])), time.monotonic()
-    with tqdm(total=steps, initial=done, desc=config.classifier, unit="step", disable=not (job.progress and rank == 0)) as bar:
+    shown = current().progress and rank == 0
+    with tqdm(total=steps, initial=done, desc=config.classifier, unit="step", disable=not shown) as bar:
         while not _is_done(history, len(plan), config):
             start, batches = time.perf_counter(), plan[len(history)]
             rates = [_rate(done + i, steps, config) for i in range(len(batches))]

@@ -51,7 +51,6 @@ class Merits:
     speech: SpeechEncoder | None = None  # frozen; None where only text is asked for
     silver: tuple[Corpus, Corpus] | None = None  # training and dev part with labels by an LLM; None skips pre-training
     kept: Stages = field(default_factory=Stages.open)  # where stages lie
-    progress: bool = False  # show bars
 
     def stage(
         self,
@@ -85,17 +84,17 @@ class Merits:
         name = stage_name(part, config, " ".join(labels), encoder.fingerprint, *content)
 
         def make() -> Model:
-            return fit(train, dev, labels, encoder, config, resume=True, progress=self.progress)
+            return fit(train, dev, labels, encoder, config, resume=True)
 
         return self._fitted(name, make)
 
     def _audio_1(self) -> Model:
         speech, config = self._ears(), self.how["mlp"]
-        train, dev = (_heard(c, speech, self.progress) for c in (self.train, self.dev))
+        train, dev = (_heard(c, speech) for c in (self.train, self.dev))
         inputs: list[StagePart] = [part for c in (train, dev) for part in (speech.means(c), " ".join(c.table.emotion))]
         name = stage_name("mlp", config, " ".join(self.labels), speech.fingerprint, *inputs)
         def make() -> Model:
-            return fit(train, dev, self.labels, speech, config, resume=True, progress=self.progress)
+            return fit(train, dev, self.labels, speech, config, resume=True)
 
         return self._fitted(name, make, speech)
 
@@ -105,10 +104,8 @@ class Merits:
         return self.speech
 
     def _fitted(self, name: str, make: Callable[[], Model], encoder: SpeechEncoder | None = None) -> Model:
-        store, device = self.text.cache.folder, str(self.text.device)
-
         def load(place: Path) -> Model:
-            return Model.load(place, encoder, store, device)
+            return Model.load(place, encoder, str(self.text.device))
 
         return self.kept.keep(name, make, load)
 
@@ -119,8 +116,7 @@ class Merits:
         name = stage_name(part, config, " ".join(self.labels), *decides)
 
         def make() -> Conversation:
-            return fit_conversation(self.train, self.dev, self.labels, below, config, checkpoint=self.kept.checkpoint(name),
-                                    progress=self.progress)
+            return fit_conversation(self.train, self.dev, self.labels, below, config, checkpoint=self.kept.checkpoint(name))
 
         return self.kept.keep(name, lambda: _Lean(make()), lambda place: _Lean(Conversation.load(place, below))).stage
 
@@ -138,10 +134,9 @@ class _Lean:
 def _heard(
     corpus: Corpus,  # with or without speech
     speech: SpeechEncoder,  # reads it
-    progress: bool,  # show a bar
 ) -> Corpus:  # rows that can be read
     "Turns whose speech can be read; raises InputError where there is none."
-    known = np.isfinite(speech.means(corpus, progress)).all((1, 2))
+    known = np.isfinite(speech.means(corpus)).all((1, 2))
     if not known.any():
         raise InputError(f"{corpus.name} has no speech that can be read", hint="take a corpus with audio, or a text stage")
     return replace(corpus, table=corpus.table[known])

@@ -126,7 +126,7 @@ def _open_s3prl(
     "An upstream by s3prl's own class; its weights come from its servers, its own cache, or `place`."
     made, _ = _s3prl()
     if place and name.startswith("hf_"):
-        place = str(model_folder(place, cache.folder).resolve())
+        place = str(model_folder(place).resolve())
     if place and not name.endswith("_url") and not Path(place).expanduser().exists():
         raise InputError(f"upstream {name!r}: there is no {place}", hint=_LOCAL)
     if not place and name.endswith(("_custom", "_local", "_url")):
@@ -175,7 +175,7 @@ def _open_transformers(
 ) -> _Net:
     "An audio model and its feature extractor."
     try:
-        folder = model_folder(name, cache.folder)
+        folder = model_folder(name)
     except InputError as e:
         raise InputError(e.what, expected=e.expected, found=e.found, hint=_LOCAL) from e
     mark = fingerprint(folder, cache)
@@ -287,7 +287,6 @@ class SpeechEncoder:
     def load(
         cls,
         name: str = "egemaps",  # egemaps, cues, an s3prl upstream, name:place, or an audio model's folder or hub name
-        cache: Path | str | None = None,  # cache folder; `default_cache()` if None
         device: str = "auto",  # "auto", "cpu", "cuda", …
         own_terms: str | None = None,  # one of `OWN_TERMS`; "none" for cues, "trim+level" for all others if None
     ) -> "SpeechEncoder":  # ready to encode
@@ -301,7 +300,7 @@ class SpeechEncoder:
             own_terms = "none" if name == "cues" else "trim+level"
         if own_terms not in OWN_TERMS:
             raise InputError(f"unknown own terms {own_terms!r}", expected=f"one of {', '.join(OWN_TERMS)}")
-        store, where = FeatureCache(Path(cache or default_cache())), pick_device(device)
+        store, where = FeatureCache(default_cache()), pick_device(device)
         if name in _MEASURED:
             mark, width = _mark(name), len(_MEASURED[name][0])
             return cls(name, None, mark, 1, width, False, own_terms, torch.device("cpu"), store, 0)
@@ -314,7 +313,6 @@ class SpeechEncoder:
     def means(
         self,
         corpus: Corpus,  # with audio
-        progress: bool = False,  # show a bar
         ram: int = 1 << 30,  # bytes above which the values lie in a temporary file
     ) -> np.ndarray:  # (n, layers, width) float32; NaN for an utterance that is a problem, or lacks one of the cues
         "Mean over time of each layer, from the cache where it has them; raises InputError where all means are zero."
@@ -323,7 +321,7 @@ class SpeechEncoder:
                              "a head that reads means could only guess",
                              hint="take fbank_no_cmvn, or the classifier 'attentive', which reads frames")
         keys, compute = _prepared(self, corpus, "means")
-        self.cache.fill(keys, compute, progress=progress, unit="utterance")
+        self.cache.fill(keys, compute, unit="utterance")
         out = room_for(len(corpus) * self.layers, self.width, ram).reshape(len(corpus), self.layers, self.width)
         for i, value in enumerate(self.cache.values(keys, compute, self.width)):
             out[i] = value if len(value) else np.nan
@@ -333,13 +331,12 @@ class SpeechEncoder:
         self,
         corpus: Corpus,  # with audio
         layer: int | str = "all",  # a layer's number (-1 is the last), "mean" of layers, or "all" side by side
-        progress: bool = False,  # show a bar
         ram: int = 1 << 30,  # bytes above which the values lie in a temporary file
     ) -> Frames:  # of (time, width), or (time, layers x width) for "all"; no frames for an utterance that is a problem
         "Every frame, from the cache where it has them; all layers of a large network take much room there."
         width = self.width * (self.layers if layer == "all" else 1)
         keys, compute = _prepared(self, corpus, f"frames {_layer(self, layer)}")
-        self.cache.fill(keys, compute, progress=progress, unit="utterance")
+        self.cache.fill(keys, compute, unit="utterance")
         sizes = self.cache.sizes(keys)
         starts = np.cumsum([0, *(sizes.get(k, 0) for k in keys)])
         values = room_for(int(starts[-1]), width, ram)
@@ -356,7 +353,6 @@ class SpeechEncoder:
         layer: int | None = None,  # the one that is read; None: all
         context: int = 0,  # of encoders of text
         keep: bool = True,  # in the cache, always: this encoder is frozen
-        progress: bool = False,  # show a bar
     ) -> np.ndarray | Frames:  # (n, width), (n, layers, width), or frames with the layers side by side
         """What `Encoder` promises, of speech; a vector is the mean over layers of the means over time.
 
@@ -366,8 +362,8 @@ class SpeechEncoder:
             raise InputError(f"the speech encoder {self.name!r} gives no {'context' if context else reads}",
                              expected="vector, layers or frames of single utterances")
         if reads == "frames":
-            return self.frames(corpus, "all" if layer is None else layer, progress)
-        x = self.means(corpus, progress)
+            return self.frames(corpus, "all" if layer is None else layer)
+        x = self.means(corpus)
         if layer is not None:
             if not -self.layers <= layer < self.layers:
                 raise InputError(f"{self.name!r} has no layer {layer}", expected=f"0 to {self.layers - 1}")
@@ -541,8 +537,8 @@ def _blocks(
 ) -> Iterator[list[tuple[int, np.ndarray]]]:  # place and samples, some minutes of sound at a time
     "Reads ahead on a GPU's machine; on the CPU the network needs the cores."
     ready: list[tuple[int, np.ndarray]] = []
-    jobs = 1 if encoder.device.type == "cpu" else None
-    done = stream_audio(corpus, partial(own_terms, how=encoder.own_terms), jobs=jobs) if len(corpus) else ()
+    here = encoder.device.type == "cpu"
+    done = stream_audio(corpus, partial(own_terms, how=encoder.own_terms), here=here) if len(corpus) else ()
     for i, (samples, why) in zip(places, done, strict=True):
         if why:
             note(i, why)

@@ -30,6 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from ..core.cache import FeatureCache, default_cache
 from ..core.errors import InputError
 from ..core.files import atomic_folder, json_text
+from ..core.settings import current
 from ..corpora.table import Corpus
 from ..synthesis.annotation import ATTRIBUTES, Annotator, extract_claims
 from .connectors import Connector, open_connector
@@ -56,10 +57,9 @@ class LLM:
 def load_llm(
     name: str,  # folder or hub name of a causal LM
     dtype: torch.dtype = torch.float32,  # of its weights; bfloat16 on a GPU
-    cache: Path | str | None = None,  # remembers digests of files; `default_cache()` if None
 ) -> LLM:  # frozen, in evaluation mode
     "Reads a language model; raises InputError where its weights or its tokenizer cannot be read."
-    folder = model_folder(name, cache)
+    folder = model_folder(name)
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -70,7 +70,7 @@ def load_llm(
                          hint="give a folder with config.json, *.safetensors and the tokenizer's files of a causal LM") from e
     if not len(tokenizer):
         raise InputError(f"{name} has no tokenizer", hint="save the tokenizer beside the model with save_pretrained")
-    mark = fingerprint(folder, FeatureCache(Path(cache or default_cache())))
+    mark = fingerprint(folder, FeatureCache(default_cache()))
     return LLM(name, model.eval().requires_grad_(False), tokenizer, mark)
 
 # %% ../../nbs/training/17_speechllm.ipynb #7ae5f353
@@ -281,10 +281,9 @@ class SpeechLLM:
     def prepared(
         self,
         corpus: Corpus,  # with audio
-        progress: bool = False,  # show a bar
     ) -> tuple[Corpus, Frames]:  # rows that can be heard, annotated where a prompt needs it, and their frames
         "What the model hears and reads of a corpus."
-        return _prepared(self, corpus, progress)
+        return _prepared(self, corpus)
 
     def answer(
         self,
@@ -293,21 +292,19 @@ class SpeechLLM:
         free: bool = False,  # let it say anything first; what names no label is not parsed
         mute: bool = False,  # two seconds of the training part's mean frame in place of the sound
         words: bool = True,  # what follows the emotion too
-        progress: bool = False,  # show a bar
         size: int = 32,  # utterances a batch
     ) -> pd.DataFrame:  # utterance, dialogue, speaker, truth, answer, guess, confidence, parsed, p_<label> for each label
         "Answers about each utterance that can be heard; the others are in `problems`."
-        part, frames = self.prepared(corpus, progress)
-        p, said = answer_corpus(self, part, frames, free=free, mute=mute, words=words, progress=progress, size=size)
+        part, frames = self.prepared(corpus)
+        p, said = answer_corpus(self, part, frames, free=free, mute=mute, words=words, size=size)
         return _table(self, part, p, said, free)
 
     def predict(
         self,
         corpus: Corpus,  # with audio
-        progress: bool = False,  # show a bar
     ) -> np.ndarray:  # (n, labels), rows sum to one; NaN for an utterance that cannot be heard
         "The likelihood of each label, by the language model."
-        said = self.answer(corpus, words=False, progress=progress).set_index("utterance")
+        said = self.answer(corpus, words=False).set_index("utterance")
         return said[[f"p_{label}" for label in self.labels]].reindex(corpus.table["utterance"]).to_numpy(np.float32)
 
     def save(
@@ -326,21 +323,19 @@ class SpeechLLM:
         *,
         encoder: SpeechEncoder | None = None,  # one that is open already
         llm: LLM | str = "",  # one that is open already, or its folder; the one by the saved name if ""
-        cache: Path | str | None = None,  # cache folder; `default_cache()` if None
         device: str = "auto",  # "auto", "cpu", "cuda", …
     ) -> "SpeechLLM":  # ready to answer
         "Reads a model, and puts what was trained onto the encoder and the language model that it was trained with."
-        return _load(Path(folder), encoder, llm, cache, device)
+        return _load(Path(folder), encoder, llm, device)
 
 # %% ../../nbs/training/17_speechllm.ipynb #f6c64e20
 def _prepared(
     model: SpeechLLM,  # who asks
     corpus: Corpus,  # with audio
-    progress: bool,  # show a bar
 ) -> tuple[Corpus, Frames]:
     "Rows without sound are noted and left out; annotation that is there already is kept."
     model.found.clear()
-    frames = model.encoder.frames(corpus, model.config.layer, progress)
+    frames = model.encoder.frames(corpus, model.config.layer)
     known = np.flatnonzero(frames.lengths)
     known_problems = model.encoder.problems.query("corpus == @corpus.name")
     why = dict(zip(known_problems["utterance"], known_problems["problem"], strict=True))
@@ -350,7 +345,7 @@ def _prepared(
     if "features" in model.config.reads and len(part) and not set(ATTRIBUTES) <= set(part.table):
         if model.annotator is None:
             raise InputError("this model's prompt carries measured features, and it has no thresholds", hint="give an annotator")
-        part = model.annotator.annotate(part, cache=model.encoder.cache.folder, progress=progress)
+        part = model.annotator.annotate(part)
     starts = frames.starts[np.append(known, len(frames))]  # utterances without frames take no room: no values change
     return part, Frames(frames.values, starts)
 
@@ -380,7 +375,6 @@ def answer_corpus(
     free: bool = False,  # let it say anything first
     mute: bool = False,  # take the sound away
     words: bool = True,  # what follows the emotion too
-    progress: bool = False,  # show a bar
     size: int = 32,  # utterances a batch
 ) -> tuple[np.ndarray, list[str]]:  # (n, labels) likelihoods that sum to one, and the whole answers
     "Batches by length, rows in order; what `SpeechLLM.answer` makes a table of, for frames that are at hand."
@@ -388,7 +382,7 @@ def answer_corpus(
     prompts = [model.sequencer.around(prompt_text("emotion", r, model.config, model.labels)) for r in rows]
     scores, said = np.zeros((len(rows), len(model.labels)), np.float32), [""] * len(rows)
     model.net.eval()
-    with tqdm(total=len(rows), desc="answer", unit="utterance", disable=not progress) as bar:
+    with tqdm(total=len(rows), desc="answer", unit="utterance", disable=not current().progress) as bar:
         for batch in batch_by_length(frames.lengths, size) if rows else ():
             sound = collate_sounds(frames, batch, model, mute)
             scores[batch], texts = _asked(model, sound, [prompts[i] for i in batch], free, words)
@@ -486,7 +480,6 @@ def _load(
     folder: Path,  # what `_write` wrote
     encoder: SpeechEncoder | None,  # one that is open already
     llm: LLM | str,  # the same, or a folder
-    cache: Path | str | None,  # cache folder
     device: str,  # where to compute
 ) -> SpeechLLM:
     "Manifest, encoder, language model, trained parts; what does not fit is one line."
@@ -504,11 +497,11 @@ def _load(
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as e:
         raise InputError(f"cannot read the saved speech LLM {folder}", expected=f"{_MANIFEST}, connector.safetensors",
                          found=f"{type(e).__name__}: {(str(e).splitlines() or [''])[0]}") from e
-    encoder = encoder or SpeechEncoder.load(known["encoder"], cache, device, known["own_terms"])
+    encoder = encoder or SpeechEncoder.load(known["encoder"], device, known["own_terms"])
     if encoder.fingerprint != known["fingerprint"] or encoder.own_terms != known["own_terms"]:
         raise InputError(f"the encoder {encoder.name!r} is not the one that {folder} was trained with",
                          expected=f"{known['encoder']}, own terms {known['own_terms']}")
-    base = _base(folder, known["llm"], known["mark"], llm, encoder.cache.folder)
+    base = _base(folder, known["llm"], known["mark"], llm)
     annotator = Annotator.load(folder / "annotator.json") if (folder / "annotator.json").exists() else None
     made = SpeechLLM.make(labels, encoder, base, config, annotator)
     _fill(made, trained, lora, folder)
@@ -520,14 +513,13 @@ def _base(
     name: str,  # of its language model
     mark: str,  # fingerprint of that; "" where the folder holds it
     given: LLM | str,  # what the caller has
-    cache: Path,  # remembers digests of files
 ) -> LLM:
     "The language model under the trained parts: the one that it was trained with, and no other."
     if not mark:
         if given:
             raise InputError(f"{folder} holds a language model of its own", hint="load it without llm")
-        return replace(load_llm(str(folder / "llm"), cache=cache), mark="")
-    base = given if isinstance(given, LLM) else load_llm(given or name, cache=cache)
+        return replace(load_llm(str(folder / "llm")), mark="")
+    base = given if isinstance(given, LLM) else load_llm(given or name)
     if base.mark != mark:
         raise InputError(f"the language model {base.name!r} is not the one that {folder} was trained with", expected=name)
     return base

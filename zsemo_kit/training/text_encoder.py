@@ -179,11 +179,10 @@ def _minilm() -> Path:  # folder of all-MiniLM-L6-v2
 # %% ../../nbs/training/01_text_encoder.ipynb #b5e974ad
 def model_folder(
     name: str,  # "minilm", a folder, or a model on the Hugging Face hub
-    cache: Path | str | None = None,  # keeps weights that had to be converted; `default_cache()` if None
 ) -> Path:  # folder with configuration, safetensors and tokenizer
     "Finds a model: its package, ZSEMO_MODELS, its folder, or the hub; raises InputError, with what to do, where it is not there."
     place = _minilm() if name == "minilm" else find_model(name) or hub_name(name)
-    return prepare_model(str(place), "minilm", cache)
+    return prepare_model(str(place), "minilm")
 
 # %% ../../nbs/training/01_text_encoder.ipynb #69157212
 @contextmanager
@@ -325,12 +324,11 @@ class TextEncoder:
     def load(
         cls,
         name: str = "minilm",  # "minilm", a folder, or a model on the Hugging Face hub
-        cache: Path | str | None = None,  # cache folder; `default_cache()` if None
         device: str = "auto",  # "auto", "cpu", "cuda", …
         max_tokens: int | None = None,  # longest input; 128, or what the model takes if that is less
     ) -> "TextEncoder":  # ready to encode
         "Opens a model by name; InputError says what to do where that fails."
-        store, where, folder = FeatureCache(Path(cache or default_cache())), pick_device(device), model_folder(name, cache)
+        store, where, folder = FeatureCache(default_cache()), pick_device(device), model_folder(name)
         mark = fingerprint(folder, store)  # before the weights are read: a later change is then seen
         model, tokenizer = _open_model(folder)
         model.to(where)
@@ -343,22 +341,20 @@ class TextEncoder:
     def encode(
         self,
         texts: Sequence[str],  # plain texts, with or without context
-        progress: bool = False,  # show a bar
     ) -> np.ndarray:  # (n, width) float32: mean over the utterance's tokens
         "One vector a text, from the cache where it has them."
         out = np.empty((len(texts), self.width), np.float32)
-        for i, value in enumerate(self.cache.values(*_keys(self, texts, "mean", progress), self.width)):
+        for i, value in enumerate(self.cache.values(*_keys(self, texts, "mean"), self.width)):
             out[i] = value[0]
         return out
 
     def frames(
         self,
         texts: Sequence[str],  # plain texts, with or without context
-        progress: bool = False,  # show a bar
         ram: int = 1 << 30,  # bytes above which the values lie in a temporary file
     ) -> Frames:  # behaves as a list of (tokens, width) arrays
         "The utterance's token vectors of each text, from the cache where it has them."
-        keys, work = _keys(self, texts, "frames", progress)
+        keys, work = _keys(self, texts, "frames")
         sizes = self.cache.sizes(keys)
         starts = np.cumsum([0, *(sizes[k] for k in keys)])
         values = room_for(int(starts[-1]), self.width, ram)
@@ -374,7 +370,6 @@ class TextEncoder:
         layer: int | None = None,  # of encoders of speech
         context: int = 0,  # previous turns that are read with an utterance
         keep: bool = True,  # in the cache; False for a fine-tuned encoder that is used once
-        progress: bool = False,  # show a bar
     ) -> np.ndarray | Frames:  # (n, width), (n, 1, width), or frames
         "What `Encoder` promises, of text; raises InputError for a layer, tokens or dialogues."
         if layer is not None or reads not in ("vector", "layers", "frames"):
@@ -383,9 +378,9 @@ class TextEncoder:
                              expected="vector, layers or frames of its last layer")
         texts = texts_of(corpus, context)
         if reads == "frames":
-            return self.frames(texts, progress)
+            return self.frames(texts)
         if keep:
-            x = self.encode(texts, progress)
+            x = self.encode(texts)
         else:  # past the cache
             x = np.zeros((len(texts), self.width), np.float32)
             for i, value in compute(self, texts, "mean"):
@@ -441,7 +436,6 @@ def _keys(
     encoder: TextEncoder,  # the model
     texts: Sequence[str],  # texts to read
     kind: str,  # "mean" or "frames"
-    progress: bool,  # show a bar
 ) -> tuple[list[bytes], Compute]:  # key of each text, and what computes texts by their place
     "Hashes of all that decides a feature; the cache is filled with what it lacks, each text once."
     def work(places: list[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -449,5 +443,5 @@ def _keys(
 
     decides = (str(_VERSION), encoder.fingerprint, kind, str(encoder.max_tokens))
     keys = [hashlib.sha256("\0".join((*decides, t)).encode("utf-8", "surrogatepass")).digest() for t in texts]
-    encoder.cache.fill(keys, work, progress=progress)
+    encoder.cache.fill(keys, work)
     return keys, work
