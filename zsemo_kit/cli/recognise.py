@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['train', 'predict', 'push']
 
-# %% ../../nbs/cli/04a_recognise.ipynb #ba6f2139
+# %% ../../nbs/cli/04a_recognise.ipynb #24af1461
 import contextlib
 import csv
 import io
@@ -23,17 +23,18 @@ from .app import STOPPED, Json, app, display_path, echo_json, make_corpora_absol
 from .run import parse_assignment
 from .written import generate
 from ..core.errors import InputError
+from ..core.settings import settings
 
-# %% ../../nbs/cli/04a_recognise.ipynb #092920c4
+# %% ../../nbs/cli/04a_recognise.ipynb #908c2431
 if TYPE_CHECKING:
     import pandas as pd
 
     from zsemo_kit.corpora.table import Corpus
     from zsemo_kit.systems.recogniser import EmotionRecogniser
-    from zsemo_kit.systems.zero_shot import ZeroShot
+    from zsemo_kit.systems.zero_shot import ZeroShotSpeech, ZeroShotText
 
-# %% ../../nbs/cli/04a_recognise.ipynb #1469b1e6
-def _open_system(source: str, speech: bool, space: str, assignments: Sequence[str]) -> "ZeroShot":
+# %% ../../nbs/cli/04a_recognise.ipynb #637e612c
+def _open_system(source: str, speech: bool, space: str, assignments: Sequence[str]) -> "ZeroShotText | ZeroShotSpeech":
     "The settings of a recogniser. Raises: `InputError` for one that there is not, or whose value is of another kind."
     from dataclasses import fields
 
@@ -50,7 +51,7 @@ def _open_system(source: str, speech: bool, space: str, assignments: Sequence[st
             raise InputError(f"bad --set {name}={value}", expected=wanted.__name__, found=type(value).__name__)
     return kind(source=source, space=space, **chosen)
 
-
+# %% ../../nbs/cli/04a_recognise.ipynb #3f5915de
 def _write_source(card: str, model: str, base_url: str | None, n: int | None, as_json: bool) -> str:
     "The corpus of a card of one's own: what was written before, or what a model writes now."
     from zsemo_kit.generation.cards import load_card
@@ -100,9 +101,9 @@ def train(
     typer.echo(f"recogniser in {display_path(out)}; next  zsemo predict {display_path(out)} "
                f"{'*.wav' if made.modality == 'speech' else 'words.csv'}")
 
-# %% ../../nbs/cli/04a_recognise.ipynb #fc6dd3ff
+# %% ../../nbs/cli/04a_recognise.ipynb #7de17438
 def _list_recordings(given: Sequence[str]) -> "tuple[Corpus, pd.DataFrame]":
-    "Recordings and folders of them, each once, under the folder that they share; and what is not there."
+    "Recordings and folders of them, each once, and what is not there. Raises: `InputError` for folders without any."
     import pandas as pd
 
     from zsemo_kit.corpora.source_files import AUDIO, list_files
@@ -112,6 +113,8 @@ def _list_recordings(given: Sequence[str]) -> "tuple[Corpus, pd.DataFrame]":
         found = list_files(Path(name), AUDIO) if Path(name).is_dir() else [Path(name)]
         named |= {path.as_posix(): path.resolve() for path in found}
     lost = [(name, "there is no such file") for name, path in named.items() if not path.is_file()]
+    if not named:
+        raise InputError("nothing to recognise", found=f"no recording in {given[0]}")
     kept = {n: p for n, p in named.items() if p.is_file()}
     root = Path(os.path.commonpath([p.parent for p in kept.values()])) if kept else Path()
     table = {"utterance": list(kept), "audio": [p.relative_to(root).as_posix() for p in kept.values()], "emotion": ""}
@@ -134,7 +137,7 @@ def _read_lines(name: str) -> list[str]:
         raise InputError("nothing to recognise", found=f"no line in {'standard input' if name == '-' else name}")
     return lines
 
-# %% ../../nbs/cli/04a_recognise.ipynb #1c04e005
+# %% ../../nbs/cli/04a_recognise.ipynb #1989ef84
 def _read_inputs(given: Sequence[str], modality: str) -> "tuple[Corpus, pd.DataFrame]":
     "What is to be recognised, and what cannot be. Raises: `InputError` where nothing of this modality is given."
     import pandas as pd
@@ -159,14 +162,18 @@ def _read_inputs(given: Sequence[str], modality: str) -> "tuple[Corpus, pd.DataF
             raise InputError("one table or corpus at a time", found=f"{len(given)} names, {given[0]} first",
                              hint="join corpora by +, or give recordings")
         if Path(only).is_file() and name_suffix(Path(only)) in TABLES:
-            return read_table(Path(only), labelled=False), nothing
-        return (open_corpus(only, "all") if CorpusName.parse(only).written else read(only)), nothing
+            made = read_table(Path(only), labelled=False)
+        else:
+            made = open_corpus(only, "all") if CorpusName.parse(only).written else read(only)
+        if not made.table["text" if modality == "text" else "audio"].ne("").any():
+            raise InputError(f"this recogniser reads {modality}", found=f"{only} without any")
+        return made, nothing
     if modality == "text":
         raise InputError("this recogniser reads text", expected="a table with a column text, a .txt file, a corpus, or -",
                          found=f"{given[0]}, which is sound", hint="train one that hears with --speech, or transcribe")
     return _list_recordings(lines or given)
 
-# %% ../../nbs/cli/04a_recognise.ipynb #93624b54
+# %% ../../nbs/cli/04a_recognise.ipynb #b215e52b
 _FIRST, _CHUNK = 16, 256  # utterances at once: few, so that the first answer is there soon, then more
 
 
@@ -193,13 +200,13 @@ def _recognise(recogniser: "EmotionRecogniser", corpus: "Corpus", long: str, lim
             made = pd.concat([made, pd.DataFrame({"utterance": mute, "recording": mute, "problem": NOBODY})])
         yield made
 
-
+# %% ../../nbs/cli/04a_recognise.ipynb #d47c81ba
 def _columns(recogniser: "EmotionRecogniser", long: str) -> list[str]:
     "Of the rows, in order; the last two say which recogniser it was, and why there is no label."
     spans = ["recording", "start", "end"] if long == "sentences" else []
     return ["utterance", *spans, "emotion", "confidence", *(f"p_{e}" for e in recogniser.labels), "recogniser", "problem"]
 
-# %% ../../nbs/cli/04a_recognise.ipynb #3be1c060
+# %% ../../nbs/cli/04a_recognise.ipynb #4d1f0727
 def _format_rows(rows: "pd.DataFrame", columns: Sequence[str], form: str) -> str:
     "Rows as CSV without a header, or as JSON lines."
     from zsemo_kit.core.files import json_text
@@ -208,7 +215,7 @@ def _format_rows(rows: "pd.DataFrame", columns: Sequence[str], form: str) -> str
         return full.to_csv(index=False, header=False, float_format="%.4f", lineterminator="\n")
     return "".join(json_text(record, ensure_ascii=False) + "\n" for record in full.to_dict("records"))
 
-
+# %% ../../nbs/cli/04a_recognise.ipynb #7332601a
 def _read_done(file: Path, columns: Sequence[str], form: str, mark: str) -> list[dict[str, Any]]:
     """The rows that a file has already; a line that was cut off is dropped.
 
@@ -228,7 +235,7 @@ def _read_done(file: Path, columns: Sequence[str], form: str, mark: str) -> list
     file.write_text(whole + "\n", encoding="utf-8")
     return records
 
-# %% ../../nbs/cli/04a_recognise.ipynb #6a8e27c8
+# %% ../../nbs/cli/04a_recognise.ipynb #1ba3af93
 def _write_rows(
     rows: "Iterable[pd.DataFrame]", columns: Sequence[str], mark: str, form: str, file: Path | None, done: bool, total: int,
 ) -> "tuple[list[pd.DataFrame], list[str]]":
@@ -247,26 +254,28 @@ def _write_rows(
             bad = some[some["problem"].fillna("") != ""]
             problems += [f"{row.utterance}: {row.problem}" for row in bad.itertuples()]
             labelled.append(some.drop(index=bad.index))
+    for line in (*problems[:10], *([f"and {len(problems) - 10:,} more"] if len(problems) > 10 else [])):
+        typer.echo(f"not read  {line}", err=True)
     return labelled, problems
 
-# %% ../../nbs/cli/04a_recognise.ipynb #29285130
+# %% ../../nbs/cli/04a_recognise.ipynb #4685954f
 def _echo_scores(recogniser: "EmotionRecogniser", corpus: "Corpus", rows: "pd.DataFrame") -> None:
     "Where what was given has labels: how good the rows are, and whether the confidence is right, before and after tempering."
-    from zsemo_kit.analysis.calibration import calibration_error, temper
+    from zsemo_kit.analysis.faithfulness import measure_calibration
     from zsemo_kit.analysis.scores import uar, weighted_f1
-    truth = dict(zip(corpus.table["utterance"], corpus.table["emotion"], strict=True))
-    known = rows[rows["utterance"].astype(str).map(truth).isin(recogniser.labels) & (rows["emotion"] != "")]
+    from zsemo_kit.analysis.temperature import temper
+    truth = rows["utterance"].astype(str).map(dict(zip(corpus.table["utterance"], corpus.table["emotion"], strict=True)))
+    known = rows.assign(truth=truth, guess=rows["emotion"], speaker="")[truth.isin(recogniser.labels) & (rows["emotion"] != "")]
     if not len(known):
         return
-    labels = recogniser.labels
-    true, p = known["utterance"].astype(str).map(truth), known[[f"p_{label}" for label in labels]].to_numpy(float)
-    number = true.map(labels.index).to_numpy()
-    raw = calibration_error(temper(p, 1 / recogniser.temperature), number)
-    typer.echo(f"against the labels of {len(known):,}: UAR {uar(true.tolist(), known['emotion'].tolist()):.3f}, weighted F1 "
-               f"{weighted_f1(true.tolist(), known['emotion'].tolist()):.3f}, calibration error {raw:.3f}, tempered "
-               f"{calibration_error(p, number):.3f}", err=True)
+    columns = [f"p_{label}" for label in recogniser.labels]
+    known = temper(known.astype(dict.fromkeys(columns, float)), 1)
+    raw, tempered = (measure_calibration(t, n_boot=1).ece for t in (temper(known, 1 / recogniser.temperature), known))
+    sides = known["truth"].tolist(), known["guess"].tolist()
+    typer.echo(f"against the labels of {len(known):,}: UAR {uar(*sides):.3f}, weighted F1 {weighted_f1(*sides):.3f}, "
+               f"calibration error {raw:.3f}, tempered {tempered:.3f}", err=True)
 
-# %% ../../nbs/cli/04a_recognise.ipynb #0c6fa93d
+# %% ../../nbs/cli/04a_recognise.ipynb #deafcee7
 @app.command(epilog="Examples: zsemo predict my_model *.wav · zsemo predict my_model words.csv --out labels.csv · "
                     "zsemo predict heard recordings/ --out labels.jsonl · zsemo predict heard hour.wav --long sentences --json · "
                     "echo 'What a day!' | zsemo predict my_model -")
@@ -291,11 +300,6 @@ def predict(
     corpus, lost = _read_inputs(what, model.modality)
     form = "json" if as_json or (out and out.suffix in (".jsonl", ".json")) else "csv"
     columns = _columns(model, long if model.modality == "speech" else "")
-    if not len(corpus) and not len(lost):
-        raise InputError("nothing to recognise", found=f"no recording in {what[0]}")
-    needed = "text" if model.modality == "text" else "audio"
-    if len(corpus) and not corpus.table[needed].ne("").any():
-        raise InputError(f"this recogniser reads {model.modality}", found=f"{what[0]} without any")
     there = _read_done(out, columns, form, model.fingerprint) if out else []
     done = {str(r["recording" if "recording" in columns else "utterance"]) for r in there}
     todo = corpus.where(~corpus.table["utterance"].isin(done))
@@ -307,10 +311,6 @@ def predict(
         where = f"; what is labelled is in {display_path(out)}, and the same command goes on" if out else ""
         typer.echo(f"\nzsemo: stopped{where}", err=True)
         raise SystemExit(STOPPED) from None
-    for line in problems[:10]:
-        typer.echo(f"not read  {line}", err=True)
-    if len(problems) > 10:
-        typer.echo(f"not read  and {len(problems) - 10:,} more", err=True)
     if "recording" not in columns:
         _echo_scores(model, corpus, pd.concat([*labelled, pd.DataFrame(there)]))
     if out:

@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 
 from .. import __version__
-from ..analysis.calibration import calibration_error, fit_temperature, temper
+from ..analysis.faithfulness import measure_calibration
 from ..analysis.scores import scores
 from ..analysis.tables import format_markdown
+from ..analysis.temperature import fit_temperature, temper
 from ..core.errors import InputError
 from ..core.files import atomic_folder, json_text
 from ..corpora.catalogue import corpus_facts
@@ -33,7 +34,7 @@ from ..generation.classes import find_labels_named, keep_labels
 from ..generation.corpus_by_name import names_of
 from ..synthesis.voices import open_engine
 from .system import Prepared
-from .zero_shot import ZeroShot, ZeroShotSpeech, ZeroShotText
+from .zero_shot import ZeroShotSpeech, ZeroShotText
 from ..training.classifier import Model, predictions
 
 # %% ../../nbs/systems/06_recogniser.ipynb #e0b3d345
@@ -116,14 +117,15 @@ def _predict(recogniser: EmotionRecogniser, corpus: Corpus) -> pd.DataFrame:
     p = np.full((len(corpus), len(labels)), np.nan, np.float32)
     rows = table["text" if recogniser.modality == "text" else "audio"].str.strip().ne("").to_numpy()
     if rows.any():
-        p[rows] = temper(recogniser.model.predict(corpus.where(pd.Series(rows))), recogniser.temperature)
+        p[rows] = recogniser.model.predict(corpus.where(pd.Series(rows)))
     problems = {u: f"no {recogniser.modality}" for u in table["utterance"][~rows]}
     found = getattr(recogniser.model.encoder, "problems", None)
     if found is not None:
         problems |= dict(zip(found["utterance"], found["problem"], strict=True))
     columns = [f"p_{label}" for label in labels]
     whole = table["part_of"] if "part_of" in table else table["utterance"]
-    made = pd.DataFrame(p, columns=columns).groupby(whole.to_numpy(), sort=False).mean()  # of the parts that could be read
+    tempered = temper(pd.DataFrame(p, columns=columns), recogniser.temperature)[columns]
+    made = tempered.groupby(whole.to_numpy(), sort=False).mean()  # of the parts that could be read
     lost = made[columns[0]].isna()
     first = dict(zip(whole, table["utterance"], strict=True))  # the last part's name, where there are parts
     best = made.fillna(-1).to_numpy().argmax(1)
@@ -135,7 +137,7 @@ def _predict(recogniser: EmotionRecogniser, corpus: Corpus) -> pd.DataFrame:
 
 # %% ../../nbs/systems/06_recogniser.ipynb #8fefc5e7
 def train_recogniser(
-    system: ZeroShot,  # its source, space, classifier and so on; its target is left aside
+    system: ZeroShotText | ZeroShotSpeech,  # its source, space, classifier and so on; its target is left aside
 ) -> EmotionRecogniser:  # trained, tempered, with its facts
     """Train a classifier to be kept: `ZeroShotText(source="meld_synthetic")`, `ZeroShotSpeech(source="ravdess", features=…)`.
 
@@ -157,11 +159,10 @@ def train_recogniser(
     seconds: dict[str, float] = {}
     model = system.train(Prepared([Parts(train, dev, nobody, "")], labels, "", (0, 0), seconds))
     guessed = predictions(model, dev)
-    p, truth = guessed[[f"p_{label}" for label in labels]].to_numpy(), guessed["truth"].map(labels.index).to_numpy()
-    temperature = fit_temperature(p, truth)
+    temperature = fit_temperature(guessed)
     measured = {k: v for k, v in scores(guessed, labels, cluster=system.cluster).items() if not k.endswith(("_low", "_high"))}
-    measured |= {"calibration_error": calibration_error(p, truth),
-                 "calibration_error_tempered": calibration_error(temper(p, temperature), truth)}
+    measured |= {"calibration_error": measure_calibration(temper(guessed, 1), n_boot=1).ece,
+                 "calibration_error_tempered": measure_calibration(temper(guessed, temperature), n_boot=1).ece}
     return EmotionRecogniser(model, temperature, _collect_facts(system, train, dev, measured))
 
 # %% ../../nbs/systems/06_recogniser.ipynb #53afad18
@@ -169,16 +170,15 @@ _REPLIES = "Apache-2.0, as the recorded replies of zsemo_kit; the terms of the m
 _EGEMAPS = "openSMILE, which measures eGeMAPS, is free for research only"
 
 
-def _find_licence(name: str) -> str:
-    "What is known of the licence of a corpus."
-    given = CorpusName.parse(name)
-    return corpus_facts(given.corpus).licence if given.corpus else _REPLIES if given.of_card else "not known here"
-
-
-def _collect_facts(system: ZeroShot, train: Corpus, dev: Corpus, measured: Mapping[str, Any]) -> dict[str, Any]:
+def _collect_facts(
+    system: ZeroShotText | ZeroShotSpeech, train: Corpus, dev: Corpus, measured: Mapping[str, Any],
+) -> dict[str, Any]:
     "What a user of the recogniser has to know."
-    encoder = system.features if isinstance(system, ZeroShotSpeech) else str(getattr(system, "encoder", ""))
-    licences = {f"corpus {name}": _find_licence(name) for name in names_of(system.source)}
+    encoder = system.features if isinstance(system, ZeroShotSpeech) else system.encoder
+    licences = {}
+    for given in map(CorpusName.parse, names_of(system.source)):
+        own = corpus_facts(given.corpus).licence if given.corpus else "not known here"
+        licences[f"corpus {given.text}"] = _REPLIES if given.of_card else own
     licences[f"encoder {encoder}"] = _EGEMAPS if encoder == "egemaps" else "that of its authors"
     if isinstance(system, ZeroShotSpeech) and "voice" in train.table:
         licences[f"voice {system.voice}"] = open_engine(system.voice, model=system.model).licence

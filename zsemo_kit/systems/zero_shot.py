@@ -38,10 +38,6 @@ class ZeroShot(System):
     def settings(self) -> Mapping[str, Any]:
         "What is chosen for the classifier; None takes its default."
 
-    @abstractmethod
-    def open_source(self) -> Corpus:
-        "The source in the label space, without a look at the target."
-
     @property
     def idle(self) -> list[str]:
         "Settings that are chosen and that the classifier has no use for."
@@ -84,6 +80,7 @@ class ZeroShotText(ZeroShot):
         }
 
     def open_source(self) -> Corpus:
+        "The source in the label space, without a look at the target."
         kept = "keep" if self.second_reading == "soft" else self.second_reading
         return open_corpus(self.source, self.space, strategy=self.strategy, second_reading=kept)
 
@@ -145,6 +142,7 @@ class ZeroShotSpeech(ZeroShot):
         return Speech(self.voice, self.model, self.inject, profile, self.strength, self.conditions, self.takes, self.seed)
 
     def open_source(self) -> Corpus:
+        "The source in the label space, with audio; the target is named only to be kept out of the profile."
         return open_speech(self.source, self.space, self.speech, target=self.target)
 
     def corpora(self) -> tuple[Corpus, Corpus]:
