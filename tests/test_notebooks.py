@@ -317,3 +317,18 @@ def test_a_full_name_in_prose_is_one_of_the_kit(path: Path) -> None:
             pkgutil.resolve_name(found)
         except (ImportError, AttributeError):
             pytest.fail(f"{found} is gone")
+
+
+def test_settings_of_the_session_are_no_parameters() -> None:
+    """Bars, processes and the cache folder are set by `core.settings` alone; objects of these names are another thing."""
+    plain = {"progress": r"", "jobs": r"int", "cache": r"\b(Path|str)\b"}
+    found = []
+    for module in (ROOT / "zsemo_kit").rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef) or (module.stem, node.name) == ("settings", "settings"):
+                continue
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            kinds = {a.arg: ast.unparse(a.annotation) if a.annotation else "" for a in given}
+            found += [f"{module.stem}.{node.name}({name})" for name, kind in plain.items()
+                      if name in kinds and re.search(kind, kinds[name]) and not kinds[name].startswith("list[")]
+    assert not found, "use `current()` of `core.settings`"

@@ -33,7 +33,7 @@ from zsemo_kit.training.speech_encoder import SpeechEncoder
 from zsemo_kit.training.text_encoder import TextEncoder
 
 pytest.importorskip("opensmile")
-pytestmark = pytest.mark.filterwarnings("ignore:the model .* guesses one class only")
+pytestmark = [pytest.mark.filterwarnings("ignore:the model .* guesses one class only"), pytest.mark.usefixtures("own_cache")]
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = {"neutral": "table", "happy": "great", "sad": "gone", "angry": "hate"}
 LABELS = list(WORDS)
@@ -384,14 +384,14 @@ def cut_off(monkeypatch: pytest.MonkeyPatch, rounds: int) -> None:
 
 @pytest.mark.parametrize("classifier", SHORT)
 def test_a_training_that_was_cut_off_comes_to_the_same_numbers(
-    classifier: str, toy: Toy, monkeypatch: pytest.MonkeyPatch,
+    classifier: str, toy: Toy, own_cache: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe = configure(classifier, seed=2, patience=0, **SHORT[classifier])
 
     def train(resume: bool) -> Model:
         return fit(toy.train, toy.dev, LABELS, toy.text, recipe, resume=resume)
 
-    whole, points = train(False), toy.text.cache.folder / "stages"
+    whole, points = train(False), own_cache / "stages"
     with monkeypatch.context() as patch:
         cut_off(patch, 2)
         with pytest.raises(KeyboardInterrupt):

@@ -36,7 +36,8 @@ class Settings:
 # %% ../../nbs/core/01a_settings.ipynb #5e771009
 def _of_environment() -> Settings:
     "What the variables say. Raises: `InputError` for a value that means nothing."
-    progress, jobs, cache = (os.environ.get(f"ZSEMO_{name}", "").strip() for name in ("PROGRESS", "JOBS", "CACHE"))
+    progress, jobs = os.environ.get("ZSEMO_PROGRESS", "").strip(), os.environ.get("ZSEMO_JOBS", "").strip()
+    cache = os.environ.get("ZSEMO_CACHE", "").strip()
     if progress not in ("", "0", "1"):
         raise InputError(f"ZSEMO_PROGRESS is {progress}", expected="0 or 1")
     if jobs and not (jobs.isdecimal() and int(jobs)):
