@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
 from zsemo_kit.core import settings as session
+from zsemo_kit.core.cache import default_cache
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.core.files import file_stamp
 from zsemo_kit.core.parallel import in_order
@@ -418,6 +419,17 @@ def killed(item: int) -> int:
     if item == 40:
         os.kill(os.getpid(), signal.SIGKILL)
     return item
+
+
+def used(item: int) -> tuple[bool, str]:
+    return session.current().progress, str(default_cache())
+
+
+def test_workers_see_the_cache_of_the_block_and_show_no_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):  # of the same processes
+        with session.settings(progress=True, jobs=2, cache=name):
+            assert [r for r, _ in in_order(used, [1, 2])] == [(False, str(tmp_path / name))] * 2
 
 
 def test_a_killed_worker_is_one_clear_line_and_no_hang() -> None:

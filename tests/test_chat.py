@@ -329,7 +329,10 @@ def test_json_mode_falls_back(tmp_path: Path, store: ReplyStore) -> None:
         assert sum(server.asked().values()) == 4, "the server is asked with JSON mode once only"
 
 
-def test_generate_over_a_server(tmp_path: Path, store: ReplyStore, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_over_a_server(
+    tmp_path: Path, store: ReplyStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ZSEMO_PROGRESS", "1")
     with serving(tmp_path) as server:
         chat = Chat("fake", server.url, store, concurrency=4, price=(1.0, 1.0))
         corpus = generate("meld", "scenario", 12, chat, second_reading="keep")

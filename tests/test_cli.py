@@ -432,7 +432,10 @@ def test_max_cost_stops_says_so_and_goes_on(call: Call, serve: Callable[..., Ser
     assert server.asked() == 30 and second["utterances"] == 90
 
 
-def test_second_reading_from_a_server(call: Call, serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_second_reading_from_a_server(
+    call: Call, serve: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ZSEMO_PROGRESS", "1")
     code, _, err = call(*words_for(serve(), tmp_path / "made", "--n", 3, "--second-reading"))
     corpus = Corpus.load(tmp_path / "made")
     assert code == 0 and "kept" in err and set(corpus.table["emotion_second"]) == {"neutral"}
@@ -492,7 +495,8 @@ def silver_words(server: Server, *more: Any) -> tuple[Any, ...]:
     return ("label", "mine", "--model", "fake", "--base-url", server.url, *more)
 
 
-def test_label(call: Call, serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_label(call: Call, serve: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZSEMO_PROGRESS", "1")
     server = serve()
     to_label(tmp_path / "mine")
     code, out, err = call(*silver_words(server))
@@ -505,7 +509,9 @@ def test_label(call: Call, serve: Callable[..., Server], tmp_path: Path) -> None
     assert "mine: 2 of 8 utterances labelled in runs/out/corpora/mine_silver_sentiment" in out
     assert "labels of the corpus (rows) against silver (columns): 2 utterances, 100.0% equal" in out
     assert "4 replies asked for now, 0 from the store, 1 failed" in out and "asks again for what failed" in out
-    told = json.loads(call(*silver_words(server, "--json"))[1])
+    _, out, err = call(*silver_words(server, "--json"))
+    told = json.loads(out)
+    assert "utterance/s" not in err, "JSON has no bar beside it"
     assert (told["utterances"], told["labelled"]) == (8, 2) and told["agreement"] == {"n": 2, "share": 1.0, "kappa": None}
     assert told["statuses"] == {"kept": 2, **dict.fromkeys(reasons, 1)}
     assert "4 from the store" in told["told"] and server.asked() == 6  # what failed is asked again

@@ -33,7 +33,7 @@ from zsemo_kit.training.speech_encoder import SpeechEncoder
 from zsemo_kit.training.text_encoder import TextEncoder
 
 pytest.importorskip("opensmile")
-pytestmark = pytest.mark.filterwarnings("ignore:the model .* guesses one class only")
+pytestmark = [pytest.mark.filterwarnings("ignore:the model .* guesses one class only"), pytest.mark.usefixtures("own_cache")]
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = {"neutral": "table", "happy": "great", "sad": "gone", "angry": "hate"}
 LABELS = list(WORDS)

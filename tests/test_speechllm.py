@@ -760,6 +760,7 @@ def counted(encoder: SpeechEncoder, monkeypatch: pytest.MonkeyPatch) -> list[int
 
 
 def test_the_encoder_runs_once(tmp_path: Path, train: Corpus, dev: Corpus, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZSEMO_CACHE", str(tmp_path))
     encoder = SpeechEncoder.load("fbank_no_cmvn", "cpu", "trim")
     assert encoder.frame_rate and encoder.together is not None
     passes = counted(encoder, monkeypatch)
@@ -905,16 +906,16 @@ def test_first_phases_that_differ_in_their_start_are_not_shared(
     assert same(weights(shared.net), weights(alone.net))
 
 
-def test_only_the_encoders_cache_is_written_to(
+def test_only_the_cache_of_the_block_is_written_to(
     tmp_path: Path, base: str, train: Corpus, dev: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    llm = load_llm(base)
     monkeypatch.setenv("ZSEMO_CACHE", str(tmp_path / "default"))
-    encoder = SpeechEncoder.load("fbank_no_cmvn", "cpu", "trim")
-    made = fitted(encoder, llm, train, dev, replace(TINY, reads=("features",)), ONE)
-    made.answer(dev)
-    SpeechLLM.load(made.save(tmp_path / "model"), device="cpu").answer(dev)
-    assert not (tmp_path / "default").exists()
+    with settings(cache=tmp_path / "own"):
+        encoder = SpeechEncoder.load("fbank_no_cmvn", "cpu", "trim")
+        made = fitted(encoder, load_llm(base), train, dev, replace(TINY, reads=("features",)), ONE)
+        made.answer(dev)
+        SpeechLLM.load(made.save(tmp_path / "model"), device="cpu").answer(dev)
+    assert (tmp_path / "own").exists() and not (tmp_path / "default").exists()
 
 
 def test_alignment_changes_the_connector_only(
