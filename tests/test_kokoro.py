@@ -13,6 +13,7 @@ import pytest
 
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.core.models import find_model
+from zsemo_kit.core.settings import settings
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.generation.written_corpus import open_recorded
 from zsemo_kit.synthesis.espeak import Espeak
@@ -222,7 +223,8 @@ def test_silence_is_refused(kokoro: Kokoro, text: str) -> None:
 def test_a_corpus_is_spoken_and_understood(kokoro: Kokoro, models_dir: Path, tmp_path: Path) -> None:
     some = open_recorded("ravdess")
     some = replace(some, table=some.table.head(2))
-    made = speak(some, kokoro, tmp_path, inject="none", jobs=1, progress=False)
+    with settings(jobs=1):
+        made = speak(some, kokoro, tmp_path, inject="none")
     assert len(made.problems) == 0 and set(made.corpus.table["voice_licence"]) == {kokoro.licence}
     assert "Apache-2.0" in kokoro.licence and Corpus.load(tmp_path).table["engine"].nunique() == 1
     if find_model("whisper-base") is None:

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as nst
 
 from conftest import Call
 from zsemo_kit import load
-from zsemo_kit.analysis.calibration import bin_confidence, calibration_error, fit_temperature, temper
+from zsemo_kit.analysis.temperature import fit_temperature, temper
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
 from zsemo_kit.systems.recogniser import EmotionRecogniser, pack_recogniser, train_recogniser
@@ -61,28 +61,25 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @given(nst.arrays(float, (6, 3), elements=st.floats(0.01, 1)), st.floats(0.05, 20))
 def test_a_temperature_changes_no_guess(weights: np.ndarray, temperature: float) -> None:
     p = weights / weights.sum(1, keepdims=True)
-    made = temper(p, temperature)
-    assert np.allclose(made.sum(1), 1, atol=1e-5)
+    made = temper(pd.DataFrame(p, columns=["p_a", "p_b", "p_c"]), temperature)
+    after, sure = made[["p_a", "p_b", "p_c"]].to_numpy(), made["confidence"].to_numpy()
     best = np.sort(p, 1)
     clear = best[:, -1] - best[:, -2] > 1e-3
-    assert (made.argmax(1) == p.argmax(1))[clear].all()
-    assert ((made.max(1) <= p.max(1) + 1e-5) == (temperature >= 1))[clear & (abs(np.log(temperature)) > 0.01)].all()
+    assert np.allclose(after.sum(1), 1) and np.allclose(sure, after.max(1))
+    assert (after.argmax(1) == p.argmax(1))[clear].all()
+    assert ((sure <= p.max(1) + 1e-9) == (temperature >= 1))[clear & (abs(np.log(temperature)) > 0.01)].all()
 
 
-@given(st.integers(1, 40), st.integers(1, 15), st.integers(0, 99))
-def test_the_calibration_error_is_that_of_its_table(n: int, bins: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    p, truth = rng.dirichlet(np.ones(3), n), rng.integers(0, 3, n)
-    table = bin_confidence(p, truth, bins)
-    assert table["n"].sum() == n and 0 <= calibration_error(p, truth, bins) <= 1
-    assert bins > 1 or np.isclose(calibration_error(p, truth, 1), abs(p.max(1).mean() - (p.argmax(1) == truth).mean()))
-
-
-def test_a_temperature_is_not_fitted_on_nothing() -> None:
-    with pytest.raises(InputError, match="needs a guess with a known truth"):
-        fit_temperature(np.full((3, 2), np.nan), np.zeros(3, int))
-    with pytest.raises(InputError, match=r"expected \(2, classes\); found \(3, 2\)"):
-        calibration_error(np.full((3, 2), 0.5), np.zeros(2, int))
+@pytest.mark.parametrize("drawn", [0.5, 1.0, 3.0])
+def test_the_temperature_that_was_drawn_is_found(drawn: float) -> None:
+    rng = np.random.default_rng(1)
+    p = pd.DataFrame(rng.dirichlet(np.ones(3), 4000), columns=["p_a", "p_b", "p_c"])
+    true = temper(p, drawn)[list(p)].to_numpy()
+    truth = [rng.choice(["a", "b", "c"], p=row / row.sum()) for row in true]
+    guessed = p.assign(truth=truth)
+    assert np.isclose(fit_temperature(guessed), drawn, rtol=0.1)
+    lost = pd.concat([guessed, guessed.assign(truth=""), guessed.assign(p_a=np.nan)], ignore_index=True)
+    assert np.isclose(fit_temperature(lost), fit_temperature(guessed))  # what has no truth or no guess does not count
 
 
 def test_classes_that_the_source_lacks_are_not_taught(readers: dict[str, Path]) -> None:
