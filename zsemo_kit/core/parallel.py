@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -54,7 +55,7 @@ def _tried(work: Callable[[Any], Any], item: Any) -> tuple[Any, str]:
 def _chunk(work: Callable[[Any], Any], items: Sequence[Any], session: Settings) -> tuple[list[tuple[Any, str]], float]:
     "The results, and the seconds that one took; a worker began in another session, and shows no bars."
     begin = time.monotonic()
-    with settings(progress=False, cache=session.cache and session.cache.absolute()):
+    with settings(progress=False, cache=session.cache):
         return [_tried(work, item) for item in items], (time.monotonic() - begin) / len(items)
 
 # %% ../../nbs/core/03_parallel.ipynb #8b8fdf29
@@ -88,7 +89,8 @@ _CHUNK, _BEAT = 16, 0.5  # items sent to a worker at once: so many, or as many a
 def _shared(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[tuple[Any, str]]:
     "The results of other processes, in order; about two chunks a worker are on the way."
     begin, size = 0, 1
-    pool, waiting, session = _pool(workers), deque[Any](), current()
+    pool, waiting, now = _pool(workers), deque[Any](), current()
+    session = replace(now, cache=now.cache and now.cache.absolute())  # workers began in another folder, perhaps
     try:
         while begin < len(items) or waiting:
             while begin < len(items) and len(waiting) <= 2 * workers:  # loky queues so many: more trip it when workers are killed
