@@ -19,6 +19,7 @@ from zsemo_kit import load
 from zsemo_kit.analysis.temperature import fit_temperature, temper
 from zsemo_kit.core.errors import InputError
 from zsemo_kit.corpora.table import Corpus
+from zsemo_kit.systems import recogniser
 from zsemo_kit.systems.recogniser import EmotionRecogniser, pack_recogniser, train_recogniser
 from zsemo_kit.systems.zero_shot import ZeroShotSpeech, ZeroShotText
 
@@ -260,3 +261,17 @@ def test_bad_words(call: Call, readers: dict[str, Path], tmp_path: Path, monkeyp
     code, out, err = call(*(w.format(**readers) for w in words))
     assert code == 2 and not out and err.startswith("zsemo: ") and all(p in err for p in parts), err
     assert sorted(f.name for f in tmp_path.iterdir()) == ["card.yaml", "empty", "empty.txt", "notes", "words.csv"]
+
+
+def test_a_score_on_what_was_seen_in_training_is_marked(call: Call, readers: dict[str, Path]) -> None:
+    own = readers["home"] / "words.csv"
+    assert EmotionRecogniser.load(readers["text"]).facts["seen"] == ["words"]
+    assert "against the labels of 60, seen in training: no zero-shot score: UAR" in call("predict", readers["text"], own)[2]
+    sentences(5).to_csv(readers["home"] / "others.csv", index=False)
+    assert "against the labels of 15: UAR" in call("predict", readers["text"], readers["home"] / "others.csv")[2]
+
+
+def test_corpora_that_a_profile_was_fitted_on_count_as_seen() -> None:
+    system = ZeroShotSpeech(source="emodb_synthetic", profile="fitted:ravdess+nemo")
+    part = Corpus("p", sentences(1))
+    assert recogniser._collect_facts(system, part, part, {})["seen"] == ["emodb_synthetic", "ravdess", "nemo"]

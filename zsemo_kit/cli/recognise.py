@@ -271,8 +271,9 @@ def _echo_scores(recogniser: "EmotionRecogniser", corpus: "Corpus", rows: "pd.Da
     columns = [f"p_{label}" for label in recogniser.labels]
     known = temper(known.astype(dict.fromkeys(columns, float)), 1)
     raw, tempered = (measure_calibration(t, n_boot=1).ece for t in (temper(known, 1 / recogniser.temperature), known))
+    own = ", seen in training: no zero-shot score" if {*corpus.name.split("+")} & {*recogniser.facts["seen"]} else ""
     sides = known["truth"].tolist(), known["guess"].tolist()
-    typer.echo(f"against the labels of {len(known):,}: UAR {uar(*sides):.3f}, weighted F1 {weighted_f1(*sides):.3f}, "
+    typer.echo(f"against the labels of {len(known):,}{own}: UAR {uar(*sides):.3f}, weighted F1 {weighted_f1(*sides):.3f}, "
                f"calibration error {raw:.3f}, tempered {tempered:.3f}", err=True)
 
 # %% ../../nbs/cli/04a_recognise.ipynb #deafcee7

@@ -180,10 +180,13 @@ def _collect_facts(
         own = corpus_facts(given.corpus).licence if given.corpus else "not known here"
         licences[f"corpus {given.text}"] = _REPLIES if given.of_card else own
     licences[f"encoder {encoder}"] = _EGEMAPS if encoder == "egemaps" else "that of its authors"
+    profile = system.speech.profile if isinstance(system, ZeroShotSpeech) else ""
+    fitted = names_of(profile.removeprefix("fitted:")) if profile.startswith("fitted:") else []
+    seen = [Path(name).stem for name in (*names_of(system.source), *fitted)]
     if isinstance(system, ZeroShotSpeech) and "voice" in train.table:
         licences[f"voice {system.voice}"] = open_engine(system.voice, model=system.model).licence
     return {
-        "source": system.source, "modality": system.modality, "space": system.space, "zsemo_kit": __version__,
+        "source": system.source, "seen": seen, "modality": system.modality, "space": system.space, "zsemo_kit": __version__,
         "settings": {k: v for k, v in asdict(system).items() if k not in ("target", "source", "space")},
         "n_train": len(train), "n_dev": len(dev), "dev_apart": list(dev.apart), "dev": dict(measured), "licences": licences,
     }
